@@ -1,0 +1,1 @@
+"""How a server is observed and how the evidence is judged."""

