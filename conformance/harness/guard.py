@@ -1,0 +1,42 @@
+"""``python -m conformance.harness.guard FOLDER GRACE``: ends a session's servers when the session's owner is gone.
+
+The owner holds the other end of standard input. However it dies, also by SIGKILL, that end closes. Imports little,
+because every session starts one of these and waits for it at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from conformance.harness import processes
+
+
+def end_recorded(folder: Path, grace: float) -> list[int]:
+    """End every server that is written down in the folder, and forget it; failures stay written down.
+
+    Returns the pids that survived even SIGKILL.
+    """
+    survivors: list[int] = []
+    for path in sorted(folder.glob("*.json")):
+        server = (load(path) or {}).get("server")
+        if server is not None:
+            survivors += processes.end_all(server["model"], server["pid"], server["created"], grace)
+            path.unlink(missing_ok=True)
+    return survivors
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """A record, or None where there is none."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return record
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    end_recorded(Path(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,61 @@
+"""What to run and in which environment: pure functions from a profile to a command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.harness.checkpoint import draft_folder, target_folder
+from conformance.harness.profile import Profile
+
+MTP, PLAIN, REFUSED = "mtp", "plain", "moe-refusal"
+PROBE = "conformance.inside_vllm.probe.Probe"
+# Settings of the engine that a user's shell may hold and that would change what is observed behind the profile's back.
+FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
+KEPT = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "FLASHINFER_WORKSPACE_BASE")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A server to start. Host, port and served model name are added by whoever starts it."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def vllm_launch(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
+    """The launch of one arm: "mtp", "plain", or "moe-refusal", which asks for a MoE backend that must be refused."""
+    return Launch(vllm_command(profile, arm), vllm_environment(profile, snapshots, inherited))
+
+
+def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
+    """vLLM's OpenAI server as the profile wants it.
+
+    The module is run rather than the console script, which a distribution not named "vllm" does not carry. All arms
+    have the probe, so that they differ in nothing but what they are named after.
+    """
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(target_folder(profile.pair))]
+    command += [*profile.pair.serve_args, *profile.hardware.serve_args, "--worker-extension-cls", PROBE]
+    if arm == MTP:
+        speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
+        command += ["--speculative-config", json.dumps(speculative | {"num_speculative_tokens": profile.pair.k})]
+    if arm == REFUSED:
+        command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
+    return tuple(command)
+
+
+def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What the server finds in its environment: the profile's settings, and of ``inherited`` what cannot interfere."""
+    neutral = {name: value for name, value in inherited.items() if name in KEPT or not name.startswith(FOREIGN)}
+    ours = {
+        "HF_HUB_OFFLINE": "1",  # checkpoints are folders by now; nothing may come from elsewhere
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_SERVER_DEV_MODE": "1",  # for /collective_rpc; the server listens on loopback only
+        "CONFORMANCE_SNAPSHOT_DIR": str(snapshots),
+        # The processes of vLLM rename themselves and would overwrite the mark by which they are found at the end.
+        "SPT_NOENV": "1",
+    }
+    return neutral | ours | dict(profile.hardware.environment or {})

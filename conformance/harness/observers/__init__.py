@@ -1,0 +1,41 @@
+"""The observers: each makes one document of raw facts, in which there is no floor and no verdict.
+
+An observer is called as ``(profile, servers, evidence)`` through ``evidence.observe(name, …)``, which validates what
+it returns against ``schemas/<name>.json``. What cannot be seen raises ObservationError or Unsupported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from conformance.harness.evidence import Evidence
+from conformance.harness.observers import (
+    acceptance,
+    checkpoint,
+    draft_load,
+    environment,
+    moe,
+    moe_refusal,
+    refusals,
+    texts,
+    timings,
+    tools,
+)
+from conformance.harness.profile import Profile
+from conformance.harness.servers import Servers
+
+Observer = Callable[[Profile, Servers, Evidence], Mapping[str, Any]]
+
+OBSERVERS: dict[str, Observer] = {
+    "environment": environment.observe,
+    "checkpoint": checkpoint.observe,
+    "refusals": refusals.observe,
+    "draft_load": draft_load.observe,
+    "moe": moe.observe,
+    "moe_refusal": moe_refusal.observe,
+    "acceptance": acceptance.observe,
+    "texts": texts.observe,
+    "timings": timings.observe,
+    "tools": tools.observe,
+}

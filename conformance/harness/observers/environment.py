@@ -1,0 +1,65 @@
+"""Versions, and whether transformers and vLLM know Gemma 4's MTP draft at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from conformance import PACKAGE
+from conformance.harness import logs
+from conformance.harness.errors import ObservationError, UsageError
+from conformance.harness.evidence import Evidence
+from conformance.harness.interpreter import normalised
+from conformance.harness.profile import Profile
+from conformance.harness.servers import Servers
+
+LOCKS = PACKAGE.parent / "envs"
+_SECONDS = 300.0
+
+
+def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
+    """Imported, installed and locked versions; machine; both registries."""
+    wanted = locked(LOCKS / profile.hardware.locked_environment / "lock.txt")
+    with servers.exclusive():  # importing vLLM takes a core for ten seconds
+        found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"])
+    installed = found.pop("installed")
+    return found | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted}}
+
+
+def ask_interpreter(command: list[str]) -> dict[str, Any]:
+    """What the interpreter says of itself; ObservationError with its own error where it cannot."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise ObservationError(f"importing vLLM took more than {_SECONDS:.0f} s") from None
+    except (IndexError, ValueError):
+        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
+        raise ObservationError(f"vLLM or transformers cannot be imported: {reason}", logs.tail(done.stderr)) from None
+    return found
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Name and version of what a lock demands on this platform; UsageError where there is no such lock."""
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such lock; correct locked_environment in the hardware's TOML.")
+    requirements = (Requirement(text) for text in _requirements(path.read_text(encoding="utf-8")))
+    return {
+        normalised(each.name): next(iter(each.specifier)).version
+        for each in requirements
+        if each.marker is None or each.marker.evaluate()
+    }
+
+
+def _requirements(text: str) -> Iterator[str]:
+    """The requirement of each logical line, without its hashes and comments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        requirement = line.partition("#")[0].partition("--hash")[0].strip()
+        if requirement and not requirement.startswith("-"):
+            yield requirement

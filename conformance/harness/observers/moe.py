@@ -1,0 +1,37 @@
+"""Which kernel serves the target's experts: as the layers themselves say it, and as the log does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from conformance.harness import logs
+from conformance.harness.checkpoint import read_json, target_folder
+from conformance.harness.errors import Unsupported
+from conformance.harness.evidence import Evidence
+from conformance.harness.observers.draft_load import ask
+from conformance.harness.observers.refusals import require_sound_pair
+from conformance.harness.pair import text_keys
+from conformance.harness.profile import Pair, Profile
+from conformance.harness.servers import Servers
+
+LOG_LINES = r"MoE backend|NVFP4 MoE"
+
+
+def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
+    """Experts class, backend and quantisation method of every MoE layer, and the log's lines about them."""
+    require_sound_pair(profile, servers, evidence)
+    require_experts(profile.pair)
+    with servers.exclusive():
+        server = servers.mtp()
+        seen = ask(server, "conformance_moe", profile.hardware.bounds.request_seconds)
+    if "unsupported" in seen["layers"]:
+        raise Unsupported(str(seen["layers"]["unsupported"]))
+    lines = list(dict.fromkeys(logs.lines_with(logs.read(server.log), LOG_LINES)))
+    return {"vllm_version": seen["vllm_version"], "layers": seen["layers"], "log_lines": lines}
+
+
+def require_experts(pair: Pair) -> None:
+    """Unsupported for a dense target."""
+    if not text_keys(read_json(target_folder(pair) / "config.json")).table.get("enable_moe_block"):
+        raise Unsupported(f"The target of {pair.name} has no experts, so no MoE backend serves it.")

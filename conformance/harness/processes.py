@@ -1,0 +1,96 @@
+"""Finding and ending every process of a server, also those that left its session or lost their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+
+import psutil
+
+MARK = "CONFORMANCE_SERVER"  # environment variable that every process of a server inherits
+_KILL_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+
+
+def created(pid: int) -> float | None:
+    """When the process was created, or None if there is none; with the pid it names a process for good."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def end_all(mark: str, leader: int | None, since: float | None, grace: float) -> list[int]:
+    """SIGTERM to every process of a server, SIGKILL after ``grace`` seconds; returns the pids that survived both.
+
+    ``leader`` and ``since`` are pid and creation time of the process that was started, if it came so far.
+    """
+    _signal_and_wait(members(mark, leader, since), grace)
+    deadline = time.monotonic() + _KILL_SECONDS
+    while (left := members(mark, leader, since)) and time.monotonic() < deadline:
+        for process in left:
+            _quietly(process.kill)
+        _wait(left, 1.0)
+    return [process.pid for process in left]
+
+
+def members(mark: str, leader: int | None, since: float | None) -> list[psutil.Process]:
+    """All living processes of a server: its session, its descendants, and whatever carries its mark."""
+    trusted = leader is not None and created(leader) in (since, None)  # else the pid belongs to a stranger by now
+    found = set(_descendants(leader, since)) if leader is not None else set()
+    for process in psutil.process_iter():
+        if process.pid != os.getpid() and ((trusted and _session(process) == leader) or _mark(process) == mark):
+            found.add(process)
+    return [process for process in found if _alive(process)]
+
+
+def _descendants(leader: int, since: float | None) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(leader)
+        if process.create_time() != since:
+            return []
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal_and_wait(processes: list[psutil.Process], seconds: float) -> None:
+    for process in processes:
+        _quietly(process.terminate)
+    _wait(processes, seconds)
+
+
+def _wait(processes: list[psutil.Process], seconds: float) -> None:
+    """Until none of them lives. A zombie counts as dead: reaping it is its parent's affair."""
+    deadline = time.monotonic() + seconds
+    while any(map(_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.Error):
+        action()

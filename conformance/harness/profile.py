@@ -1,0 +1,153 @@
+"""A profile: hardware × pair × level, read from fixtures/ and checked; the only configuration object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic.dataclasses import dataclass
+
+from conformance import FIXTURES
+from conformance.harness import tables
+from conformance.harness.errors import Unsupported, UsageError
+from conformance.harness.tables import STRICT
+
+LEVELS: Final = ("static", "smoke", "qualify", "soak")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bounds:
+    """How long to wait, in seconds, before calling it a failure."""
+
+    load_seconds: float  # from the start of the process to the first generated token
+    silence_seconds: float  # without a new byte in the log, while loading
+    request_seconds: float  # for one request
+    stop_seconds: float  # from SIGTERM to SIGKILL
+
+
+@dataclass(frozen=True, config=STRICT)
+class Hardware:
+    """One TOML of fixtures/hardware."""
+
+    name: str
+    memory: Literal["unified", "discrete", "host"]
+    two_servers: bool  # whether the server with MTP and the one without fit into memory together
+    locked_environment: str  # the folder of envs/ whose lock must be installed
+    bounds: Bounds
+    sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
+    serve_args: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
+    unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
+
+    def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
+        """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
+        for versions, backend in (self.moe_backend or {}).get(quantisation, {}).items():
+            if SpecifierSet(versions).contains(vllm, prereleases=True):
+                return backend
+        raise Unsupported(f"Hardware {self.name} names no MoE backend for {quantisation} on vLLM {vllm}.")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Pair:
+    """One TOML of fixtures/models: a target with its draft.
+
+    ``target`` and ``draft`` are folders (starting with "." or "/", relative to ``home``) or Hub repositories.
+    """
+
+    name: str
+    home: str
+    target: str
+    draft: str
+    k: int
+    quantisation: str
+    target_revision: str | None = None
+    draft_revision: str | None = None
+    serve_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class Sizes:
+    """How much a level observes: one table of fixtures/levels.toml."""
+
+    mixed_prompts: int = 0
+    tool_prompts: int = 0
+    warm_up_rounds: int = 0
+    sequential_rounds: int = 0
+    concurrent_rounds: int = 0
+    again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
+
+
+@plain_dataclass(frozen=True)
+class Profile:
+    """What is observed, on what, and how much of it."""
+
+    hardware: Hardware
+    pair: Pair
+    level: str
+    sizes: Sizes
+    prompts: Path = FIXTURES / "prompts"
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether this level observes running servers at all."""
+        return self.level != "static"
+
+
+def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES) -> Profile:
+    """The profile of that name; ``hardware`` and ``pair`` may also be paths of TOML files outside fixtures/.
+
+    Raises UsageError naming file, key and mend.
+    """
+    if level not in LEVELS:
+        hint = tables.nearest(level, LEVELS)
+        raise UsageError(f'level "{level}" is unknown; choose one of {", ".join(LEVELS)}.{hint}')
+    return Profile(
+        hardware=load_hardware(_find(fixtures / "hardware", "hardware", hardware)),
+        pair=load_pair(_find(fixtures / "models", "pair", pair)),
+        level=level,
+        sizes=_sizes(fixtures / "levels.toml", level),
+        prompts=fixtures / "prompts",
+    )
+
+
+def load_hardware(path: Path) -> Hardware:
+    """One hardware file."""
+    hardware = tables.read(path, Hardware, name=path.stem)
+    for quantisation, by_version in (hardware.moe_backend or {}).items():
+        for versions in by_version:
+            try:
+                SpecifierSet(versions)
+            except InvalidSpecifier:
+                key = f'moe_backend.{quantisation}."{versions}"'
+                raise UsageError(f'{path}: key {key} is no version specifier; write one such as ">=0.32".') from None
+    return hardware
+
+
+def load_pair(path: Path) -> Pair:
+    """One pair file."""
+    pair = tables.read(path, Pair, name=path.stem, home=str(path.parent))
+    if pair.k < 1:
+        raise UsageError(f'{path}: key "k" is {pair.k}; it must be at least 1, the number of drafted tokens a step.')
+    return pair
+
+
+def _sizes(path: Path, level: str) -> Sizes:
+    table = tables.parse(path)
+    for name in LEVELS:
+        if name not in table:
+            raise UsageError(f'{path}: table "{name}" is missing; add it.')
+    return tables.convert(path, table[level], Sizes, where=level)
+
+
+def _find(folder: Path, kind: str, name: str) -> Path:
+    if name.endswith(".toml"):
+        return Path(name).resolve()
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
+        hint = tables.nearest(name, known)
+        raise UsageError(f'{kind} "{name}" is unknown; {folder} has {", ".join(known) or "none"}.{hint}')
+    return folder / f"{name}.toml"

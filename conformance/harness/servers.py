@@ -1,0 +1,217 @@
+"""The servers of a session: started at first need, shared by all its processes, ended with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from conformance.harness.errors import ObservationError
+from conformance.harness.evidence import Evidence, write_atomically
+from conformance.harness.guard import end_recorded, load
+from conformance.harness.launch import MTP, PLAIN, Launch, vllm_launch
+from conformance.harness.profile import Profile
+from conformance.harness.server import Progress, Server, Start, from_record, start_together
+
+Launcher = Callable[[Profile, str, Path, Mapping[str, str]], Launch]
+
+
+def silent(what: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a start ended that was expected to fail."""
+
+    came_up: bool
+    exit_code: int | None  # null where it came up, or had to be stopped
+    seconds: float
+    log: Path
+
+
+class Servers:
+    """The server with MTP and the one without, each started once a session, whichever process needs it first.
+
+    What runs is written down in a folder of the evidence, so that the workers of pytest-xdist find each other's
+    servers. The process that ``owns`` the session ends them in ``close``; should it die without, a guard process does.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        evidence: Evidence,
+        progress: Progress = silent,
+        *,
+        owns: bool = True,
+        together: bool = False,
+        launcher: Launcher = vllm_launch,
+    ) -> None:
+        """``together``: both servers will be needed, so start them at the same time where memory allows it."""
+        self._profile, self._evidence, self._progress = profile, evidence, progress
+        self._owns, self._together, self._launcher = owns, together, launcher
+        self._folder = evidence.directory / ".servers"
+        self._guard = _guard(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
+        self._started: list[Server] = []
+        self._work = FileLock(self._folder / "work.lock")
+        if self._guard is not None:
+            self._forget()
+
+    def mtp(self) -> Server:
+        """The running server with MTP; raises ObservationError when it could not be started or has died."""
+        return self._running(MTP)
+
+    def plain(self) -> Server:
+        """The same server without MTP."""
+        return self._running(PLAIN)
+
+    def start_all(self) -> None:
+        """Start both at once where memory allows it; failures are reported to whoever needs the server."""
+        with self._lock():
+            self._start([MTP, PLAIN] if self._profile.hardware.two_servers else [MTP])
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else's requests: held around everything that is counted or timed. Reentrant in one process."""
+        self._open_folder()
+        with self._work:
+            yield
+
+    def attempt(self, arm: str) -> Attempt:
+        """Start a server of its own that is expected to fail; it is stopped in any case.
+
+        Where memory may be short the others are stopped first, so that nothing but the configuration refuses.
+        """
+        with self.exclusive(), self._lock():
+            if self._profile.hardware.memory != "host":
+                self._stop_all()
+            start = self._prepare(arm)
+            outcome = start_together([start], self._grace, self._progress)[arm]
+            seconds = start.seconds
+            start.server.stop(self._grace)
+            self._path(arm).unlink(missing_ok=True)
+        return Attempt(isinstance(outcome, Server), start.exit_code, seconds, start.server.log)
+
+    def close(self) -> None:
+        """End all servers, if this process owns the session."""
+        if not self._owns or not self._evidence.recording:
+            return
+        for server in self._started:
+            server.stop(self._grace)
+        self._forget()
+        if self._guard is not None:
+            self._guard.communicate()
+
+    @property
+    def _grace(self) -> float:
+        return self._profile.hardware.bounds.stop_seconds
+
+    def _running(self, arm: str) -> Server:
+        with self._lock():
+            record = self._read(arm)
+            if record is None:
+                both = self._together and self._profile.hardware.two_servers
+                self._start([MTP, PLAIN] if both else [arm])
+                record = self._read(arm)
+            assert record is not None
+            if "error" in record:
+                raise ObservationError(record["error"], record["log_tail"])
+            server = self._own(from_record(record["server"]))
+            if not server.alive:
+                server.stop(self._grace)  # what it left behind
+                raise self._keep_failure(arm, server.failure("is gone"))
+            return server
+
+    def _start(self, arms: list[str]) -> None:
+        missing = [arm for arm in dict.fromkeys(arms) if self._read(arm) is None]
+        if not self._profile.hardware.two_servers:
+            self._stop_all()
+        outcomes = start_together([self._prepare(arm) for arm in missing], self._grace, self._progress)
+        for arm, outcome in outcomes.items():
+            if isinstance(outcome, ObservationError):
+                self._keep_failure(arm, outcome)
+            else:
+                self._write(arm, {"ready": True, "server": outcome.record()})
+                self._started.append(outcome)
+
+    def _prepare(self, arm: str) -> Start:
+        self._stop_leftover(arm)
+        evidence = self._evidence
+        evidence.logs.mkdir(parents=True, exist_ok=True)
+        snapshots = evidence.directory.absolute() / "snapshots" / arm
+        launch = self._launcher(self._profile, arm, snapshots, os.environ)
+        log = _unused(evidence.logs, arm)
+
+        def keep(server: Server) -> None:
+            self._write(arm, {"ready": False, "server": server.record()})
+
+        return Start(launch, arm, log, self._profile.hardware.bounds, keep)
+
+    def _stop_leftover(self, arm: str) -> None:
+        """End a start whose process died over it."""
+        record = load(self._path(arm))
+        if record is not None and "server" in record:
+            from_record(record["server"]).stop(self._grace)
+
+    def _stop_all(self) -> None:
+        if survivors := end_recorded(self._folder, self._grace):
+            raise ObservationError(f"processes {survivors} of earlier servers survived SIGKILL")
+
+    def _forget(self) -> None:
+        """End what is written down, by this session or by one that was killed with its guard, and start afresh."""
+        self._stop_all()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _keep_failure(self, arm: str, failure: ObservationError) -> ObservationError:
+        self._write(arm, {"ready": True, "error": failure.sentence, "log_tail": failure.log_tail})
+        return failure
+
+    def _own(self, server: Server) -> Server:
+        return next((mine for mine in self._started if mine == server), server)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self._open_folder()
+        with FileLock(self._folder / "start.lock"):
+            yield
+
+    def _open_folder(self) -> None:
+        if not self._evidence.recording:
+            raise ObservationError("no server is started: this evidence is read, not recorded")
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, arm: str) -> Path:
+        return self._folder / f"{arm}.json"
+
+    def _read(self, arm: str) -> dict[str, Any] | None:
+        """What is known of a server that is up or has failed for good."""
+        record = load(self._path(arm))
+        return record if record is not None and record["ready"] else None
+
+    def _write(self, arm: str, record: dict[str, Any]) -> None:
+        write_atomically(self._path(arm), json.dumps(record))
+
+
+def _unused(logs: Path, arm: str) -> Path:
+    """mtp.log, or mtp.2.log where a server was started before."""
+    path, number = logs / f"{arm}.log", 1
+    while path.exists():
+        number += 1
+        path = logs / f"{arm}.{number}.log"
+    return path
+
+
+def _guard(folder: Path, grace: float) -> subprocess.Popen[bytes]:
+    """A process that waits for this one's end, in whatever way it comes, and then ends the recorded servers."""
+    command = [sys.executable, "-m", "conformance.harness.guard", str(folder.absolute()), str(grace)]
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)

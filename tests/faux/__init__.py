@@ -1,0 +1,78 @@
+"""Small real servers that stand in for vLLM's: a good one, and some that go wrong in a way of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from conformance.harness.evidence import Evidence
+from conformance.harness.launch import MTP, REFUSED, Launch
+from conformance.harness.profile import Bounds, Hardware, Pair, Profile, Sizes
+
+HERE = Path(__file__).parent
+BOUNDS = Bounds(load_seconds=30, silence_seconds=20, request_seconds=10, stop_seconds=0.5)
+HARDWARE = Hardware(
+    name="faux",
+    memory="host",
+    two_servers=True,
+    locked_environment="cpu",
+    bounds=BOUNDS,
+    unsupported_moe_backend="cutlass",
+)
+PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft", k=4, quantisation="nvfp4")
+SIZES = Sizes(
+    mixed_prompts=9, tool_prompts=2, warm_up_rounds=1, sequential_rounds=3, concurrent_rounds=1, again_every=2
+)
+PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
+
+
+def _shell(script: str) -> Launch:
+    return Launch(("sh", "-c", script), dict(os.environ))
+
+
+LOADING = "echo 'INFO 11-23 14:25:00 [loader.py:7] Loading weights'"
+SILENT = _shell(f"{LOADING}; sleep 600")  # says one line and then nothing for ever
+CHATTY = _shell(f"while :; do {LOADING}; sleep 0.1; done")  # loads for ever, and says so
+
+
+def launch(script: str, *arguments: str) -> Launch:
+    """The launch of one of the servers in this folder."""
+    return Launch((sys.executable, str(HERE / f"{script}.py"), *arguments), dict(os.environ))
+
+
+def launcher(**arms: Launch) -> Callable[[Profile, str, Path, Mapping[str, str]], Launch]:
+    """Good servers for both arms and a crashing one for the refusal, unless told otherwise."""
+    known = {
+        MTP: launch("good", "--k", "4"),
+        "plain": launch("good"),
+        REFUSED: launch("crashing"),
+        **{arm.replace("_", "-"): given for arm, given in arms.items()},
+    }
+    return lambda _profile, arm, _snapshots, _inherited: known[arm]
+
+
+def recording(directory: Path) -> Evidence:
+    """Evidence that can be recorded into."""
+    for folder in ("observations", "logs", ".locks"):
+        (directory / folder).mkdir(parents=True)
+    return Evidence(directory, recording=True)
+
+
+def with_prompts(profile: Profile, folder: Path) -> Profile:
+    """The profile with a few prompts of its own."""
+    rows = [
+        {"id": f"{kind}-{number}", "category": kind, "licence": "CC0-1.0", "max_tokens": 64}
+        | {"messages": [{"role": "user", "content": f"{kind} {number}"}]}
+        for kind in ("code", "prose", "json")
+        for number in range(4)
+    ]
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    call = {"expected": {"name": "weather", "arguments": {"city": "Oslo"}}, "tools": [tool]}
+    folder.mkdir()
+    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    return replace(profile, prompts=folder)

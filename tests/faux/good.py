@@ -1,0 +1,177 @@
+"""A good server: answers as vLLM's does, drafts if told to, and counts a moment later than it answers.
+
+``--fault`` makes it good for everything but one thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+LATE_SECONDS = 0.05
+TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 of them accepted each
+DRAFTS, ACCEPTED, PER_POSITION = 2, 6, (2, 2, 2, 0)
+_MODEL = {
+    "class": "M",
+    "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
+    "linears": {},
+    "moe": {},
+}
+PROBE_ANSWERS: dict[str, Any] = {
+    "conformance_snapshot": {"vllm_version": "0", "rank": 0, "models": {"draft": _MODEL, "target": _MODEL}},
+    "conformance_describe": {"vllm_version": "0"},
+    "conformance_moe": {
+        "vllm_version": "0",
+        "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},
+    },
+}
+
+
+class State:
+    """What the server knows of itself."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.name: str = options.served_model_name
+        self.k: int = options.k
+        self.fault: str = options.fault
+        self.seconds: float = options.seconds
+        self.probe = json.loads(options.probe)
+        self.lock = threading.Lock()
+        self.answered = self.generated = 0
+
+    def count(self, tokens: int) -> None:
+        with self.lock:
+            self.generated += tokens
+            self.answered += tokens == TOKENS
+
+    def metrics(self) -> str:
+        rows = {"vllm:generation_tokens_total": self.generated}
+        if self.k:
+            rows |= {
+                "vllm:spec_decode_num_drafts_total": DRAFTS * self.answered,
+                "vllm:spec_decode_num_draft_tokens_total": DRAFTS * self.k * self.answered,
+                "vllm:spec_decode_num_accepted_tokens_total": (ACCEPTED + (self.fault == "miscounts")) * self.answered,
+            }
+        lines = [f'{name}{{engine="0",model_name="{self.name}"}} {value}.0' for name, value in rows.items()]
+        for position in range(self.k):
+            labels = f'engine="0",model_name="{self.name}",position="{position}"'
+            value = PER_POSITION[position] * self.answered
+            lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
+        return "\n".join(lines) + "\n"
+
+
+class Handler(BaseHTTPRequestHandler):
+    state: State
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+    def send(self, body: str, kind: str = "application/json", status: int = 200) -> None:
+        raw = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def do_GET(self) -> None:
+        if self.state.fault == "rubbish from the start":
+            self.send("<html>It works!</html>", "text/html")
+        elif self.path == "/v1/models":
+            self.send(json.dumps({"object": "list", "data": [{"id": self.state.name}]}))
+        elif self.path == "/metrics":
+            self.send(self.state.metrics(), "text/plain")
+        else:
+            self.send("")
+
+    def do_POST(self) -> None:
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
+            self.send("{}", status=404)
+        elif self.path == "/collective_rpc":
+            answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
+            self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
+        elif self.state.fault == "rubbish" and question["max_tokens"] > 1:
+            self.send("<html>It works!</html>", "text/html")
+        else:
+            self.answer(question)
+
+    def answer(self, question: dict[str, Any]) -> None:
+        state = self.state
+        time.sleep(state.seconds)
+        tokens = min(TOKENS, question["max_tokens"])
+        if state.fault == "loses a token":
+            tokens -= tokens == TOKENS
+        if state.fault == "no first token":
+            tokens = 0
+        if question.get("stream"):
+            self.stream(question, tokens)
+        else:
+            self.whole(question, tokens)
+        if state.fault != "never counts":
+            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"])]).start()
+
+    def whole(self, question: dict[str, Any], tokens: int) -> None:
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(self.pieces(question)),
+            "tool_calls": [],
+            "reasoning": None,
+        }
+        if question.get("tools"):
+            message |= {"content": None, "reasoning": "hm", "tool_calls": [self.call(question)]}
+        choice = {"index": 0, "finish_reason": "stop", "message": message, "token_ids": list(range(tokens))}
+        self.send(json.dumps(self.frame("chat.completion", [choice], tokens)))
+
+    def stream(self, question: dict[str, Any], tokens: int) -> None:
+        deltas: list[dict[str, Any]] = [{"content": piece} for piece in self.pieces(question)]
+        if question.get("tools"):
+            call = self.call(question)
+            arguments = call["function"]["arguments"]
+            first = {**call, "index": 0, "function": {"name": call["function"]["name"], "arguments": ""}}
+            pieces = [{"index": 0, "function": {"arguments": piece}} for piece in (arguments[:4], arguments[4:])]
+            deltas = [{"reasoning": "hm"}, *({"tool_calls": [piece]} for piece in (first, *pieces))]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices.append({"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": list(range(tokens))})
+        chunks = [self.frame("chat.completion.chunk", [choice], None) for choice in choices]
+        chunks.append(self.frame("chat.completion.chunk", [], tokens))
+        body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        self.send(body, "text/event-stream")
+
+    def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
+        usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
+        return {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+
+    @staticmethod
+    def pieces(question: dict[str, Any]) -> list[str]:
+        return ["echo ", question["messages"][-1]["content"]]
+
+    @staticmethod
+    def call(question: dict[str, Any]) -> dict[str, Any]:
+        name = question["tools"][0]["function"]["name"]
+        return {"id": "c", "type": "function", "function": {"name": name, "arguments": '{"city": "Oslo"}'}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--k", type=int, default=0)
+    parser.add_argument("--fault", default="")
+    parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
+    parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
+    options = parser.parse_args()
+    print("INFO 11-23 14:25:00 [api_server.py:1] Using CPU Unquantized MoE backend", flush=True)
+    Handler.state = State(options)
+    ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

