@@ -1,0 +1,153 @@
+"""The command: observe and judge a pair on a hardware, judge recorded evidence again, or list the checks.
+
+exit codes: 0 qualified (everything asked for passed), 1 not qualified, 2 usage, 3 inconclusive, 4 instrument error,
+5 nothing inspected
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import PACKAGE
+from conformance.harness.catalogue import as_markdown, as_text, catalogue, with_table
+from conformance.harness.clerk import Clerk
+from conformance.harness.errors import UsageError
+from conformance.harness.journal import record_to_json
+from conformance.harness.profile import LEVELS
+from conformance.harness.verdict import ExitCode, Judgement, Run
+from conformance.reports.terminal import picture
+
+COMMANDS = ("qualify", "rejudge", "catalogue")
+# They write into the working directory, or import what no check needs.
+PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+
+
+class Result:
+    """A pytest plugin that keeps what the clerk found, past the end of the session."""
+
+    def __init__(self) -> None:
+        self.found: tuple[Run, Judgement] | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Take the result before pytest is gone."""
+        clerk = config.pluginmanager.get_plugin("conformance-clerk")
+        if isinstance(clerk, Clerk):
+            self.found = clerk.result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
+        words.insert(0, "qualify")  # the default
+    options = _parser().parse_args(words)
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        print(f"qualify: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+
+
+def qualify(options: argparse.Namespace) -> int:
+    """Observe what is not recorded yet, and judge."""
+    words = [
+        f"--{name}={value}" for name in ("hardware", "pair", "level", "evidence") if (value := getattr(options, name))
+    ]
+    return _judge(
+        [*words, *["--certify"] * options.certify, *["-n", str(options.workers)] * bool(options.workers)], options
+    )
+
+
+def rejudge(options: argparse.Namespace) -> int:
+    """Judge what a directory holds, with today's floors and waivers; no server is started."""
+    words = [f"--evidence={options.evidence}", "--recorded-only", *["--certify"] * options.certify]
+    return _judge(words, options)
+
+
+def list_checks(options: argparse.Namespace) -> int:
+    """Print the catalogue, or put its table into a document."""
+    checks = catalogue()
+    if options.into:
+        text = options.into.read_text(encoding="utf-8")
+        options.into.write_text(with_table(text, checks, str(options.into)), encoding="utf-8")
+    elif options.json:
+        print(json.dumps([vars(check) for check in checks], indent=1, ensure_ascii=False))
+    else:
+        print(as_markdown(checks) if options.markdown else as_text(checks), end="")
+    return ExitCode.QUALIFIED
+
+
+def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
+    """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
+    result = Result()
+    quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    with quiet:
+        code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *["-v"] * options.verbose, *words], plugins=[result]))
+    if options.picture and result.found:
+        options.picture.write_text(picture(*result.found), encoding="utf-8")
+    if options.json and result.found:
+        print(json.dumps(_as_json(*result.found), indent=1, ensure_ascii=False))
+    return code
+
+
+def _as_json(run: Run, judgement: Judgement) -> dict[str, Any]:
+    return {
+        "exit_code": int(judgement.exit_code),
+        "sentence": judgement.sentence,
+        "hardware": run.hardware,
+        "pair": run.pair,
+        "level": run.level,
+        "evidence": run.evidence,
+        "problems": list(run.problems),
+        "verdicts": [record_to_json(record) for record in run.records],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qualify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    judging = argparse.ArgumentParser(add_help=False)
+    judging.add_argument(
+        "--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out"
+    )
+    judging.add_argument("--json", action="store_true", help="the result as JSON on stdout, the table on stderr")
+    judging.add_argument("--picture", type=Path, metavar="FILE", help="the table as an SVG picture too")
+    judging.add_argument("-v", "--verbose", action="store_true", help="pytest's own account of every check")
+
+    run = commands.add_parser("qualify", parents=[judging], help="observe and judge (the default)", allow_abbrev=False)
+    run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    run.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
+    run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
+    run.add_argument(
+        "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
+    )
+    run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
+    run.set_defaults(run=qualify)
+
+    again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
+    again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
+    again.set_defaults(run=rejudge)
+
+    checks = commands.add_parser("catalogue", help="list the checks", allow_abbrev=False)
+    form = checks.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="as the table of README")
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    checks.set_defaults(run=list_checks)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Options and fixtures of ``pytest conformance/``; the hooks are in ``harness/plugin.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from conformance import FIXTURES
+from conformance.harness.evidence import Evidence
+from conformance.harness.floors import Floors, load_floors
+from conformance.harness.observers import OBSERVERS
+from conformance.harness.profile import LEVELS, Profile
+from conformance.harness.servers import Servers
+from conformance.harness.views.acceptance import Acceptance
+from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.static import Environment, Headers, Refusals
+from conformance.harness.views.timings import Timings
+
+if TYPE_CHECKING:
+    from conformance.harness.plugin import Judge
+
+pytest_plugins = ("conformance.harness.plugin",)
+
+Observe = Callable[[str], dict[str, Any]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The command's options, for those who call pytest themselves."""
+    group = parser.getgroup("conformance")
+    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
+    group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
+    group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
+    group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
+    group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
+    group.addoption("--list-checks", action="store_true", help="print the catalogue of checks and exit")
+
+
+@pytest.fixture(scope="session")
+def judge(pytestconfig: pytest.Config) -> Judge:
+    """What the plugin made of the options."""
+    return cast("Judge", pytestconfig.pluginmanager.get_plugin("conformance-judge"))
+
+
+@pytest.fixture(scope="session")
+def profile(judge: Judge) -> Profile:
+    """Hardware, pair and level of this session."""
+    return judge.session.profile
+
+
+@pytest.fixture(scope="session")
+def evidence(judge: Judge) -> Evidence:
+    """The directory that observations are kept in."""
+    return judge.session.evidence
+
+
+@pytest.fixture(scope="session")
+def servers(judge: Judge) -> Servers:
+    """The servers, started at first need and stopped by the process that began the session."""
+    return judge.servers
+
+
+@pytest.fixture(scope="session")
+def floors(profile: Profile) -> Floors:
+    """The lower bounds of this hardware and pair."""
+    return load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+
+
+@pytest.fixture(scope="session")
+def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Observe:
+    """An observation by its name: read from the evidence, made first if it is not there."""
+    return lambda name: evidence.observe(name, lambda: OBSERVERS[name](profile, servers, evidence))
+
+
+@pytest.fixture(scope="session")
+def environment(observe: Observe) -> Environment:
+    """Versions as installed, imported and locked."""
+    return Environment.of(observe("environment"))
+
+
+@pytest.fixture(scope="session")
+def draft_checkpoint(observe: Observe) -> Headers:
+    """Tensors and config of the draft's checkpoint."""
+    return Headers.of_draft(observe("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def refusals(observe: Observe) -> Refusals:
+    """Why the pair must not be served."""
+    return Refusals.of(observe("refusals"))
+
+
+@pytest.fixture(scope="session")
+def draft_load(observe: Observe) -> DraftLoad:
+    """The draft as vLLM loaded it."""
+    return DraftLoad.of(observe("draft_load"))
+
+
+@pytest.fixture(scope="session")
+def moe(observe: Observe, profile: Profile) -> Moe:
+    """The backend that serves the target's experts."""
+    return Moe.of(observe("moe"), profile)
+
+
+@pytest.fixture(scope="session")
+def moe_refusal(observe: Observe) -> MoeRefusal:
+    """A start with a backend that this hardware cannot have."""
+    return MoeRefusal.of(observe("moe_refusal"))
+
+
+@pytest.fixture(scope="session")
+def tools(observe: Observe) -> Tools:
+    """Tool calls, in one piece and streamed."""
+    return Tools.of(observe("tools"))
+
+
+@pytest.fixture(scope="session")
+def acceptance(observe: Observe) -> Acceptance:
+    """Accepted draft tokens by prompt."""
+    return Acceptance.of(observe("acceptance"))
+
+
+@pytest.fixture(scope="session")
+def texts(observe: Observe) -> Texts:
+    """Greedy answers with and without MTP."""
+    return Texts.of(observe("texts"))
+
+
+@pytest.fixture(scope="session")
+def timings(observe: Observe) -> Timings:
+    """Seconds with and without MTP."""
+    return Timings.of(observe("timings"))

@@ -1,0 +1,210 @@
+"""How a check is declared and judged: the ``@check`` decorator, the expectations, and ``judge``.
+
+A check is a pytest function whose arguments are observations and whose body is one or a few expectations. An
+expectation never raises because of what it found: it records a Finding, so that reports show value, floor, n and
+interval of a PASS as well, and the verdict is the worst of them.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.floors import Floor
+from conformance.harness.profile import LEVELS
+from conformance.harness.stats import Estimate, needed
+from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
+
+FAMILIES = ("ENV", "CKPT", "DRAFT", "MOE", "TOOL", "ACC", "LOSS", "SPEED")
+SHOWN_DIFFERENCES = 3
+DECLARATION = "conformance_check"
+
+F = TypeVar("F", bound=Callable[..., None])
+_findings: ContextVar[list[Finding] | None] = ContextVar("findings of the check being judged", default=None)
+
+
+class Seen(Protocol):
+    """Anything that knows the evidence file it was read from."""
+
+    @property
+    def source(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """The one declaration of a check; ``pytest --list-checks``, README's table and every report come from it."""
+
+    id: str
+    level: str
+    claim: str
+    upstream: str
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Cheap families first, then by number."""
+        return FAMILIES.index(self.id.partition("-")[0]), self.id
+
+
+def check(id: str, *, level: str, claim: str, upstream: str = "") -> Callable[[F], F]:
+    """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference."""
+    if not re.fullmatch(rf"({'|'.join(FAMILIES)})-\d\d", id):
+        raise ValueError(f"{id!r} is no check id: it is a family of {FAMILIES} and two digits, as in ACC-01")
+    if level not in LEVELS:
+        raise ValueError(f"{id}: level {level!r} is none of {', '.join(LEVELS)}")
+    if not claim.endswith("."):
+        raise ValueError(f"{id}: the claim is a sentence and ends with a full stop")
+
+    def declare(function: F) -> F:
+        setattr(function, DECLARATION, Check(id, level, claim, upstream))
+        return function
+
+    return declare
+
+
+def declaration(function: object) -> Check | None:
+    """The declaration of a check; None for any other object."""
+    found = getattr(function, DECLARATION, None)
+    return found if isinstance(found, Check) else None
+
+
+def judge(function: Callable[..., None], arguments: Mapping[str, Any]) -> Outcome:
+    """Run a check over its observations and say what it found. Pure: the same observations give the same outcome."""
+    findings: list[Finding] = []
+    token = _findings.set(findings)
+    try:
+        function(**arguments)
+    except Exception as error:  # whatever went wrong is an ERROR with a sentence, never a PASS
+        return outcome_of(error, tuple(findings))
+    finally:
+        _findings.reset(token)
+    if not findings:
+        return Outcome(Verdict.ERROR, "the check compared nothing, so it proves nothing")
+    verdict = worst(findings)
+    sentence = "; ".join(finding.sentence for finding in findings if finding.verdict is verdict)
+    return Outcome(verdict, sentence, tuple(findings))
+
+
+def outcome_of(error: BaseException, findings: tuple[Finding, ...] = ()) -> Outcome:
+    """What an exception says of a check: UNSUPPORTED with its reason, or ERROR with its sentence."""
+    if isinstance(error, Unsupported):
+        return Outcome(Verdict.UNSUPPORTED, str(error), findings)
+    if isinstance(error, ObservationError):
+        return Outcome(Verdict.ERROR, error.sentence, findings, error.log_tail)
+    if isinstance(error, UsageError):
+        return Outcome(Verdict.ERROR, str(error), findings)
+    trace = "".join(traceback.format_exception(error))
+    return Outcome(Verdict.ERROR, f"unexpected {type(error).__name__}: {error}", findings, trace)
+
+
+def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str = "", note: str = "") -> Finding:
+    """The verdict rule: the interval's bad end clears the floor, or its good end does not, or neither.
+
+    ``what`` names the quantity where the floor's own name will not do; ``note`` is shown beside the table.
+    """
+    verdict = decide(estimate, floor.bound)
+    words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
+    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:g}"
+    more = needed(estimate, floor.bound)
+    if verdict is Verdict.INCONCLUSIVE and more is not None:
+        sentence += f" (n = {estimate.n}; about {more} would settle it)"
+    if not floor.enforced:
+        verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
+    return _record(
+        Finding(
+            verdict,
+            sentence,
+            f"{estimate.value:.3f}",
+            f"{floor.bound:g}",
+            estimate.n,
+            (estimate.low, estimate.high),
+            source.source,
+            note,
+        )
+    )
+
+
+def expect_each_at_least(
+    estimates: Sequence[Estimate], floors: Sequence[Floor], *, source: Seen, what: str, note: str = ""
+) -> None:
+    """One finding for each draft position; there must be as many floors, so that no position goes unjudged."""
+    if len(estimates) != len(floors) or not floors:
+        raise ObservationError(f"{len(estimates)} estimates against {len(floors)} floors: they do not pair up")
+    for position, (estimate, floor) in enumerate(zip(estimates, floors, strict=True), 1):
+        expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
+
+
+def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") -> Finding:
+    """Actual equals expected; two mappings are compared key by key and the first differences are named."""
+    if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
+        actual, expected = {what or "the value": actual}, {what or "the value": expected}
+    if not actual or not expected:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    differences = [
+        _difference(name, actual.get(name, _ABSENT), expected.get(name, _ABSENT))
+        for name in [*expected, *(name for name in actual if name not in expected)]
+        if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
+    ]
+    total = len(expected.keys() | actual.keys())
+    return _compared(differences, total, total - len(differences), "equal", source)
+
+
+def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen) -> Finding:
+    """Every value is one of the allowed ones."""
+    if not values:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    wanted = " or ".join(sorted(_show(value) for value in allowed))
+    wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
+    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source)
+
+
+def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
+    """The text has the words that the regular expression asks for."""
+    if re.search(pattern, text):
+        return _record(Finding(Verdict.PASS, f"{what}: {text}", "yes", "yes", 1, None, source.source, text))
+    sentence = f"{what}: {_show(text)}, where words like /{pattern}/ are expected"
+    return _record(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
+
+
+def expect_none(found: Sequence[str], *, among: int, source: Seen) -> Finding:
+    """No objection was found among so many things looked at."""
+    if among <= 0:
+        raise ObservationError(f"{source.source}: nothing was looked at")
+    return _compared(list(found), among, max(among - len(found), 0), "without objection", source)
+
+
+def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen) -> Finding:
+    shown = "; ".join(wrong[:SHOWN_DIFFERENCES])
+    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
+    verdict = Verdict.FAIL if wrong else Verdict.PASS
+    sentence = shown + more if wrong else f"{right} of {total} {word}"
+    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source))
+
+
+def _record(finding: Finding) -> Finding:
+    findings = _findings.get()
+    if findings is not None:
+        findings.append(finding)
+    return finding
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def _difference(name: str, actual: Any, expected: Any) -> str:
+    wanted = "nothing" if expected is _ABSENT else _show(expected)
+    return f"{name} is {_show(actual)} where {wanted} is expected"
+
+
+def _show(value: Any, limit: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

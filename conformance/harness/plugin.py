@@ -1,0 +1,168 @@
+"""The pytest hooks that judge: a check becomes an outcome, the outcome a record.
+
+Under pytest-xdist every worker has a ``Judge``, and the controller has the ``Clerk`` that gathers the records; a record
+travels in its report's ``user_properties``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.harness.catalogue import as_text, catalogue
+from conformance.harness.check import Check, declaration, judge, outcome_of
+from conformance.harness.clerk import PROPERTY, Clerk, record_of
+from conformance.harness.errors import ObservationError, UsageError
+from conformance.harness.journal import record_to_json
+from conformance.harness.servers import Servers
+from conformance.harness.session import Options, Session, open_session
+from conformance.harness.verdict import ExitCode, Outcome, Record, Verdict
+from conformance.reports.progress import Progress
+
+QUIET = -2
+PYTEST_OUTCOMES = {Verdict.PASS: "passed", Verdict.UNSUPPORTED: "skipped", Verdict.WAIVED: "skipped"}
+MARKUP = {"passed": {"green": True}, "skipped": {"yellow": True}, "failed": {"red": True}}
+
+OUTCOME = pytest.StashKey[Outcome]()
+SETUP_SECONDS = pytest.StashKey[float]()
+
+
+class Judge:
+    """Judges the checks that this process runs; ``session`` and ``servers`` are what conftest's fixtures hand out."""
+
+    def __init__(self, session: Session, servers: Servers) -> None:
+        self.session = session
+        self.servers = servers
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Order the checks by cost and leave out those above the level."""
+        items.sort(key=lambda item: check.order if (check := check_of(item)) else (-1, ""))
+        above = [item for item in items if (check := check_of(item)) and not self.session.asks_for(check)]
+        if above:
+            config.hook.pytest_deselected(items=above)
+            items[:] = [item for item in items if item not in above]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Judge a check instead of merely calling it; anything else is left to pytest."""
+        if check_of(pyfuncitem) is None:
+            return None
+        names = pyfuncitem._fixtureinfo.argnames
+        pyfuncitem.stash[OUTCOME] = judge(pyfuncitem.obj, {name: pyfuncitem.funcargs[name] for name in names})
+        return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn the outcome of a check, or the exception that kept it from being judged, into its record."""
+        report = yield
+        check = check_of(item)
+        if check is None or call.when == "teardown":
+            return report
+        if call.when == "setup":
+            item.stash[SETUP_SECONDS] = call.duration
+            if call.excinfo is None:
+                return report
+            outcome, seconds = outcome_of(call.excinfo.value), call.duration
+        else:
+            outcome, seconds = item.stash[OUTCOME], call.duration + item.stash[SETUP_SECONDS]
+        record = self.session.record(check, outcome, seconds)
+        report.outcome = PYTEST_OUTCOMES.get(record.verdict, "failed")  # type: ignore[assignment]
+        report.longrepr = _longrepr(record, report)
+        report.user_properties.append((PROPERTY, record_to_json(record)))
+        return report
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """``--list-checks`` prints the catalogue and ends."""
+    if not config.option.list_checks:
+        return None
+    print(as_text(catalogue()), end="")
+    return 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve the options; bad input ends here, with one sentence and exit code 2."""
+    if config.option.collectonly:
+        return
+    if config.option.verbose == 0:
+        # The table is the product: no dots, no header, no line of counts, no warnings.
+        config.option.verbose, config.option.disable_warnings = QUIET, True
+    workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+    try:
+        session = open_session(_options(config, workerinput), config.invocation_params.dir)
+    except UsageError as error:
+        pytest.exit(str(error), ExitCode.USAGE)
+    except ObservationError as error:
+        pytest.exit(error.sentence, ExitCode.INSTRUMENT)
+    progress = _progress(config, silent=workerinput is not None)
+    servers = Servers(
+        session.profile,
+        session.evidence,
+        progress,
+        owns=workerinput is None,
+        together=session.profile.level in ("qualify", "soak"),
+    )
+    config.pluginmanager.register(Judge(session, servers), "conformance-judge")
+    if workerinput is None:
+        config.pluginmanager.register(Clerk(session, servers, progress), "conformance-clerk")
+
+
+def pytest_report_teststatus(
+    report: pytest.TestReport, config: pytest.Config
+) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
+    """A check is counted under its verdict, and shown one by one only where pytest was asked to be verbose."""
+    record = record_of(report)
+    if record is None:
+        return None
+    if config.option.verbose == QUIET:
+        return record.verdict, "", ""
+    return record.verdict, record.verdict[0], (record.verdict, MARKUP[report.outcome])
+
+
+def check_of(item: pytest.Item) -> Check | None:
+    """The declaration that ``@check`` left on a test, if it is a check."""
+    return declaration(getattr(item, "function", None))
+
+
+def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Options:
+    option = config.option
+    directory = workerinput["evidence"] if workerinput else option.evidence
+    return Options(
+        hardware=option.hardware,
+        pair=option.pair,
+        level=option.level,
+        evidence=config.invocation_params.dir / Path(directory) if directory else None,
+        recorded_only=option.recorded_only,
+        certify=option.certify,
+    )
+
+
+def _longrepr(record: Record, report: pytest.TestReport) -> Any:
+    """What pytest itself shows of a verdict, for instance in its own ``--junitxml``; there is no traceback to read."""
+    message = f"{record.verdict} {record.id}: {record.sentence}"
+    if report.outcome == "skipped":
+        return (report.location[0], report.location[1] or 0, f"Skipped: {message}")
+    return None if report.outcome == "passed" else message
+
+
+def _progress(config: pytest.Config, silent: bool) -> Progress:
+    """A status line on pytest's own output, past its capturing; none in workers and where pytest is verbose."""
+    if silent or config.option.verbose > 0:
+        return Progress(lambda _: None, terminal=False)
+    manager = config.pluginmanager
+
+    def write(text: str) -> None:
+        reporter, capture = manager.get_plugin("terminalreporter"), manager.get_plugin("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.write(text, flush=True)
+
+    return Progress(write, terminal=sys.stdout.isatty(), width=shutil.get_terminal_size().columns)

@@ -1,0 +1,147 @@
+"""What one session of judging knows: the profile, the evidence, the waivers, and the verdicts so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from conformance import FIXTURES
+from conformance.harness import waivers as waiving
+from conformance.harness.catalogue import at_level, catalogue
+from conformance.harness.check import Check
+from conformance.harness.checkpoint import draft_folder, target_folder
+from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
+from conformance.harness.errors import UsageError
+from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
+from conformance.harness.profile import Profile, load_profile
+from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
+from conformance.harness.waivers import Waiver, load_waivers
+
+DEFAULT_HARDWARE = "cpu"
+DEFAULT_PAIR = "micro-26b-a4b-nvfp4"
+DEFAULT_LEVEL = "qualify"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; an absent answer is the evidence's own, or else the embedded default."""
+
+    hardware: str | None = None
+    pair: str | None = None
+    level: str | None = None
+    evidence: Path | None = None
+    recorded_only: bool = False
+    certify: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that turns outcomes into records and records into a run."""
+
+    profile: Profile
+    evidence: Evidence
+    header: Header
+    certify: bool
+    waivers: tuple[Waiver, ...]
+    known_failures: tuple[KnownFailure, ...]
+    checks: tuple[Check, ...]
+    today: date
+
+    def asks_for(self, check: Check) -> bool:
+        """Whether the session's level runs this check."""
+        return check in at_level(self.checks, self.profile.level)
+
+    def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
+        """An outcome as a row of the table: diagnosed where it did not pass, then waived where that is allowed."""
+        diagnoses: tuple[Diagnosis, ...] = ()
+        if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED):
+            text = "\n".join([outcome.sentence, outcome.details, self.evidence.log_tails()])
+            diagnoses = diagnose(check.id, text, self.known_failures, self.header.vllm)
+        record = Record(
+            id=check.id,
+            claim=check.claim,
+            level=check.level,
+            verdict=outcome.verdict,
+            sentence=outcome.sentence,
+            seconds=seconds,
+            findings=outcome.findings,
+            details=outcome.details,
+            upstream=check.upstream,
+            diagnoses=diagnoses,
+        )
+        return waiving.apply(record, self.waivers, self.today)
+
+    def run(self, records: Sequence[Record] = (), problems: Sequence[str] = ()) -> Run:
+        """The run so far, in the order of the catalogue, with the problems of its waivers."""
+        known = {check.id for check in self.checks}
+        places = {check.id: check.order for check in self.checks}
+        stale = waiving.problems(self.waivers, records, known, self.today)
+        return Run(
+            hardware=self.profile.hardware.name,
+            pair=self.profile.pair.name,
+            level=self.profile.level,
+            evidence=str(self.evidence.directory),
+            expected=tuple(check.id for check in at_level(self.checks, self.profile.level)),
+            records=tuple(sorted(records, key=lambda record: places.get(record.id, (len(places), record.id)))),
+            problems=(*problems, *stale),
+            certify=self.certify,
+        )
+
+
+def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Session:
+    """Resolve what was asked for; nothing is written yet.
+
+    Raises UsageError for options that name nothing or contradict the evidence, and ObservationError for finished
+    evidence that its manifest does not confirm.
+    """
+    options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
+    recorded = _recorded(options)
+    header = recorded or new_header(
+        options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+    )
+    profile = load_profile(header.hardware, header.pair, options.level or header.level)
+    directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
+    recording = not (is_finished(directory) or options.recorded_only)
+    if recording:
+        _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
+    elif is_finished(directory):
+        verify(directory)
+    waivers = () if options.certify else load_waivers(fixtures / "waivers")
+    return Session(
+        profile=profile,
+        evidence=Evidence(directory, recording=recording),
+        header=header,
+        certify=options.certify,
+        waivers=tuple(w for w in waivers if w.applies(profile.hardware.name, profile.pair.name, header.vllm)),
+        known_failures=load_known_failures(fixtures / "known_failures"),
+        checks=catalogue(),
+        today=datetime.now(UTC).date(),
+    )
+
+
+def _absolute(name: str | None, cwd: Path) -> str | None:
+    """A TOML file by its full path, so that the evidence can be judged from anywhere; names stay as they are."""
+    return str((cwd / name).resolve()) if name and name.endswith(".toml") else name
+
+
+def _recorded(options: Options) -> Header | None:
+    """The header of the evidence that was named, if it holds any; options must not contradict it."""
+    if options.evidence is None:
+        return None
+    if not (options.evidence / "header.json").is_file():
+        if options.recorded_only or (options.evidence.is_dir() and any(options.evidence.iterdir())):
+            raise UsageError(f"{options.evidence} holds no evidence: it has no header.json.")
+        return None
+    header = read_header(options.evidence)
+    for name in ("hardware", "pair"):
+        asked, seen = getattr(options, name), getattr(header, name)
+        if asked not in (None, seen):
+            raise UsageError(f"{options.evidence} was recorded with --{name} {seen}: leave out --{name} {asked}.")
+    return header
+
+
+def _directory_name(header: Header, profile: Profile) -> str:
+    stamp = header.started.replace("-", "").replace(":", "")
+    return f"{stamp}-{profile.hardware.name}-{profile.pair.name}"

@@ -1,0 +1,138 @@
+"""What was seen inside the running server: the loaded draft, and the kernels that serve the experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.profile import Profile
+
+LOGGED_BACKEND = re.compile(r"Using '?(\w+)'? \w+ MoE backend")
+# vLLM holds these two inside its model, the checkpoint beside it (gemma4_mtp.py, hf_to_vllm_mapper).
+PROJECTIONS = ("pre_projection.", "post_projection.")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or buffer as loaded; ``parts`` are SHA-256 sums of the checkpoint tensors that it holds."""
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DraftLoad:
+    """The draft's half of the ``draft_load`` observation, taken between loading and repacking."""
+
+    parameters: Mapping[str, Parameter]
+    quant_methods: Mapping[str, str] | str
+    source: str = "observations/draft_load.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation; where this vLLM does not tell the quantisation methods, they are its reason."""
+        draft = facts["draft"]
+        parameters = {
+            name: Parameter(row["kind"], tuple(row["shape"]), row["dtype"], row["sha256"], tuple(row.get("parts", ())))
+            for name, row in draft["parameters"].items()
+        }
+        linears = draft["linears"]
+        if isinstance(linears.get("unsupported"), str):
+            return cls(parameters, linears["unsupported"])
+        return cls(parameters, {name: row["quant_method"] for name, row in linears.items()})
+
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of a part ("mlp", "self_attn") by their names in vLLM."""
+        return {name: held.shape for name, held in self.parameters.items() if f".{part}." in name}
+
+    def dtypes(self) -> dict[str, str]:
+        """torch's dtype of every parameter; buffers may be integers."""
+        return {name: held.dtype for name, held in self.parameters.items() if held.kind == "parameter"}
+
+    def methods(self) -> Mapping[str, str]:
+        """Class of the quantisation method of every linear layer and of the output head."""
+        if isinstance(self.quant_methods, str):
+            raise Unsupported(self.quant_methods)
+        return self.quant_methods
+
+    def digests(self, checkpoint: Collection[str]) -> dict[str, str]:
+        """SHA-256 of every parameter under the name that a checkpoint has for it, and of its buffers.
+
+        vLLM keeps buffers of its own (scales of the attention), which no checkpoint holds.
+        """
+        found: dict[str, str] = {}
+        for name, held in self.parameters.items():
+            if held.kind == "buffer" and name not in checkpoint:
+                continue
+            own = name.removeprefix("model.") if name.removeprefix("model.").startswith(PROJECTIONS) else name
+            if own.endswith(".gate_up_proj.weight") and len(held.parts) == 2:
+                found[own.replace(".gate_up_proj.", ".gate_proj.")] = held.parts[0]
+                found[own.replace(".gate_up_proj.", ".up_proj.")] = held.parts[1]
+            else:
+                found[own] = held.parts[0] if len(held.parts) == 1 else held.sha256
+        return found
+
+
+@dataclass(frozen=True)
+class Moe:
+    """The ``moe`` observation: the experts' backend as each layer has it, and as the log names it."""
+
+    layers: Mapping[str, str | Mapping[str, str]]
+    log_lines: tuple[str, ...]
+    vllm_version: str
+    profile: Profile
+    source: str = "observations/moe.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], profile: Profile) -> Self:
+        """Read the observation; the profile says what to expect."""
+        layers = {name: row["backend"] for name, row in facts["layers"].items()}
+        return cls(layers, tuple(facts["log_lines"]), facts["vllm_version"], profile)
+
+    def expected(self) -> str:
+        """The backend of this hardware, quantisation and vLLM version; Unsupported where the profile names none."""
+        return self.profile.hardware.expected_moe_backend(self.profile.pair.quantisation, self.vllm_version)
+
+    def backends(self) -> dict[str, str]:
+        """By layer; Unsupported where this vLLM does not tell."""
+        named: dict[str, str] = {}
+        for name, backend in self.layers.items():
+            if not isinstance(backend, str):
+                raise Unsupported(backend["unsupported"])
+            named[name] = backend
+        return named
+
+    def logged(self) -> dict[str, str]:
+        """By log line; an ObservationError where no line names a backend."""
+        named = {line: found[1] for line in self.log_lines if (found := LOGGED_BACKEND.search(line))}
+        if not named:
+            raise ObservationError("the server's log names no MoE backend")
+        return {f"the log's line {number}": backend for number, backend in enumerate(named.values(), 1)}
+
+
+@dataclass(frozen=True)
+class MoeRefusal:
+    """The ``moe_refusal`` observation: what a start with an impossible backend came to."""
+
+    backend: str
+    came_up: bool
+    reason: str | None
+    seconds: float
+    source: str = "observations/moe_refusal.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation."""
+        return cls(facts["backend"], facts["came_up"], facts["reason"], facts["seconds"])
+
+    def ending(self) -> str:
+        """vLLM's reason, or what happened instead."""
+        if self.came_up:
+            return f"the server came up with --moe-backend {self.backend}"
+        return self.reason or f"it gave no reason and was stopped after {self.seconds:.0f} s"

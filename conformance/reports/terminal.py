@@ -1,0 +1,121 @@
+"""The verdict table for a terminal or, in plain characters, for a log."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from conformance.harness.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
+
+STYLES = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.INCONCLUSIVE: "bold yellow",
+    Verdict.UNSUPPORTED: "cyan",
+    Verdict.WAIVED: "magenta",
+    Verdict.ERROR: "bold red",
+}
+PLAIN_WIDTH = 140
+DETAIL_LINES = 15
+
+
+def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: bool = False) -> str:
+    """The table, what is to be said of every row that did not pass, the judgement, and where the evidence lies.
+
+    ``colour`` is for terminals; without it there are neither escape codes nor box-drawing characters.
+    """
+    out = io.StringIO()
+    console = Console(
+        file=out, width=width or PLAIN_WIDTH, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
+    )
+    if run.records:
+        console.print(_table(run, box.SIMPLE_HEAD if colour else box.ASCII2))
+    for group in _groups(run):
+        _explain(console, group, run)
+    for note in _notes(run):
+        console.print(Text(note, style="dim"))
+    style = "bold green" if judgement.exit_code is ExitCode.QUALIFIED else "bold red"
+    console.print(Text(judgement.sentence, style=style), soft_wrap=True)
+    console.print(Text(f"Evidence: {run.evidence}"), soft_wrap=True)
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def picture(run: Run, judgement: Judgement) -> str:
+    """The same as an SVG picture, for documents."""
+    console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
+    console.print(Text.from_ansi(render(run, judgement, width=PLAIN_WIDTH, colour=True)), soft_wrap=True)
+    # Rich asks a font server for the glyphs; a reader without network has a monospaced font too.
+    svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def _table(run: Run, lines: box.Box) -> Table:
+    table = Table(box=lines, pad_edge=False, padding=(0, 1, 0, 0) if lines is box.SIMPLE_HEAD else (0, 1))
+    table.add_column("id", no_wrap=True)
+    table.add_column("claim", min_width=10, ratio=1)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("floor", justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for record in run.records:
+        table.add_row(
+            record.id,
+            record.claim,
+            _lines(record, lambda finding: finding.value),
+            _lines(record, lambda finding: finding.floor),
+            _lines(record, lambda finding: "" if finding.n is None else str(finding.n)),
+            _lines(record, lambda finding: "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else ""),
+            Text(record.verdict, style=STYLES[record.verdict]),
+            f"{record.seconds:.1f} s",
+        )
+    return table
+
+
+def _lines(record: Record, column: Callable[[Finding], str]) -> str:
+    """One line for each finding, so that every draft position stands beside its own floor."""
+    return "\n".join(column(finding) for finding in record.findings)
+
+
+def _groups(run: Run) -> list[tuple[Record, ...]]:
+    """The records that did not pass; those for which the same is to be said stand together."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for record in run.records:
+        if record.verdict is not Verdict.PASS:
+            same = (record.verdict, record.sentence, record.details, record.diagnoses, record.waiver)
+            groups.setdefault(same, []).append(record)
+    return [tuple(group) for group in groups.values()]
+
+
+def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
+    first = group[0]
+    for record in group:
+        console.print(Text.assemble((record.verdict, STYLES[record.verdict]), f" {record.id}  {record.claim}"))
+    lines = [first.sentence]
+    if first.waiver:
+        lines.append(f"waived: {first.waiver}")
+    sources = dict.fromkeys(f"{run.evidence}/{f.source}" for record in group for f in record.findings if f.source)
+    if sources:
+        lines.append("evidence: " + ", ".join(sources))
+    upstream = dict.fromkeys(record.upstream for record in group if record.upstream)
+    if upstream:
+        lines.append("upstream: " + ", ".join(upstream))
+    lines += [f"known failure {d.id} ({d.upstream}): {d.advice}" for d in first.diagnoses]
+    lines += [f"| {Text.from_ansi(line).plain}" for line in first.details.strip().splitlines()[-DETAIL_LINES:]]
+    for line in lines:
+        console.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
+    console.print()
+
+
+def _notes(run: Run) -> list[str]:
+    """What the checks said beside their verdicts, once each."""
+    notes = dict.fromkeys(f"{record.id}: {f.note}" for record in run.records for f in record.findings if f.note)
+    return [*notes, ""] if notes else []

@@ -1,0 +1,28 @@
+"""DRAFT: what vLLM loaded is what the draft's checkpoint holds, whatever the target's quantisation."""
+
+from __future__ import annotations
+
+from conformance.harness.check import check, expect_all, expect_equal
+from conformance.harness.views.inside import DraftLoad
+from conformance.harness.views.static import Headers
+
+UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
+
+
+@check("DRAFT-01", level="smoke", claim="The draft's MLP is as wide as its checkpoint says.", upstream="vllm#41745")
+def test_draft_mlp_sizes(draft_load: DraftLoad, draft_checkpoint: Headers) -> None:
+    """The first head of the pull request built it at half its width."""
+    expect_equal(draft_load.shapes("mlp"), draft_checkpoint.shapes("mlp"), source=draft_load)
+
+
+@check("DRAFT-02", level="smoke", claim="The draft is BF16 and unquantised in the server.", upstream="vllm#41745")
+def test_draft_is_unquantised(draft_load: DraftLoad) -> None:
+    """The target's quantisation settings once reached the draft's linears."""
+    expect_all(draft_load.dtypes(), ("bfloat16",), source=draft_load)
+    expect_all(draft_load.methods(), UNQUANTISED, source=draft_load)
+
+
+@check("DRAFT-03", level="smoke", claim="The draft's weights are, byte for byte, those of its checkpoint.")
+def test_draft_bytes(draft_load: DraftLoad, draft_checkpoint: Headers) -> None:
+    """A tensor that was never loaded has the right shape and the wrong bytes."""
+    expect_equal(draft_load.digests(draft_checkpoint.tensors), draft_checkpoint.digests(), source=draft_load)

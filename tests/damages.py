@@ -1,0 +1,279 @@
+"""What can go wrong with a run: each function damages or empties the documents of a healthy one in one way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import synthetic
+
+Documents = synthetic.Documents
+
+
+def layers(d: Documents, name: str) -> Any:
+    return d["draft_load"]["draft"]["parameters"][f"model.layers.0.mlp.{name}.weight"]
+
+
+def old_version(d: Documents) -> None:
+    d["environment"]["installed"]["transformers"] = "5.7.0"
+
+
+def not_installed(d: Documents) -> None:
+    d["environment"]["installed"]["rich"] = None
+
+
+def other_import(d: Documents) -> None:
+    d["environment"]["imported"]["vllm"] = "0.31.0"
+
+
+def unknown_draft(d: Documents) -> None:
+    d["environment"]["gemma4_assistant_known"] = False
+
+
+def unregistered_draft(d: Documents) -> None:
+    d["environment"]["mtp_model_registered"] = False
+
+
+def lost_tensor(d: Documents) -> None:
+    del d["checkpoint"]["draft"]["tensors"]["model.layers.2.mlp.up_proj.weight"]
+
+
+def extra_tensor(d: Documents) -> None:
+    d["checkpoint"]["draft"]["tensors"]["lm_head.weight"] = synthetic.tensor("lm", "BF16", (640, 64))
+
+
+def halved_config(d: Documents) -> None:
+    d["checkpoint"]["draft"]["config"]["text_config"]["intermediate_size"] = 256
+
+
+def refused(d: Documents) -> None:
+    d["refusals"]["refusals"] = ["draft config.json: backbone_hidden_size is 96, but the target has hidden_size 128"]
+
+
+def half_wide(d: Documents) -> None:
+    layers(d, "down_proj")["shape"] = [64, 256]
+
+
+def packed(d: Documents) -> None:
+    layers(d, "gate_up_proj")["dtype"] = "uint8"
+
+
+def quantised_linear(d: Documents) -> None:
+    linears = d["draft_load"]["draft"]["linears"]
+    linears["model.layers.0.mlp.gate_up_proj"]["quant_method"] = "ModelOptNvFp4LinearMethod"
+
+
+def never_loaded(d: Documents) -> None:
+    layers(d, "down_proj")["sha256"] = synthetic.digest("whatever was in memory")
+
+
+def lost_buffer(d: Documents) -> None:
+    del d["draft_load"]["draft"]["parameters"]["model.layers.1.layer_scalar"]
+
+
+def swapped_gate_and_up(d: Documents) -> None:
+    layers(d, "gate_up_proj")["parts"].reverse()
+
+
+def marlin(d: Documents) -> None:
+    d["moe"]["layers"]["model.layers.3.moe.experts"]["backend"] = "MARLIN"
+
+
+def log_disagrees(d: Documents) -> None:
+    d["moe"]["log_lines"] = ["Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN']."]
+
+
+def came_up(d: Documents) -> None:
+    d["moe_refusal"].update(came_up=True, exit_code=None, reason=None)
+
+
+def died_otherwise(d: Documents) -> None:
+    d["moe_refusal"]["reason"] = "RuntimeError: out of memory"
+
+
+def hung(d: Documents) -> None:
+    d["moe_refusal"].update(exit_code=None, reason=None)
+
+
+def integer_as_text(d: Documents) -> None:
+    call = d["tools"]["prompts"][3]["whole"]["calls"][0]
+    call["arguments"] = json.dumps({"city": "Oslo", "days": "3", "metric": True})
+
+
+def leaked_call(d: Documents) -> None:
+    d["tools"]["prompts"][0]["whole"].update(calls=[], content="<|tool_call>call:get_weather{days:0}")
+
+
+def lost_arguments(d: Documents) -> None:
+    d["tools"]["prompts"][0]["streamed"]["calls"][0]["arguments"] = "{}"
+
+
+def broken_json(d: Documents) -> None:
+    d["tools"]["prompts"][0]["streamed"]["calls"][0]["arguments"] = '{"city": "Os'
+
+
+def no_acceptance(d: Documents) -> None:
+    for row in d["acceptance"]["prompts"]:
+        row["accepted_per_position"], row["accepted"] = [1, 0, 0, 0], 1
+        row["output_tokens"] = 1 + row["drafts"] + 1
+    d["acceptance"]["totals"] = synthetic.totals(d["acceptance"]["prompts"])
+
+
+def last_position_lost(d: Documents) -> None:
+    for row in d["acceptance"]["prompts"]:
+        row["accepted_per_position"][3] = 0
+        row["accepted"] = sum(row["accepted_per_position"])
+        row["output_tokens"] = 1 + row["drafts"] + row["accepted"]
+    d["acceptance"]["totals"] = synthetic.totals(d["acceptance"]["prompts"])
+
+
+def tenth_differs(d: Documents) -> None:
+    for row in d["texts"]["prompts"][::8]:
+        row["mtp"]["text"] += " and more"
+
+
+def slow_in_a_row(d: Documents) -> None:
+    for row in d["timings"]["sequential"]:
+        row["mtp_seconds"] *= 1.5
+
+
+def slow_at_once(d: Documents) -> None:
+    for row in d["timings"]["concurrent"]:
+        row["mtp_seconds"] *= 1.5
+
+
+# check -> damages, each with a part of the sentence that it must give
+DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
+    ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
+    ("ENV-01", not_installed, "rich is not installed where 15.0.0 is expected"),
+    ("ENV-01", other_import, "vllm is 0.31.0 where 0.32.0 is expected"),
+    ("ENV-02", unknown_draft, "gemma4_assistant in transformers is False where True is expected"),
+    ("ENV-03", unregistered_draft, "Gemma4MTPModel in vLLM's registry is False"),
+    ("CKPT-01", lost_tensor, "model.layers.2.mlp.up_proj.weight is absent where BF16 [512, 64] is expected"),
+    ("CKPT-01", extra_tensor, "lm_head.weight is BF16 [640, 64] where nothing is expected"),
+    ("CKPT-01", halved_config, "mlp.gate_proj.weight is BF16 [512, 64] where BF16 [256, 64] is expected"),
+    ("CKPT-02", refused, "backbone_hidden_size is 96"),
+    ("DRAFT-01", half_wide, "model.layers.0.mlp.down_proj.weight is [64, 256] where [64, 512] is expected"),
+    ("DRAFT-02", packed, "gate_up_proj.weight is uint8 where bfloat16 is expected"),
+    ("DRAFT-02", quantised_linear, "gate_up_proj is ModelOptNvFp4LinearMethod where"),
+    ("DRAFT-03", never_loaded, "model.layers.0.mlp.down_proj.weight is "),
+    ("DRAFT-03", lost_buffer, "model.layers.1.layer_scalar is absent where"),
+    ("DRAFT-03", swapped_gate_and_up, "model.layers.0.mlp.gate_proj.weight is "),
+    ("MOE-01", marlin, "model.layers.3.moe.experts is MARLIN where CPU is expected"),
+    ("MOE-01", log_disagrees, "the log's line 1 is MARLIN where CPU is expected"),
+    ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
+    ("MOE-02", died_otherwise, "RuntimeError: out of memory"),
+    ("MOE-02", hung, "it gave no reason and was stopped after 20 s"),
+    ("TOOL-01", integer_as_text, 't03 is get_weather({"city": "Oslo", "days": "3", "metric": true}) where'),
+    ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
+    ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
+    ("TOOL-02", broken_json, "t00 is get_weather with arguments that are not JSON"),
+    ("ACC-01", no_acceptance, "acceptance length 1.04"),
+    ("ACC-02", no_acceptance, "joint acceptance at position 1 0.04"),
+    ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.030] misses 0.51"),
+    ("LOSS-01", tenth_differs, "share of equal texts 0.875"),
+    ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
+    ("SPEED-02", slow_at_once, "speedup at once 1.3"),
+]
+
+
+def no_versions(d: Documents) -> None:
+    d["environment"].update(installed={}, locked={}, imported={})
+
+
+def no_tensors(d: Documents) -> None:
+    d["checkpoint"]["draft"]["tensors"] = {}
+
+
+def no_parameters(d: Documents) -> None:
+    d["draft_load"]["draft"].update(parameters={}, linears={})
+
+
+def no_layers(d: Documents) -> None:
+    d["moe"].update(layers={}, log_lines=[])
+
+
+def no_log_lines(d: Documents) -> None:
+    d["moe"]["log_lines"] = ["INFO nothing about it"]
+
+
+def no_tools(d: Documents) -> None:
+    d["tools"]["prompts"] = []
+
+
+def no_calls(d: Documents) -> None:
+    for row in d["tools"]["prompts"]:
+        row["whole"]["calls"] = row["streamed"]["calls"] = []
+
+
+def no_prompts(d: Documents) -> None:
+    d["acceptance"].update(prompts=[], totals=dict.fromkeys(d["acceptance"]["totals"], 0))
+    d["texts"]["prompts"] = []
+
+
+def no_drafts(d: Documents) -> None:
+    for row in d["acceptance"]["prompts"]:
+        row.update(drafts=0, draft_tokens=0, accepted=0, accepted_per_position=[0] * 4, output_tokens=1)
+    d["acceptance"]["totals"] = synthetic.totals(d["acceptance"]["prompts"])
+
+
+def no_rounds(d: Documents) -> None:
+    d["timings"].update(sequential=[], concurrent=[])
+
+
+def only_warm_up(d: Documents) -> None:
+    for row in d["timings"]["sequential"] + d["timings"]["concurrent"]:
+        row["warm_up"] = True
+
+
+def unequal_lengths(d: Documents) -> None:
+    for row in d["timings"]["sequential"] + d["timings"]["concurrent"]:
+        row["mtp_tokens"] = [50 for _ in row["mtp_tokens"]]
+
+
+def lost_count(d: Documents) -> None:
+    d["acceptance"]["prompts"][0]["accepted"] -= 1
+
+
+def other_traffic(d: Documents) -> None:
+    d["acceptance"]["totals"]["drafts"] += 5
+
+
+def rising_positions(d: Documents) -> None:
+    d["acceptance"]["prompts"][0]["accepted_per_position"].reverse()
+
+
+def uncounted_output(d: Documents) -> None:
+    d["acceptance"]["prompts"][0]["output_tokens"] += 50
+
+
+# check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
+NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
+    ("ENV-01", no_versions, "nothing to compare"),
+    ("CKPT-01", no_tensors, "nothing to compare"),
+    ("CKPT-02", no_tensors, "nothing was looked at"),
+    ("DRAFT-01", no_parameters, "nothing to compare"),
+    ("DRAFT-02", no_parameters, "nothing to compare"),
+    ("DRAFT-03", no_parameters, "nothing to compare"),
+    ("MOE-01", no_layers, "nothing to compare"),
+    ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
+    ("TOOL-01", no_tools, "nothing to compare"),
+    ("TOOL-02", no_tools, "no tool call came back"),
+    ("TOOL-02", no_calls, "no tool call came back"),
+    ("ACC-01", no_prompts, "nothing to estimate"),
+    ("ACC-01", no_drafts, "nothing to estimate"),
+    ("ACC-01", lost_count, "the positions sum to"),
+    ("ACC-01", other_traffic, "but the whole workload counted"),
+    ("ACC-01", rising_positions, "must not rise"),
+    ("ACC-01", uncounted_output, "tokens came out of"),
+    ("ACC-02", no_prompts, "nothing to estimate"),
+    ("LOSS-01", no_prompts, "nothing to estimate"),
+    ("SPEED-01", no_rounds, "0 timed rounds"),
+    ("SPEED-01", only_warm_up, "0 timed rounds"),
+    ("SPEED-01", unequal_lengths, "the times do not compare"),
+    ("SPEED-02", no_rounds, "0 timed rounds"),
+    ("SPEED-02", unequal_lengths, "the times do not compare"),
+]
+# Their documents are one answer each: there is no set that could be empty.
+SINGLE_ANSWERS = {"ENV-02", "ENV-03", "MOE-02"}

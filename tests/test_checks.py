@@ -1,0 +1,141 @@
+"""Every check passes on a healthy run, FAILs with the right sentence on a damaged one, and is an ERROR on nothing."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import synthetic
+from damages import DAMAGES, NOTHING, SINGLE_ANSWERS
+from jsonschema import Draft202012Validator
+
+from conformance import FIXTURES, PACKAGE
+from conformance.harness.check import declaration, judge, outcome_of
+from conformance.harness.floors import load_floors
+from conformance.harness.profile import load_profile
+from conformance.harness.verdict import Outcome, Verdict
+from conformance.harness.views.acceptance import Acceptance
+from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.static import Environment, Headers, Refusals
+from conformance.harness.views.timings import Timings
+
+Documents = synthetic.Documents
+PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+BUILDERS: dict[str, Callable[[Documents], Any]] = {
+    "environment": lambda d: Environment.of(d["environment"]),
+    "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
+    "refusals": lambda d: Refusals.of(d["refusals"]),
+    "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
+    "moe": lambda d: Moe.of(d["moe"], PROFILE),
+    "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
+    "tools": lambda d: Tools.of(d["tools"]),
+    "acceptance": lambda d: Acceptance.of(d["acceptance"]),
+    "texts": lambda d: Texts.of(d["texts"]),
+    "timings": lambda d: Timings.of(d["timings"]),
+    "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
+}
+MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
+FUNCTIONS = {declared.id: value for m in MODULES for value in vars(m).values() if (declared := declaration(value))}
+
+
+def outcome(id: str, documents: Documents) -> Outcome:
+    """A check judged on these documents; what its fixtures raise counts as in pytest's setup phase."""
+    function = FUNCTIONS[id]
+    try:
+        arguments = {name: BUILDERS[name](documents) for name in inspect.signature(function).parameters}
+    except Exception as error:
+        return outcome_of(error)
+    return judge(function, arguments)
+
+
+@pytest.mark.parametrize("name", synthetic.healthy())
+def test_the_healthy_documents_are_valid(name: str) -> None:
+    schema = json.loads((PACKAGE / "harness/schemas" / f"{name}.json").read_text())
+    Draft202012Validator(schema).validate(synthetic.healthy()[name])
+
+
+@pytest.mark.parametrize("id", FUNCTIONS)
+def test_a_healthy_run_passes(id: str) -> None:
+    found = outcome(id, synthetic.healthy())
+    assert found.verdict is Verdict.PASS, found
+    assert found.findings
+    assert all(finding.source.startswith("observations/") for finding in found.findings)
+
+
+@pytest.mark.parametrize(("id", "damage", "sentence"), DAMAGES, ids=lambda value: getattr(value, "__name__", None))
+def test_a_damaged_run_fails_with_the_right_sentence(
+    id: str, damage: Callable[[Documents], None], sentence: str
+) -> None:
+    documents = synthetic.healthy()
+    damage(documents)
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.FAIL, found
+    assert sentence in found.sentence
+
+
+@pytest.mark.parametrize(("id", "empty", "sentence"), NOTHING, ids=lambda value: getattr(value, "__name__", None))
+def test_nothing_to_judge_is_an_error(id: str, empty: Callable[[Documents], None], sentence: str) -> None:
+    documents = synthetic.healthy()
+    empty(documents)
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.ERROR, found
+    assert sentence in found.sentence
+
+
+def test_every_check_has_its_negative_control() -> None:
+    assert {id for id, _, _ in DAMAGES} == FUNCTIONS.keys()
+    assert {id for id, _, _ in NOTHING} | SINGLE_ANSWERS == FUNCTIONS.keys()
+
+
+def test_few_prompts_are_inconclusive() -> None:
+    documents = synthetic.healthy()
+    documents["texts"]["prompts"] = documents["texts"]["prompts"][:60]
+    found = outcome("LOSS-01", documents)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "(n = 60; about " in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("id", "change", "reason"),
+    [
+        ("MOE-01", lambda d: d["moe"].update(vllm_version="0.20.0"), "names no MoE backend"),
+        ("DRAFT-02", lambda d: d["draft_load"]["draft"].update(linears={"unsupported": "vLLM x has no y"}), "has no y"),
+        (
+            "MOE-01",
+            lambda d: d["moe"]["layers"]["model.layers.3.moe.experts"].update(backend={"unsupported": "no z"}),
+            "no z",
+        ),
+        (
+            "CKPT-01",
+            lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
+            "The draft is quantised",
+        ),
+    ],
+)
+def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Documents], None], reason: str) -> None:
+    documents = synthetic.healthy()
+    change(documents)
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.UNSUPPORTED, found
+    assert reason in found.sentence
+
+
+def test_another_model_as_draft_is_an_error_with_the_key() -> None:
+    documents = synthetic.healthy()
+    documents["checkpoint"]["draft"]["config"] = {"model_type": "llama"}
+    assert outcome("CKPT-01", documents).verdict is Verdict.ERROR
+    assert "implies no tensors" in outcome("CKPT-01", documents).sentence
+
+
+def test_conditional_rates_and_noise_are_noted() -> None:
+    (first, *_) = outcome("ACC-02", synthetic.healthy()).findings
+    assert first.note.startswith("conditional acceptance, given the position before: 0.9")
+    assert first.note.count(";") == 3
+    (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
+    assert re.search(r"A/A, .* itself: 0\.990 .*\(n = 4\)", sequential.note)

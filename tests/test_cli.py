@@ -1,0 +1,104 @@
+"""The command: its defaults, its exit codes, its JSON, and the table that README has from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from conformance import PACKAGE, cli
+from conformance.harness.catalogue import BEGIN, END, as_markdown, catalogue, with_table
+from conformance.harness.errors import UsageError
+
+README = PACKAGE.parent / "README.md"
+
+
+@pytest.fixture
+def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recorded healthy run, seen from a directory that is not the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return synthetic.record(tmp_path / "run", synthetic.healthy())
+
+
+@pytest.mark.usefixtures("evidence")
+def test_recorded_evidence_is_judged_again(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rejudge", "run"]) == 0
+    out, err = capfd.readouterr()
+    assert "Qualified: micro-26b-a4b-nvfp4 on cpu, 17 of 17 checks passed." in out
+    assert err == ""
+
+
+@pytest.mark.usefixtures("evidence")
+def test_json_goes_to_stdout_and_the_table_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rejudge", "run", "--json"]) == 0
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert result["exit_code"] == 0
+    assert [verdict["id"] for verdict in result["verdicts"]] == [check.id for check in catalogue()]
+    lengths = next(verdict for verdict in result["verdicts"] if verdict["id"] == "ACC-01")
+    assert lengths["findings"][0]["floor"] == "3.68"
+    assert "Qualified: " in err
+
+
+@pytest.mark.usefixtures("evidence")
+def test_qualify_is_the_default_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--evidence", "run"]) == cli.main(["qualify", "--evidence", "run"]) == 0
+    assert capfd.readouterr().out.count("Qualified: ") == 2
+
+
+@pytest.mark.usefixtures("evidence")
+@pytest.mark.parametrize("words", [["rejudge", "nowhere"], ["--hardware", "nowhere"], ["--evidence", "."]])
+def test_bad_input_is_exit_code_2(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert cli.main(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "nowhere" in err or "holds no evidence" in err
+
+
+@pytest.mark.parametrize("words", [["--levle", "static"], ["--level", "fast"], ["rejudge"], ["catalogue", "--mark"]])
+def test_misspelt_words_are_exit_code_2(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "usage: qualify" in capfd.readouterr().err
+
+
+def test_help_documents_every_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    text = capfd.readouterr().out
+    assert all(f"{code} " in text for code in range(6))
+
+
+def test_the_catalogue_has_three_forms(capfd: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for form in ([], ["--markdown"], ["--json"]):
+        assert cli.main(["catalogue", *form]) == 0
+        texts.append(capfd.readouterr().out)
+    assert all(check.id in text and check.claim in text for check in catalogue() for text in texts)
+    assert len(json.loads(texts[2])) == len(catalogue())
+
+
+def test_the_table_is_put_between_its_markers(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert cli.main(["catalogue", "--into", str(path)]) == 0
+    assert path.read_text() == f"before\n{BEGIN}\n{as_markdown(catalogue())}{END}\nafter\n"
+
+
+def test_a_document_without_markers_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("no table here")
+    assert cli.main(["catalogue", "--into", str(path)]) == 2
+    assert "lacks the markers" in capfd.readouterr().err
+    with pytest.raises(UsageError):
+        with_table("text", catalogue(), "x")
+
+
+def test_readme_has_the_table_of_today() -> None:
+    text = README.read_text(encoding="utf-8")
+    drift = "README's table of checks is out of date: run python -m conformance.cli catalogue --into README.md"
+    assert with_table(text, catalogue(), "README.md") == text, drift

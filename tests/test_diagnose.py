@@ -1,0 +1,118 @@
+"""Known failures: every signature finds the words it was written for, and keeps quiet elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conformance import FIXTURES
+from conformance.harness.check import FAMILIES
+from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
+from conformance.harness.errors import UsageError
+
+KNOWN = load_known_failures(FIXTURES / "known_failures")
+
+# id -> (check, words as upstream's logs or this suite's messages have them)
+EXAMPLES = {
+    "INTSIZE": (
+        "DRAFT-01",
+        "model.layers.0.mlp.down_proj.weight is [1024, 4096] where [1024, 8192] is expected",
+    ),
+    "QUANTLEAK": (
+        "DRAFT-02",
+        "model.layers.0.mlp.gate_up_proj.weight is uint8 where bfloat16 is expected",
+    ),
+    "DRAFTQUANT": ("ACC-01", "RuntimeError: start (4096) + length (4096) exceeds dimension size (4096)."),
+    "EMBGUARD": ("ACC-01", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8192x3840 and 5632x1024)"),
+    "ACC0": ("ACC-01", "acceptance length 1.008 [1.004, 1.012] misses 3.68"),
+    "KVSCALE": (
+        "ACC-02",
+        "joint acceptance at position 1 0.712 [0.700, 0.724] misses 0.85\nnon-default args: {'kv_cache_dtype': 'fp8'}",
+    ),
+    "BLOCKTABLE": ("SPEED-02", "RuntimeError: batch_size must be equal to batch_size_k"),
+    "CENTROIDS-CPU": ("DRAFT-01", "RuntimeError: Tried to instantiate dummy base class CUDAGraph"),
+    "NOSUPPORT": ("DRAFT-01", "ValueError: Unsupported speculative method: 'mtp'"),
+    "ASSISTANT-UNKNOWN": (
+        "DRAFT-01",
+        "The checkpoint you are trying to load has model type `gemma4_assistant` but Transformers does not recognize "
+        "this architecture",
+    ),
+    "PER-LAYER-CONFIG": ("DRAFT-01", "AmbiguousGlobalPerLayerAttributeError: 'head_dim' is a per-layer attribute"),
+    "NVFP4-KEY": ("DRAFT-01", "KeyError: 'layers.0.moe.experts.0.down_proj.input_global_scale'"),
+    "NVFP4-CPU": (
+        "DRAFT-01",
+        "NotImplementedError: No NvFp4 MoE backend supports the deployment configuration.",
+    ),
+    "GELU-MARLIN": ("MOE-01", "language_model.model.layers.0 is MARLIN where FLASHINFER_CUTLASS is expected"),
+    "FP8-AMPERE": ("ACC-01", "ValueError: type fp8e4nv not supported in this architecture"),
+    "TOOLARGS": ("TOOL-02", 'weather-01 is get_weather({}) where get_weather({"city": "Oslo"}) is expected'),
+    "TOOLLEAK": ("TOOL-01", "no call but the text <|tool_call>call:get_weather{}"),
+    "NOFLAGS": ("TOOL-01", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+    "GRAMMAR-FSM": ("TOOL-01", "Failed to advance FSM for request chatcmpl-1"),
+}
+
+HEALTHY_LOG = """\
+INFO 11-23 15:05:48 [nvfp4.py:242] Using 'FLASHINFER_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].
+INFO 11-23 15:05:48 conformance: NVFP4 MoE decoded to BF16 for the CPU (last resort), served by CPUUnquantizedExperts, \
+since vLLM says: No NvFp4 MoE backend supports the deployment configuration.
+INFO 11-23 15:05:49 [gemma4.py:88] Gemma4 MTP: sharing target model's backbone-dim embed_tokens with the draft.
+INFO 11-23 15:05:50 Using TRITON_ATTN attention backend out of potential backends: ['TRITON_ATTN'].
+INFO:     Application startup complete.
+"""
+
+
+def test_every_known_failure_has_an_example_here() -> None:
+    assert {failure.id for failure in KNOWN} == EXAMPLES.keys()
+    assert len(KNOWN) == len(EXAMPLES), "an id was used twice"
+
+
+@pytest.mark.parametrize("id", EXAMPLES)
+def test_a_signature_finds_its_words(id: str) -> None:
+    check, words = EXAMPLES[id]
+    assert id in {diagnosis.id for diagnosis in diagnose(check, f"before\n{words}\nafter", KNOWN)}
+
+
+@pytest.mark.parametrize("check", [f"{family}-01" for family in FAMILIES])
+def test_healthy_words_match_nothing(check: str) -> None:
+    assert diagnose(check, HEALTHY_LOG, KNOWN) == ()
+
+
+def test_a_known_failure_explains_only_its_own_checks() -> None:
+    _, words = EXAMPLES["GELU-MARLIN"]
+    assert not diagnose("TOOL-01", words, KNOWN)
+    assert diagnose("SPEED-02", "Using 'MARLIN' NvFp4 MoE backend out of potential backends: []", KNOWN)
+
+
+def test_checks_that_are_named_exist() -> None:
+    assert {check.partition("-")[0] for failure in KNOWN for check in failure.checks} <= {"*", *FAMILIES}
+
+
+@pytest.mark.parametrize(
+    ("version", "ending"),
+    [
+        ("0.20.0", "Fixed in vLLM 0.21.0."),
+        ("0.32.0+cpu", "Fixed in vLLM 0.21.0, so under 0.32.0+cpu it may have come back."),
+        (None, "Fixed in vLLM 0.21.0."),
+        ("a-local-build", "Fixed in vLLM 0.21.0."),
+    ],
+)
+def test_a_fixed_failure_says_since_when(version: str | None, ending: str) -> None:
+    known = KnownFailure("X", ("*",), "boom", "vllm#1", "Take another.", "0.21.0")
+    (diagnosis,) = diagnose("ACC-01", "boom", [known], version)
+    assert diagnosis.advice == f"Take another. {ending}"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ('id = "X"', 'key "failure.0.checks" is missing'),
+        ('id = "X"\nchecks = ["*"]\nsignature = "("\nupstream = "u"\nadvice = "a"', "regular expression"),
+        ('id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvise = "a"', "advi[cs]e"),
+    ],
+)
+def test_a_bad_row_is_refused_by_name(tmp_path: Path, row: str, sentence: str) -> None:
+    (tmp_path / "k.toml").write_text(f"[[failure]]\n{row}\n")
+    with pytest.raises(UsageError, match=sentence) as caught:
+        load_known_failures(tmp_path)
+    assert "k.toml" in str(caught.value)

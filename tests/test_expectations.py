@@ -1,0 +1,134 @@
+"""Expectations and declarations on their own: what they record, what they refuse, and how a check is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from conformance.harness.catalogue import at_level, catalogue
+from conformance.harness.check import (
+    FAMILIES,
+    Check,
+    check,
+    expect_all,
+    expect_at_least,
+    expect_each_at_least,
+    expect_equal,
+    expect_match,
+    expect_none,
+    judge,
+)
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.floors import Floor
+from conformance.harness.stats import Estimate
+from conformance.harness.verdict import Verdict
+
+
+class Seen:
+    """A source for expectations on their own."""
+
+    source = "observations/x.json"
+
+
+def floor(bound: float, *, enforced: bool = True) -> Floor:
+    return Floor("speed", bound, 1.0, 1, "somewhere", "2026", enforced)
+
+
+def test_differences_are_named_and_the_rest_is_counted() -> None:
+    actual = dict.fromkeys("abcdef", 1)
+    found = expect_equal(actual, dict.fromkeys("abcdef", 2), source=Seen())
+    assert found.sentence.count("is expected") == 3
+    assert found.sentence.endswith("and 3 more")
+    assert (found.value, found.n) == ("0 of 6", 6)
+
+
+def test_extra_and_missing_keys_are_differences() -> None:
+    found = expect_equal({"a": 1, "b": 2}, {"a": 1, "c": 3}, source=Seen())
+    assert found.sentence == "c is absent where 3 is expected; b is 2 where nothing is expected"
+    assert found.value == "1 of 3"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda: expect_equal({}, {}, source=Seen()),
+        lambda: expect_all({}, (1,), source=Seen()),
+        lambda: expect_none([], among=0, source=Seen()),
+        lambda: expect_each_at_least([], [], source=Seen(), what="x"),
+        lambda: expect_each_at_least([Estimate(1, 1, 1, 9, "")], [], source=Seen(), what="x"),
+    ],
+)
+def test_an_expectation_of_nothing_is_an_error(nothing: Callable[[], object]) -> None:
+    with pytest.raises(ObservationError):
+        nothing()
+
+
+def test_an_informational_floor_fails_nothing_and_says_so() -> None:
+    found = expect_at_least(Estimate(1.0, 0.9, 1.1, 12, ""), floor(2.0, enforced=False), source=Seen())
+    assert found.verdict is Verdict.PASS
+    assert found.sentence == "speed 1.000 [0.900, 1.100] misses 2 (informational)"
+
+
+def test_a_text_matches_or_not() -> None:
+    assert expect_match("ValueError: x", "^ValueError", source=Seen(), what="w").verdict is Verdict.PASS
+    assert expect_match("KeyError: x", "^ValueError", source=Seen(), what="w").verdict is Verdict.FAIL
+
+
+def test_a_check_that_compares_nothing_is_an_error() -> None:
+    assert judge(lambda: None, {}).verdict is Verdict.ERROR
+
+
+def test_a_check_that_breaks_is_an_error_with_its_traceback() -> None:
+    def broken() -> None:
+        expect_equal(1, 1, source=Seen())
+        raise KeyError("oops")
+
+    found = judge(broken, {})
+    assert found.verdict is Verdict.ERROR
+    assert "unexpected KeyError: 'oops'" in found.sentence
+    assert "Traceback" in found.details
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(ObservationError("died", "tail"), Verdict.ERROR), (Unsupported("no such name"), Verdict.UNSUPPORTED)],
+)
+def test_exceptions_have_their_verdicts(error: Exception, verdict: Verdict) -> None:
+    def raising() -> None:
+        raise error
+
+    assert judge(raising, {}).verdict is verdict
+    assert judge(raising, {}).sentence == str(error)
+
+
+def test_findings_of_one_check_do_not_reach_another() -> None:
+    def compares_once() -> None:
+        expect_equal(1, 1, source=Seen())
+
+    assert len(judge(compares_once, {}).findings) == 1
+    assert len(judge(compares_once, {}).findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "level", "claim"),
+    [("ACC-1", "qualify", "x."), ("NEW-01", "qualify", "x."), ("ACC-01", "fast", "x."), ("ACC-01", "qualify", "x")],
+)
+def test_a_declaration_is_checked(id: str, level: str, claim: str) -> None:
+    with pytest.raises(ValueError, match=id):
+        check(id, level=level, claim=claim)
+
+
+def test_the_catalogue_is_ordered_by_cost_and_has_no_gap() -> None:
+    ids = [c.id for c in catalogue()]
+    assert ids == sorted(ids, key=lambda id: (FAMILIES.index(id.partition("-")[0]), id))
+    for family in FAMILIES:
+        numbers = [int(id.partition("-")[2]) for id in ids if id.startswith(f"{family}-")]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_level_runs_the_lower_ones_too() -> None:
+    sizes = [len(at_level(catalogue(), level)) for level in ("static", "smoke", "qualify", "soak")]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 5
+    assert all(isinstance(c, Check) for c in at_level(catalogue(), "static"))
