@@ -1,0 +1,98 @@
+"""The command behind ``scripts/train_micro_models``: tokenizer, target, draft, export, each stage resumable."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from conformance.miniature import config, data, evaluate, export, prompts, train
+from conformance.miniature.model import Draft, Target
+
+HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
+PROMPTS = HOME.parents[1] / "prompts"
+CACHE = HOME.parents[2] / ".cache" / "micro-26b-a4b"
+EXAMINED = 220  # held-out examples of each skill
+
+
+def progress() -> train.Report:
+    """One line every 20 steps: loss, accuracies and the time that is left at this pace."""
+    started: dict[str, tuple[float, int]] = {}
+
+    def report(stage: str, step: int, steps: int, loss: float, shown: list[float]) -> None:
+        now = time.monotonic()
+        begun, first = started.setdefault(stage, (now, step))
+        left = (steps - step) * (now - begun) / max(1, step - first)
+        rates = " ".join(f"{value:.3f}" for value in shown)
+        print(f"{stage:6} {step:5}/{steps} loss {loss:7.3f}  right {rates}  {left / 60:5.1f} min left", flush=True)
+
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Go through every stage that is not done yet, then write the shipped files."""
+    parser = argparse.ArgumentParser(prog="scripts/train_micro_models", description=__doc__)
+    parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
+    options = parser.parse_args(arguments)
+    options.checkpoints.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+
+    plan = train.read_curriculum(HOME / "curriculum.toml")
+    tokenizer = data.build_tokenizer()
+    report = progress()
+
+    def stage(which: train.Stage, target: Target, draft: Draft, learning: list[nn.Module]) -> train.Trainer:
+        return train.Trainer(
+            which, target, draft, train.optimisers(learning, which), options.checkpoints / f"{which.name}.pt"
+        )
+
+    shallow, draft = (
+        train.compiled(train.new_target(config.SHALLOW, plan.seed)),
+        train.compiled(train.new_draft(plan.seed)),
+    )
+    first = stage(plan.shallow, shallow, draft, [shallow, draft])
+    train.train_target(first, train.target_batches(tokenizer, plan, plan.seed), report)
+
+    target = train.compiled(train.grow(shallow, plan.seed))
+    second = stage(plan.target, target, draft, [target, draft])
+    train.train_target(second, train.target_batches(tokenizer, plan, plan.seed + 1), report)
+
+    outputs = train.self_outputs(target, tokenizer, plan)
+    batches = data.pack(train.shuffled_forever(outputs, plan.seed), plan.rows, plan.length)
+    train.train_draft(stage(plan.draft, target, draft, [draft]), batches, report)
+
+    ship(target, draft, tokenizer, plan)
+    return 0
+
+
+def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan: train.Curriculum) -> None:
+    """Write checkpoints and prompts, examine the target, and put down the manifest."""
+    calibration = next(train.target_batches(tokenizer, plan, plan.seed + 3))
+    export.export(HOME, tokenizer, target, draft, calibration)
+    prompts.write_jsonl(PROMPTS / "mixed.jsonl", prompts.mixed(plan.seed))
+    prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(target, tokenizer, plan.seed))
+    examined = {
+        "skills": evaluate.skills(target, tokenizer, n=EXAMINED, seed=plan.seed + 4),
+        "entropy_bits": evaluate.entropies(target, tokenizer, n=EXAMINED, seed=plan.seed + 4),
+    }
+    show(examined)
+    export.write_json(HOME / "manifest.json", export.manifest(HOME, HOME / "curriculum.toml", examined))
+
+
+def show(examined: dict[str, Any]) -> None:
+    """The table of skills, and how much is left open in each kind of content."""
+    for name, found in examined["skills"].items():
+        interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
+        print(f"{name:45} {found['share']:.3f} {interval} n={found['n']} floor {found['floor']:.2f}")
+    for name, bits in examined["entropy_bits"].items():
+        print(f"{'entropy of ' + name:45} {bits:.3f} bits a token")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

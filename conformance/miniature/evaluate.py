@@ -1,0 +1,117 @@
+"""What the target can do, on held-out examples and by greedy decoding; each share with its n and interval."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from transformers import PreTrainedTokenizerFast
+
+from conformance.miniature import data, tasks
+from conformance.miniature.generate import in_batches
+from conformance.miniature.model import Target
+from conformance.miniature.tasks import Example, Task
+from conformance.miniature.train import WINDOW
+
+Judge = Callable[[Example, str], bool]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One row of the table: which examples show it, and when an answer counts."""
+
+    name: str
+    task: Task
+    floor: float
+    right: Judge
+    keep: Callable[[Example], bool] = lambda _: True
+
+
+def exact(example: Example, answer: str) -> bool:
+    """Character for character what was asked."""
+    return answer == example.answer + example.end
+
+
+def valid_json(example: Example, answer: str) -> bool:
+    """JSON with exactly the keys asked for, each of the right type (the schema of what was expected)."""
+    try:
+        value = json.loads(_without_thought(answer).removesuffix("<turn|>"))
+    except ValueError:
+        return False
+    return isinstance(value, dict) and {k: type(v) for k, v in value.items()} == {
+        k: type(v) for k, v in example.expected.items()
+    }
+
+
+def thinks_as_told(example: Example, answer: str) -> bool:
+    """A closed thought channel when thinking is on, none when it is off."""
+    return (answer.startswith("<|channel>thought\n") and "<channel|>" in answer) is example.thinking
+
+
+def _without_thought(answer: str) -> str:
+    return answer.split("<channel|>")[-1]
+
+
+SKILLS = (
+    Skill("call: string, integer, number, boolean, enum", tasks.tool_call, 0.95, exact),
+    Skill("call: arrays and nested objects", tasks.tool_nested, 0.90, exact),
+    Skill("two calls in a turn", tasks.tool_two, 0.90, exact),
+    Skill("answer from a tool's result", tasks.tool_result, 0.95, exact),
+    Skill("schema-valid JSON", tasks.json_answer, 0.95, valid_json),
+    Skill("recall from beyond the window", tasks.recall, 0.95, exact),
+    Skill("thoughts when on", tasks.tool_call, 0.95, thinks_as_told, lambda example: example.thinking),
+    Skill("no thoughts when off", tasks.tool_call, 0.95, thinks_as_told, lambda example: not example.thinking),
+)
+CONTENT = {"prose": tasks.prose, "code": tasks.code, "records": tasks.records}
+
+
+def share(right: int, n: int) -> dict[str, Any]:
+    """A share with its exact 95 % interval (Clopper-Pearson)."""
+    interval = binomtest(right, n).proportion_ci(0.95, "exact")
+    return {"right": right, "n": n, "share": right / n, "low": float(interval.low), "high": float(interval.high)}
+
+
+def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence[Example], limit: int) -> list[str]:
+    """What the target answers, special tokens written out."""
+    fast = tokenizer.backend_tokenizer
+    prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
+    found = in_batches(target, prompts, WINDOW, limit, size=64)
+    return [fast.decode(answer, skip_special_tokens=False) for answer in found]
+
+
+def skills(target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, Any]:
+    """Every skill's share of right answers over n held-out examples."""
+    table = {}
+    for skill in SKILLS:
+        stream = filter(skill.keep, tasks.examples(seed, held_out=True, kinds=(skill.task,)))
+        chosen = list(itertools.islice(stream, n))
+        said = answers(target, tokenizer, chosen, limit=260)
+        right = sum(skill.right(example, answer) for example, answer in zip(chosen, said, strict=True))
+        table[skill.name] = share(right, n) | {"floor": skill.floor}
+    return table
+
+
+@torch.no_grad()
+def entropies(target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, float]:
+    """Mean entropy in bits of the next token at temperature 1 over answer tokens, for each kind of content."""
+    fast, found = tokenizer.backend_tokenizer, {}
+    for name, task in CONTENT.items():
+        chosen = itertools.islice(tasks.examples(seed, held_out=True, kinds=(task,)), n)
+        batches = data.pack((data.encode(fast, tokenizer, example) for example in chosen), rows=4, length=384)
+        bits, count = 0.0, 0.0
+        with torch.compiler.set_stance("force_eager"):
+            for batch in batches:
+                seen = target(batch.ids, batch.positions, batch.masks(WINDOW))
+                log_p = F.log_softmax(target.logits(seen.hidden), -1)
+                entropy = -(log_p.exp() * log_p).sum(-1) / math.log(2)
+                asked = F.pad(batch.weights[:, 1:], (0, 1)) >= 1.0
+                bits, count = bits + float((entropy * asked).sum()), count + float(asked.sum())
+        found[name] = bits / count
+    return found

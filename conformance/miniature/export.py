@@ -1,0 +1,102 @@
+"""From the trained twins to checkpoints: BF16 target, NVFP4 target, draft, and the manifest that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from conformance.miniature import config, data, nvfp4
+from conformance.miniature.model import Draft, Experts, Target
+from conformance.miniature.train import WINDOW, plain_state
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented, sorted JSON: the same content is the same bytes."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def export(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, target: Target, draft: Draft, calibrate: data.Batch
+) -> None:
+    """Write ``target-bf16``, ``target-nvfp4`` and ``draft`` into the folder."""
+    common = {"dtype": "bfloat16", "transformers_version": version("transformers")}
+    text = {"architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text"}
+    target_config = config.TARGET | text | common | {"eos_token_id": config.GENERATION["eos_token_id"]}
+    _checkpoint(folder / "target-bf16", tokenizer, target_config, plain_state(target))
+
+    assistant = {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"}
+    draft_text = config.DRAFT["text_config"] | {"model_type": "gemma4_text", "dtype": "bfloat16"}
+    _checkpoint(
+        folder / "draft", tokenizer, config.DRAFT | assistant | common | {"text_config": draft_text}, plain_state(draft)
+    )
+    nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
+
+
+def _checkpoint(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, config_json: dict[str, Any], state: dict[str, Tensor]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in sorted(state.items())}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", config_json)
+    write_json(folder / "generation_config.json", config.GENERATION)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
+    """The largest absolute value entering each fused expert tensor on a batch (what calibrates ``input_scale``)."""
+    found: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(experts: Experts, inputs: tuple[Tensor, Tensor]) -> None:
+            x, weights = inputs
+            count, double, hidden = experts.gate_up_proj.shape
+            both = F.linear(x, experts.gate_up_proj.view(-1, hidden)).unflatten(-1, (count, double))
+            gate, up = both.chunk(2, -1)
+            inner = F.gelu(gate, approximate="tanh") * up * (weights > 0).unsqueeze(-1)
+            found[f"{name}.gate_up_proj"] = float(x.abs().max())
+            found[f"{name}.down_proj"] = float(inner.abs().max())
+
+        return hook
+
+    hooks = [
+        layer.experts.register_forward_pre_hook(watch(f"model.layers.{index}.experts"))
+        for index, layer in enumerate(target.model.layers)
+    ]
+    with torch.compiler.set_stance("force_eager"):
+        target(batch.ids, batch.positions, batch.masks(WINDOW))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def manifest(folder: Path, plan: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """SHA-256 of every shipped file, and how and with what it was made."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
+    return {
+        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+        "bytes": sum(path.stat().st_size for path in files),
+        "curriculum": {"file": plan.name, "sha256": sha256(plan)},
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads()},
+        "evaluation": evaluation,
+    }
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,75 @@
+"""What is minimised: next-token loss of the target, and the loss of every one of the k draft steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conformance.miniature.data import Batch
+from conformance.miniature.model import Draft, Masks, Seen, Target
+
+BALANCE = 0.01  # of the experts' load-balancing loss in the target's
+
+
+class Step(NamedTuple):
+    """Loss of one kind of prediction, and the share of answer tokens it got right."""
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+def shifted(tensor: Tensor, by: int) -> Tensor:
+    """The values ``by`` places later in each row, zeros past the end."""
+    return F.pad(tensor[:, by:], (0, by))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Step:
+    """Weighted mean cross entropy; accuracy over labels of full weight. Shapes [rows, length(, vocabulary)]."""
+    each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(weights)
+    full = weights >= 1.0
+    right = ((logits.argmax(-1) == labels) & full).sum() / full.sum().clamp(min=1)
+    return Step((each * weights).sum() / weights.sum().clamp(min=1), right)
+
+
+def target_step(target: Target, batch: Batch, masks: Masks) -> tuple[Step, Seen, Tensor]:
+    """Next-token loss (with load balancing), what the draft may see of it, and the logits."""
+    seen = target(batch.ids, batch.positions, masks)
+    logits = target.logits(seen.hidden)
+    step = cross_entropy(logits, shifted(batch.ids, 1), shifted(batch.weights, 1))
+    return Step(step.loss + BALANCE * seen.imbalance, step.accuracy), seen, logits
+
+
+def draft_steps(
+    draft: Draft, target: Target, batch: Batch, masks: Masks, seen: Seen, logits: Tensor, k: int
+) -> list[Step]:
+    """The k draft steps from every position at once.
+
+    Query i has seen the target's hidden state and keys up to i and knows token i + 1. Step s (from 0) reads
+    token i + 1 + s and must name the target's own choice for token i + 2 + s. Position and keys stay those of
+    i through all steps, as vLLM's proposer has it (``constant_draft_positions``).
+    """
+    choice, hidden, steps = logits.argmax(-1), seen.hidden, []
+    for step in range(k):
+        known = shifted(batch.ids, 1 + step)
+        guess, hidden = draft(target.embed(known), hidden, batch.positions, masks, seen)
+        inside = shifted(batch.segments, 2 + step) == batch.segments
+        weights = shifted(batch.weights, 2 + step) * inside
+        steps.append(cross_entropy(guess, shifted(choice, 1 + step), weights))
+    return steps
+
+
+def joint_acceptance(steps: list[Step]) -> list[float]:
+    """Rough joint acceptance per position, taking the steps as independent (for the progress line only)."""
+    joint, rates = 1.0, []
+    for step in steps:
+        joint *= float(step.accuracy)
+        rates.append(joint)
+    return rates
+
+
+def total(steps: list[Step]) -> Tensor:
+    """Sum of the steps' losses."""
+    return torch.stack([step.loss for step in steps]).sum()

@@ -1,0 +1,252 @@
+"""Training of the miniature pair, in stages that a stopped machine does not lose."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from conformance.miniature import config, data, losses
+from conformance.miniature.generate import in_batches
+from conformance.miniature.model import Draft, Target, initialise
+from conformance.miniature.tasks import examples
+
+Report = Callable[[str, int, int, float, list[float]], None]  # stage, step, steps, loss, accuracies
+WINDOW: int = config.TARGET["sliding_window"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum: how many steps, and the learning rates."""
+
+    name: str
+    steps: int
+    warmup: int
+    muon: float
+    adam: float
+    last_rate: float
+    together_from: float = 0.0
+    together_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """``curriculum.toml`` as values; the file says what each number is."""
+
+    seed: int
+    rows: int
+    length: int
+    shallow: Stage
+    target: Stage
+    draft: Stage
+    self_outputs: int
+    longest_answer: int
+
+
+def read_curriculum(path: Path) -> Curriculum:
+    """The curriculum of a TOML file."""
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    own = {key: raw["draft"].pop(key) for key in ("self_outputs", "longest_answer")}
+    stages = {name: Stage(name, **raw.pop(name)) for name in ("shallow", "target", "draft")}
+    values: dict[str, Any] = raw | own | stages
+    return Curriculum(**values)
+
+
+def optimisers(modules: list[nn.Module], stage: Stage) -> list[torch.optim.Optimizer]:
+    """Muon for the hidden matrices, AdamW for embeddings, norms, routers and the stacked experts."""
+    named = [item for module in modules for item in module.named_parameters()]
+    hidden = [p for name, p in named if p.dim() == 2 and "embed" not in name and "router" not in name]
+    chosen = {id(parameter) for parameter in hidden}
+    others = [parameter for _, parameter in named if id(parameter) not in chosen]
+    return [
+        torch.optim.Muon(hidden, lr=stage.muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=stage.adam, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def set_rate(optimisers_: list[torch.optim.Optimizer], stage: Stage, step: int) -> None:
+    """Linear warm-up, then linear decay."""
+    decayed = 1 - (1 - stage.last_rate) * step / stage.steps
+    factor = min(1.0, (step + 1) / stage.warmup) * decayed
+    for optimiser, rate in zip(optimisers_, (stage.muon, stage.adam), strict=True):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * factor
+
+
+@dataclass
+class Trainer:
+    """What a stage changes: the models and their optimisers, saved and restored as one."""
+
+    stage: Stage
+    target: Target
+    draft: Draft
+    optimisers: list[torch.optim.Optimizer]
+    checkpoint: Path
+
+    def save(self, step: int) -> None:
+        state = {
+            "step": step,
+            "target": plain_state(self.target),
+            "draft": plain_state(self.draft),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def restore(self) -> int:
+        """The step to go on from, 0 when there is nothing to restore."""
+        if not self.checkpoint.exists():
+            return 0
+        state = torch.load(self.checkpoint, weights_only=True)
+        load_plain(self.target, state["target"])
+        load_plain(self.draft, state["draft"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        return int(state["step"])
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """State dict under transformers' names (``torch.compile`` wraps layers and renames)."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
+
+
+def load_plain(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """The other way round: load a state dict of ``plain_state``."""
+    module.load_state_dict({name: state[name.replace("_orig_mod.", "")] for name in module.state_dict()})
+
+
+def new_target(settings: dict[str, Any], seed: int) -> Target:
+    """An untrained target; the same seed gives the same weights."""
+    target = Target(settings)
+    initialise(target, torch.Generator().manual_seed(seed))
+    return target
+
+
+def new_draft(seed: int) -> Draft:
+    """An untrained draft."""
+    draft = Draft(config.DRAFT)
+    initialise(draft, torch.Generator().manual_seed(seed))
+    return draft
+
+
+def compiled(module: Target | Draft) -> Any:
+    """The same module with each layer compiled."""
+    for layer in module.model.layers:
+        layer.compile(dynamic=False)
+    return module
+
+
+def grow(shallow: Target, seed: int) -> Target:
+    """The full depth: the shallow target's two groups at both ends, new groups between them.
+
+    A new layer's two post-norms begin at zero, so that it passes its input on unchanged.
+    """
+    deep = new_target(config.TARGET, seed)
+    given = plain_state(shallow)
+    first, depth = len(config.GROUP), len(config.TARGET["layer_types"])
+    with torch.no_grad():
+        for name, tensor in plain_state(deep).items():
+            prefix, dot, rest = name.removeprefix("model.layers.").partition(".")
+            if not name.startswith("model.layers."):
+                tensor.copy_(given[name])
+            elif int(prefix) < first or int(prefix) >= depth - first:
+                index = int(prefix) if int(prefix) < first else int(prefix) - depth + 2 * first
+                tensor.copy_(given[f"model.layers.{index}{dot}{rest}"])
+            elif rest in ("post_attention_layernorm.weight", "post_feedforward_layernorm.weight"):
+                tensor.zero_()
+    return deep
+
+
+def run(
+    trainer: Trainer,
+    batches: Iterator[data.Batch],
+    loss: Callable[[data.Batch, int], tuple[Tensor, list[float]]],
+    report: Report,
+) -> None:
+    """Go through the stage's steps from wherever its checkpoint left it."""
+    stage, start = trainer.stage, trainer.restore()
+    modules = (trainer.target, trainer.draft)
+    for step, batch in enumerate(itertools.islice(batches, start, stage.steps), start=start):
+        set_rate(trainer.optimisers, stage, step)
+        value, shown = loss(batch, step)
+        value.backward()
+        for module in modules:
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        for optimiser in trainer.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        if step % 20 == 19 or step + 1 == stage.steps:
+            report(stage.name, step + 1, stage.steps, float(value.detach()), shown)
+        if step % 50 == 49 or step + 1 == stage.steps:
+            trainer.save(step + 1)
+
+
+def target_batches(tokenizer: PreTrainedTokenizerFast, plan: Curriculum, seed: int) -> Iterator[data.Batch]:
+    """Packed training examples, never one that is held out."""
+    fast = tokenizer.backend_tokenizer
+    stream = (data.encode(fast, tokenizer, example) for example in examples(seed, held_out=False))
+    return data.pack(stream, plan.rows, plan.length)
+
+
+def train_target(trainer: Trainer, batches: Iterator[data.Batch], report: Report) -> None:
+    """Next-token prediction; towards the end the draft's loss too, so that keys and values suit it."""
+    device = trainer.target.model.embed_tokens.weight.device
+
+    def loss(batch: data.Batch, step: int) -> tuple[Tensor, list[float]]:
+        batch = batch.to(device)
+        masks = batch.masks(WINDOW)
+        own, seen, logits = losses.target_step(trainer.target, batch, masks)
+        if step < trainer.stage.together_from * trainer.stage.steps:
+            return own.loss, [float(own.accuracy)]
+        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits.detach(), config.K)
+        shown = [float(own.accuracy), *losses.joint_acceptance(steps)]
+        return own.loss + trainer.stage.together_weight * losses.total(steps), shown
+
+    run(trainer, batches, loss, report)
+
+
+def self_outputs(target: Target, tokenizer: PreTrainedTokenizerFast, plan: Curriculum) -> list[data.Encoded]:
+    """Training prompts with what the target itself answers, greedily."""
+    fast = tokenizer.backend_tokenizer
+    chosen = itertools.islice(examples(plan.seed + 2, held_out=False), plan.self_outputs)
+    prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
+    device = target.model.embed_tokens.weight.device
+    size = 64 if device.type == "cpu" else 1024
+    answers = in_batches(target, prompts, WINDOW, plan.longest_answer, size)
+    return [
+        data.Encoded(prompt + answer, [data.PROMPT_WEIGHT] * len(prompt) + [1.0] * len(answer))
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+def shuffled_forever(items: list[data.Encoded], seed: int) -> Iterator[data.Encoded]:
+    """The items again and again, each time in another order."""
+    rng = random.Random(seed)
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def train_draft(trainer: Trainer, batches: Iterator[data.Batch], report: Report) -> None:
+    """The k draft steps against the target's own choices; the target stays as it is."""
+    device = trainer.target.model.embed_tokens.weight.device
+    trainer.target.requires_grad_(False)
+
+    def loss(batch: data.Batch, _: int) -> tuple[Tensor, list[float]]:
+        batch = batch.to(device)
+        masks = batch.masks(WINDOW)
+        with torch.no_grad():
+            seen = trainer.target(batch.ids, batch.positions, masks)
+            logits = trainer.target.logits(seen.hidden)
+        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits, config.K)
+        return losses.total(steps), losses.joint_acceptance(steps)
+
+    run(trainer, batches, loss, report)
