@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pip._internal.models.index import PyPI
 
 ROOT = Path(__file__).parent.parent
 CPU = ROOT / "envs/cpu"
+# Asked of another process: importing pip switches off setuptools' distutils, which vLLM's imports need.
+ASK_PIP = "from pip._internal.models.index import PyPI; print(PyPI.netloc, PyPI.file_storage_domain)"
+PYPI = subprocess.run([sys.executable, "-c", ASK_PIP], capture_output=True, text=True, check=True).stdout.split()
 
 
 def load_script(path: Path) -> ModuleType:
@@ -193,7 +195,7 @@ def registry_hosts(text: bytes) -> list[str]:
     """The hosts of package registries in a text; not spelt here, or this file would name them."""
     others = [("deb", "debian", "org"), ("registry", "npmjs", "org"), ("conda", "anaconda", "org")]
     torch = urlsplit((CPU / "index.txt").read_text().split()[-1]).netloc
-    hosts = [PyPI.netloc, PyPI.file_storage_domain, torch, *(".".join(parts) for parts in others)]
+    hosts = [*PYPI, torch, *(".".join(parts) for parts in others)]
     return [host for host in hosts if host.encode() in text.lower()]
 
 
@@ -208,5 +210,5 @@ def test_no_file_names_the_host_of_a_registry() -> None:
 
 
 def test_host_of_a_registry_is_seen() -> None:
-    assert registry_hosts(f"see https://{PyPI.netloc}/simple".encode()) == [PyPI.netloc]
+    assert registry_hosts(f"see https://{PYPI[0]}/simple".encode()) == [PYPI[0]]
     assert registry_hosts(b"pip install torch") == []

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from transformers import (
     Gemma4TextConfig,
 )
 
-from conformance.miniature import config, data, losses, tasks, train
+from conformance.harness.workload import load_prompts
+from conformance.miniature import config, data, evaluate, losses, prompts, tasks, train
 from conformance.miniature.model import FULL, SLIDING, Masks, initialise
 from conformance.miniature.tokenizer import EOS_IDS, HIGH_SPECIALS, LOW_SPECIALS, VOCABULARY_SIZE
 
 HOME = Path(__file__).parents[1] / "fixtures" / "models" / "micro-26b-a4b"
+PROMPTS = HOME.parents[1] / "prompts"
 LENGTH = 80  # longer than the sliding window
 
 
@@ -303,3 +306,65 @@ def test_curriculum_is_the_one_that_made_them() -> None:
     text = (HOME / "curriculum.toml").read_bytes()
     assert hashlib.sha256(text).hexdigest() == manifest["curriculum"]["sha256"]
     assert tomllib.loads(text.decode())["seed"] == train.read_curriculum(HOME / "curriculum.toml").seed
+
+
+# --- the examiner -------------------------------------------------------------------------------------------
+
+EXAMPLE = tasks.Example("json_answer", [USER], '{"a":1}', expected={"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "counts"),
+    [
+        (evaluate.exact, '{"a":1}<turn|>', True),
+        (evaluate.exact, '{"a":1}', False),
+        (evaluate.exact, '{"a": 1}<turn|>', False),
+        (evaluate.valid_json, '{"a":2}<turn|>', True),
+        (evaluate.valid_json, '<|channel>thought\nx\n<channel|>{"a":2}<turn|>', True),
+        (evaluate.valid_json, '{"a":"2"}<turn|>', False),
+        (evaluate.valid_json, '{"b":2}<turn|>', False),
+        (evaluate.valid_json, '{"a":2', False),
+        (evaluate.thinks_as_told, "plain<turn|>", True),
+        (evaluate.thinks_as_told, "<|channel>thought\nx\n<channel|>plain<turn|>", False),
+    ],
+)
+def test_the_examiner_counts_only_right_answers(judge: evaluate.Judge, answer: str, counts: bool) -> None:
+    assert judge(EXAMPLE, answer) is counts
+
+
+def test_a_thought_must_be_closed() -> None:
+    thinking = replace(EXAMPLE, thinking=True)
+    assert evaluate.thinks_as_told(thinking, "<|channel>thought\nx\n<channel|>y<turn|>")
+    assert not evaluate.thinks_as_told(thinking, "<|channel>thought\nx y<turn|>")
+
+
+def test_a_share_has_the_exact_interval() -> None:
+    assert evaluate.share(72, 72) == {
+        "right": 72,
+        "n": 72,
+        "share": 1.0,
+        "low": pytest.approx(0.950, abs=1e-3),
+        "high": 1.0,
+    }
+
+
+# --- the prompts --------------------------------------------------------------------------------------------
+
+
+def test_earlier_calls_reach_the_api_as_json_text() -> None:
+    (message,) = prompts.for_api([CALLING])
+    assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == CALL["arguments"]
+    assert CALLING["tool_calls"][0]["function"]["arguments"] == CALL["arguments"]
+
+
+def test_the_shipped_prompts_cover_every_category() -> None:
+    rows = load_prompts(PROMPTS / "mixed.jsonl")
+    assert {row.category for row in rows} == set(prompts.CATEGORIES)
+    assert len(rows) >= 110  # so that one text may differ at a floor of 0.95
+    assert all(row.licence for row in rows)
+
+
+def test_every_tool_prompt_says_what_must_come_back() -> None:
+    rows = load_prompts(PROMPTS / "tools.jsonl")
+    declared = {row.id: {tool["function"]["name"] for tool in row.tools} for row in rows}
+    assert all(row.expected and row.expected["name"] in declared[row.id] for row in rows)

@@ -17,7 +17,7 @@ from conformance.miniature.model import Draft, Target
 HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
 PROMPTS = HOME.parents[1] / "prompts"
 CACHE = HOME.parents[2] / ".cache" / "micro-26b-a4b"
-EXAMINED = 220  # held-out examples of each skill
+EXAMINED = 200  # held-out examples of each skill
 
 
 def progress() -> train.Report:
@@ -38,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Go through every stage that is not done yet, then write the shipped files."""
     parser = argparse.ArgumentParser(prog="scripts/train_micro_models", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
+    parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
     options = parser.parse_args(arguments)
+    if options.evaluate:
+        torch.set_num_threads(2)
+        examine(export.read_target(HOME / "target-bf16"), data.build_tokenizer())
+        return 0
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
@@ -77,16 +82,17 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
     export.export(HOME, tokenizer, target, draft, calibration)
     prompts.write_jsonl(PROMPTS / "mixed.jsonl", prompts.mixed(plan.seed))
     prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(target, tokenizer, plan.seed))
-    examined = {
-        "skills": evaluate.skills(target, tokenizer, n=EXAMINED, seed=plan.seed + 4),
-        "entropy_bits": evaluate.entropies(target, tokenizer, n=EXAMINED, seed=plan.seed + 4),
+    examine(target, tokenizer)
+
+
+def examine(target: Target, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Print what the target can do, and put it into the manifest with the SHA-256 of every file."""
+    seed = train.read_curriculum(HOME / "curriculum.toml").seed + 4
+    examined: dict[str, Any] = {
+        "skills": evaluate.skills(target, tokenizer, EXAMINED, seed),
+        "entropy_bits": evaluate.entropies(target, tokenizer, EXAMINED, seed),
     }
-    show(examined)
     export.write_json(HOME / "manifest.json", export.manifest(HOME, HOME / "curriculum.toml", examined))
-
-
-def show(examined: dict[str, Any]) -> None:
-    """The table of skills, and how much is left open in each kind of content."""
     for name, found in examined["skills"].items():
         interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
         print(f"{name:45} {found['share']:.3f} {interval} n={found['n']} floor {found['floor']:.2f}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -42,6 +42,13 @@ def export(
         folder / "draft", tokenizer, config.DRAFT | assistant | common | {"text_config": draft_text}, plain_state(draft)
     )
     nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
+
+
+def read_target(folder: Path) -> Target:
+    """The twin of a shipped BF16 target, in float32."""
+    target = Target(config.TARGET)
+    target.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+    return target
 
 
 def _checkpoint(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -50,7 +52,8 @@ def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: 
 def picture(run: Run, judgement: Judgement) -> str:
     """The same as an SVG picture, for documents."""
     console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
-    console.print(Text.from_ansi(render(run, judgement, width=PLAIN_WIDTH, colour=True)), soft_wrap=True)
+    shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")  # a document knows no machine's folders
+    console.print(Text.from_ansi(render(shown, judgement, width=PLAIN_WIDTH, colour=True)), soft_wrap=True)
     # Rich asks a font server for the glyphs; a reader without network has a monospaced font too.
     svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
