@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.evaluate:
         torch.set_num_threads(2)
-        examine(export.read_target(HOME / "target-bf16"), data.build_tokenizer())
+        examine(*export.read_target(HOME / "target-bf16"))
         return 0
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)

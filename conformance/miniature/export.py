@@ -44,11 +44,11 @@ def export(
     nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
 
 
-def read_target(folder: Path) -> Target:
-    """The twin of a shipped BF16 target, in float32."""
+def read_target(folder: Path) -> tuple[Target, PreTrainedTokenizerFast]:
+    """The twin of a shipped BF16 target, in float32, and the tokenizer that it was trained with."""
     target = Target(config.TARGET)
     target.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
-    return target
+    return target, PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def _checkpoint(
