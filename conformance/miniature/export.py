@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -70,10 +69,7 @@ def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
     def watch(name: str) -> Any:
         def hook(experts: Experts, inputs: tuple[Tensor, Tensor]) -> None:
             x, weights = inputs
-            count, double, hidden = experts.gate_up_proj.shape
-            both = F.linear(x, experts.gate_up_proj.view(-1, hidden)).unflatten(-1, (count, double))
-            gate, up = both.chunk(2, -1)
-            inner = F.gelu(gate, approximate="tanh") * up * (weights > 0).unsqueeze(-1)
+            inner = experts.inner(x) * (weights > 0).unsqueeze(-1)
             found[f"{name}.gate_up_proj"] = float(x.abs().max())
             found[f"{name}.down_proj"] = float(inner.abs().max())
 

@@ -44,17 +44,12 @@ def greedy(target: Target, prompts: Sequence[Sequence[int]], window: int, limit:
 
 def in_batches(target: Target, prompts: Sequence[Sequence[int]], window: int, limit: int, size: int) -> list[list[int]]:
     """Like ``greedy``, for many prompts: sorted by length, so that little is padding."""
-    with torch.compiler.set_stance("force_eager"):  # the cache grows: every step would be a new shape to compile
-        return _in_batches(target, prompts, window, limit, size)
-
-
-def _in_batches(
-    target: Target, prompts: Sequence[Sequence[int]], window: int, limit: int, size: int
-) -> list[list[int]]:
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        for index, answer in zip(chosen, greedy(target, [prompts[i] for i in chosen], window, limit), strict=True):
+        with torch.compiler.set_stance("force_eager"):  # the cache grows: every step would be a new shape to compile
+            found = greedy(target, [prompts[i] for i in chosen], window, limit)
+        for index, answer in zip(chosen, found, strict=True):
             answers[index] = answer
     return answers

@@ -155,11 +155,15 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * intermediate, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, intermediate))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+    def inner(self, x: Tensor) -> Tensor:
+        """What enters each expert's down projection, [..., experts, intermediate]."""
         experts, double, hidden = self.gate_up_proj.shape
         gate, up = F.linear(x, self.gate_up_proj.view(-1, hidden)).unflatten(-1, (experts, double)).chunk(2, -1)
-        inner = F.gelu(gate, approximate="tanh") * up * weights.unsqueeze(-1)
-        return inner.flatten(-2) @ self.down_proj.transpose(1, 2).reshape(-1, hidden)
+        return F.gelu(gate, approximate="tanh") * up
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        weighted = self.inner(x) * weights.unsqueeze(-1)
+        return weighted.flatten(-2) @ self.down_proj.transpose(1, 2).reshape(-1, x.shape[-1])
 
 
 class Layer(nn.Module):
