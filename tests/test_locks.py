@@ -133,6 +133,17 @@ def test_lock_looks_at_the_same_files_on_any_day_until_upgraded(folder: Path) ->
     assert "2026-01-02T03:04:05Z" not in (folder / "asked").read_text() + path.read_text()
 
 
+def test_locked_versions_are_preferred_until_upgraded(folder: Path) -> None:
+    (folder / "uv").write_text(
+        '#!/bin/sh\nfor last; do :; done\ncp "$last" "${0%/*}/preferred"\nexec cat "${0%/*}/answer"\n'
+    )
+    assert run_lock(folder).returncode == 0
+    assert run_lock(folder, "--check").returncode == 0
+    assert (folder / "preferred").read_text() == "numpy==1\ntorch==1\n"
+    assert run_lock(folder, "--upgrade").returncode == 0
+    assert (folder / "preferred").read_text() == ""
+
+
 @pytest.mark.parametrize(("old", "new"), [("sha256:dd", "sha256:de"), ("numpy==1", "numpy==2"), ("numpy", "scipy")])
 def test_check_shows_what_differs_and_changes_nothing(folder: Path, old: str, new: str) -> None:
     path = folder / "envs/cpu/lock.txt"
