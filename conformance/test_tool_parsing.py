@@ -8,7 +8,7 @@ from conformance.harness.views.answers import Tools
 
 @check("TOOL-01", level="smoke", claim="Typed tool calls come back exact, in one piece.")
 def test_tool_calls(tools: Tools) -> None:
-    """Name, arguments and their types; 3, 3.0 and "3" differ."""
+    """Name, arguments and their types; 3, 3.5, true and "3" differ."""
     expect_equal(tools.whole, tools.expected, source=tools)
 
 

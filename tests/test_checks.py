@@ -126,6 +126,19 @@ def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Document
     assert reason in found.sentence
 
 
+def test_a_whole_number_is_one_number_to_json() -> None:
+    documents = synthetic.healthy()
+    row = documents["tools"]["prompts"][0]
+    row["expected"]["arguments"] = {"rate": [329.0, {"half": 0.5}]}
+    row["whole"]["calls"][0]["arguments"] = '{"rate": [329, {"half": 0.5}]}'
+    row["streamed"]["calls"][0]["arguments"] = '{"rate": [329.0, {"half": 0.5}]}'
+    assert outcome("TOOL-01", documents).verdict is Verdict.PASS
+    assert outcome("TOOL-02", documents).verdict is Verdict.PASS
+    row["whole"]["calls"][0]["arguments"] = '{"rate": [true, {"half": 0.5}]}'
+    row["expected"]["arguments"] = {"rate": [1.0, {"half": 0.5}]}
+    assert outcome("TOOL-01", documents).verdict is Verdict.FAIL
+
+
 def test_another_model_as_draft_is_an_error_with_the_key() -> None:
     documents = synthetic.healthy()
     documents["checkpoint"]["draft"]["config"] = {"model_type": "llama"}

@@ -44,7 +44,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Tools:
-    """The ``tools`` observation: by prompt, the call in one canonical spelling, so that 3, 3.0 and "3" differ."""
+    """The ``tools`` observation: by prompt, the call in one canonical spelling, so that 3, 3.5, true and "3" differ."""
 
     expected: Mapping[str, str]
     whole: Mapping[str, str]
@@ -89,4 +89,13 @@ def _call(call: Mapping[str, str]) -> str:
 
 
 def _spelled(name: str, arguments: Any) -> str:
-    return f"{name}({json.dumps(arguments, sort_keys=True, ensure_ascii=False)})"
+    return f"{name}({json.dumps(_with_one_kind_of_number(arguments), sort_keys=True, ensure_ascii=False)})"
+
+
+def _with_one_kind_of_number(value: Any) -> Any:
+    """329.0 as 329: to JSON they are one number (JSON Schema, section 6.1.1), and vLLM writes the latter for both."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _with_one_kind_of_number(item) for key, item in value.items()}
+    return [_with_one_kind_of_number(item) for item in value] if isinstance(value, list) else value
