@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -274,6 +275,16 @@ def test_held_out_examples_are_never_trained_on() -> None:
     assert not held & trained
 
 
+def test_a_task_without_held_out_examples_is_refused() -> None:
+    example = tasks.Example("x", [USER], "Paris.")
+
+    def only(_: random.Random) -> tasks.Example:
+        return example
+
+    with pytest.raises(ValueError, match="only: no example is held_out="):
+        next(tasks.examples(1, held_out=not example.held_out, kinds=(only,)))
+
+
 def test_answers_end_where_the_server_ends(tokenizer: Any) -> None:
     fast = tokenizer.backend_tokenizer
     for example in itertools.islice(tasks.examples(3, held_out=True), 100):
@@ -361,6 +372,7 @@ def test_the_shipped_prompts_cover_every_category() -> None:
     rows = load_prompts(PROMPTS / "mixed.jsonl")
     assert {row.category for row in rows} == set(prompts.CATEGORIES)
     assert len(rows) >= 110  # so that one text may differ at a floor of 0.95
+    assert len({json.dumps(row.messages) for row in rows}) == len(rows)
     assert all(row.licence for row in rows)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from conformance.miniature import config, data, evaluate, export, prompts, train
 from conformance.miniature.model import Draft, Target
 
 HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
+MANIFEST = HOME / "manifest.json"
 PROMPTS = HOME.parents[1] / "prompts"
 CACHE = HOME.parents[2] / ".cache" / "micro-26b-a4b"
 EXAMINED = 200  # held-out examples of each skill
@@ -38,15 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Go through every stage that is not done yet, then write the shipped files."""
     parser = argparse.ArgumentParser(prog="scripts/train_micro_models", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
+    parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
     parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
     options = parser.parse_args(arguments)
     if options.evaluate:
         torch.set_num_threads(2)
-        examine(*export.read_target(HOME / "target-bf16"))
+        examine(*export.read_target(HOME / "target-bf16"), made=json.loads(MANIFEST.read_text())["made"])
         return 0
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
     torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
 
     plan = train.read_curriculum(HOME / "curriculum.toml")
     tokenizer = data.build_tokenizer()
@@ -57,14 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
             which, target, draft, train.optimisers(learning, which), options.checkpoints / f"{which.name}.pt"
         )
 
-    shallow, draft = (
-        train.compiled(train.new_target(config.SHALLOW, plan.seed)),
-        train.compiled(train.new_draft(plan.seed)),
-    )
+    device = torch.device(options.device)
+    shallow = train.compiled(train.new_target(config.SHALLOW, plan.seed).to(device))
+    draft = train.compiled(train.new_draft(plan.seed).to(device))
     first = stage(plan.shallow, shallow, draft, [shallow, draft])
     train.train_target(first, train.target_batches(tokenizer, plan, plan.seed), report)
 
-    target = train.compiled(train.grow(shallow, plan.seed))
+    target = train.compiled(train.grow(shallow, plan.seed).to(device))
     second = stage(plan.target, target, draft, [target, draft])
     train.train_target(second, train.target_batches(tokenizer, plan, plan.seed + 1), report)
 
@@ -80,24 +84,26 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
     """Write checkpoints and prompts, examine the target, and put down the manifest."""
     calibration = next(train.target_batches(tokenizer, plan, plan.seed + 3))
     export.export(HOME, tokenizer, target, draft, calibration)
+    shipped, _ = export.read_target(HOME / "target-bf16")
     prompts.write_jsonl(PROMPTS / "mixed.jsonl", prompts.mixed(plan.seed))
-    prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(target, tokenizer, plan.seed))
-    examine(target, tokenizer)
+    prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(shipped, tokenizer, plan.seed))
+    examine(shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
 
 
-def examine(target: Target, tokenizer: PreTrainedTokenizerFast) -> None:
+def examine(target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
     """Print what the target can do, and put it into the manifest with the SHA-256 of every file."""
     seed = train.read_curriculum(HOME / "curriculum.toml").seed + 4
-    examined: dict[str, Any] = {
-        "skills": evaluate.skills(target, tokenizer, EXAMINED, seed),
-        "entropy_bits": evaluate.entropies(target, tokenizer, EXAMINED, seed),
-    }
-    export.write_json(HOME / "manifest.json", export.manifest(HOME, HOME / "curriculum.toml", examined))
-    for name, found in examined["skills"].items():
+    skills: dict[str, Any] = {}
+    for skill in evaluate.SKILLS:
+        found = skills[skill.name] = evaluate.examine(skill, target, tokenizer, EXAMINED, seed)
         interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
-        print(f"{name:45} {found['share']:.3f} {interval} n={found['n']} floor {found['floor']:.2f}")
-    for name, bits in examined["entropy_bits"].items():
+        print(f"{skill.name:45} {found['share']:.3f} {interval} n={found['n']} floor {skill.floor:.2f}", flush=True)
+    entropies = evaluate.entropies(target, tokenizer, EXAMINED, seed)
+    for name, bits in entropies.items():
         print(f"{'entropy of ' + name:45} {bits:.3f} bits a token")
+    by = export.made_with(target.model.embed_tokens.weight.device)
+    examined = {"made": by, "skills": skills, "entropy_bits": entropies}
+    export.write_json(MANIFEST, export.manifest(HOME, HOME / "curriculum.toml", made, examined))
 
 
 if __name__ == "__main__":

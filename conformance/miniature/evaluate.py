@@ -82,32 +82,29 @@ def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence
     """What the target answers, special tokens written out."""
     fast = tokenizer.backend_tokenizer
     prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
-    found = in_batches(target, prompts, WINDOW, limit, size=64)
+    found = in_batches(target, prompts, WINDOW, limit)
     return [fast.decode(answer, skip_special_tokens=False) for answer in found]
 
 
-def skills(target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, Any]:
-    """Every skill's share of right answers over n held-out examples."""
-    table = {}
-    for skill in SKILLS:
-        stream = filter(skill.keep, tasks.examples(seed, held_out=True, kinds=(skill.task,)))
-        chosen = list(itertools.islice(stream, n))
-        said = answers(target, tokenizer, chosen, limit=260)
-        right = sum(skill.right(example, answer) for example, answer in zip(chosen, said, strict=True))
-        table[skill.name] = share(right, n) | {"floor": skill.floor}
-    return table
+def examine(skill: Skill, target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, Any]:
+    """The share of right answers over n held-out examples, and the skill's floor."""
+    stream = filter(skill.keep, tasks.examples(seed, held_out=True, kinds=(skill.task,)))
+    chosen = list(itertools.islice(stream, n))
+    said = answers(target, tokenizer, chosen, limit=260)
+    right = sum(skill.right(example, answer) for example, answer in zip(chosen, said, strict=True))
+    return share(right, n) | {"floor": skill.floor}
 
 
 @torch.no_grad()
 def entropies(target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, float]:
     """Mean entropy in bits of the next token at temperature 1 over answer tokens, for each kind of content."""
-    fast, found = tokenizer.backend_tokenizer, {}
+    fast, device, found = tokenizer.backend_tokenizer, target.model.embed_tokens.weight.device, {}
     for name, task in CONTENT.items():
         chosen = itertools.islice(tasks.examples(seed, held_out=True, kinds=(task,)), n)
         batches = data.pack((data.encode(fast, tokenizer, example) for example in chosen), rows=4, length=384)
         bits, count = 0.0, 0.0
         with torch.compiler.set_stance("force_eager"):
-            for batch in batches:
+            for batch in (each.to(device) for each in batches):
                 seen = target(batch.ids, batch.positions, batch.masks(WINDOW))
                 log_p = F.log_softmax(target.logits(seen.hidden), -1)
                 entropy = -(log_p.exp() * log_p).sum(-1) / math.log(2)

@@ -79,6 +79,7 @@ def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
         layer.experts.register_forward_pre_hook(watch(f"model.layers.{index}.experts"))
         for index, layer in enumerate(target.model.layers)
     ]
+    batch = batch.to(target.model.embed_tokens.weight.device)
     with torch.compiler.set_stance("force_eager"):
         target(batch.ids, batch.positions, batch.masks(WINDOW))
     for hook in hooks:
@@ -86,16 +87,25 @@ def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
     return found
 
 
-def manifest(folder: Path, plan: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """SHA-256 of every shipped file, and how and with what it was made."""
+def made_with(device: torch.device) -> dict[str, Any]:
+    """The software and the machine that files or figures come from."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "packages": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "architecture": platform.machine(),
+        "device": name,
+    }
+
+
+def manifest(folder: Path, plan: Path, made: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
+    """SHA-256 of every shipped file, how and with what it was made, and what it can do."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     return {
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
         "bytes": sum(path.stat().st_size for path in files),
         "curriculum": {"file": plan.name, "sha256": sha256(plan)},
-        "packages": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads()},
+        "made": made,
         "evaluation": evaluation,
     }
 

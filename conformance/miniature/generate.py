@@ -42,8 +42,9 @@ def greedy(target: Target, prompts: Sequence[Sequence[int]], window: int, limit:
     return [[token for token in row if token >= 0] for row in rows]
 
 
-def in_batches(target: Target, prompts: Sequence[Sequence[int]], window: int, limit: int, size: int) -> list[list[int]]:
+def in_batches(target: Target, prompts: Sequence[Sequence[int]], window: int, limit: int) -> list[list[int]]:
     """Like ``greedy``, for many prompts: sorted by length, so that little is padding."""
+    size = 64 if target.model.embed_tokens.weight.device.type == "cpu" else 1024
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), size):

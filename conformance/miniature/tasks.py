@@ -365,6 +365,7 @@ def chat(rng: random.Random) -> Example:
 
 
 Task = Callable[[random.Random], Example]
+GIVE_UP = 10_000  # examples on the other side in a row
 
 CURRICULUM: dict[Task, float] = {
     tool_call: 0.18,
@@ -381,11 +382,17 @@ CURRICULUM: dict[Task, float] = {
 
 
 def examples(seed: int, held_out: bool, kinds: tuple[Task, ...] = ()) -> Iterator[Example]:
-    """An endless stream of examples, all of them held out from training or none."""
-    rng = random.Random(seed)
+    """An endless stream of examples, all of them held out from training or none.
+
+    Raises ValueError where the tasks ask so few different things that none of them is on that side.
+    """
+    rng, refused = random.Random(seed), 0
     tasks = list(kinds or CURRICULUM)
-    weights = [CURRICULUM[task] for task in tasks]
+    weights = [CURRICULUM.get(task, 1.0) for task in tasks]
     while True:
         example = rng.choices(tasks, weights)[0](rng)
         if example.held_out is held_out:
+            refused = 0
             yield example
+        elif (refused := refused + 1) == GIVE_UP:
+            raise ValueError(f"{', '.join(task.__name__ for task in tasks)}: no example is held_out={held_out}")

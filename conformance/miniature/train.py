@@ -219,9 +219,7 @@ def self_outputs(target: Target, tokenizer: PreTrainedTokenizerFast, plan: Curri
     fast = tokenizer.backend_tokenizer
     chosen = itertools.islice(examples(plan.seed + 2, held_out=False), plan.self_outputs)
     prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
-    device = target.model.embed_tokens.weight.device
-    size = 64 if device.type == "cpu" else 1024
-    answers = in_batches(target, prompts, WINDOW, plan.longest_answer, size)
+    answers = in_batches(target, prompts, WINDOW, plan.longest_answer)
     return [
         data.Encoded(prompt + answer, [data.PROMPT_WEIGHT] * len(prompt) + [1.0] * len(answer))
         for prompt, answer in zip(prompts, answers, strict=True)
