@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from conformance import FIXTURES
+from conformance.harness.closeness import Bound, load_bounds
 from conformance.harness.evidence import Evidence
 from conformance.harness.floors import Floors, load_floors
 from conformance.harness.observers import OBSERVERS
@@ -16,8 +17,10 @@ from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
+from conformance.harness.views.wiring import PairConfig, Wiring
 
 if TYPE_CHECKING:
     from conformance.harness.plugin import Judge
@@ -97,6 +100,30 @@ def refusals(observe: Observe) -> Refusals:
 def draft_load(observe: Observe) -> DraftLoad:
     """The draft as vLLM loaded it."""
     return DraftLoad.of(observe("draft_load"))
+
+
+@pytest.fixture(scope="session")
+def pair_config(observe: Observe) -> PairConfig:
+    """Both configs of the pair."""
+    return PairConfig.of(observe("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def wiring(observe: Observe) -> Wiring:
+    """What the draft is wired to."""
+    return Wiring.of(observe("wiring"))
+
+
+@pytest.fixture(scope="session")
+def numerics(observe: Observe) -> Numerics:
+    """Outputs of single modules beside their reference."""
+    return Numerics.of(observe("numerics"))
+
+
+@pytest.fixture(scope="session")
+def numeric_bounds() -> Mapping[str, Bound]:
+    """How exact a module has to be."""
+    return load_bounds(FIXTURES / "facts" / "numerics.toml")
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,72 @@ def swapped_gate_and_up(d: Documents) -> None:
     layers(d, "gate_up_proj")["parts"].reverse()
 
 
+def described(d: Documents) -> Any:
+    return d["wiring"]["described"]
+
+
+def embedding_copied(d: Documents) -> None:
+    described(d)["draft_embedding_is_targets"] = False
+
+
+def head_of_the_target(d: Documents) -> None:
+    described(d)["draft_lm_head"].update(hidden=128, is_targets=True)
+
+
+def scale_of_the_draft(d: Documents) -> None:
+    described(d)["draft_normalizer"] = 8.0
+
+
+def first_sliding_layer(d: Documents) -> None:
+    described(d)["draft_kv_sharing"]["draft_model.layers.1.self_attn.attn"] = "model.layers.0.self_attn.attn"
+
+
+def unshared_layer(d: Documents) -> None:
+    described(d)["draft_kv_sharing"]["draft_model.layers.3.self_attn.attn"] = None
+
+
+def advancing_positions(d: Documents) -> None:
+    described(d)["constant_draft_positions"] = False
+
+
+def uncalibrated_scales(d: Documents) -> None:
+    for scales in described(d)["draft_kv_scales"].values():
+        scales.update(target_k=0.003, target_v=0.003)
+
+
+def one_position(d: Documents) -> None:
+    d["wiring"]["metrics_positions"] = ["0"]
+
+
+def expert_of_zeros(d: Documents) -> None:
+    d["numerics"]["experts"]["model.layers.14"]["found"][1] = [0.0, 0.0, 0.0]
+
+
+def null_experts(d: Documents) -> None:
+    d["numerics"]["experts"]["model.layers.14"]["found"] = [[0.0] * 3] * 2
+
+
+def no_number(d: Documents) -> None:
+    d["numerics"]["experts"]["model.layers.29"]["found"][0][0] = None
+
+
+def constant_experts(d: Documents) -> None:
+    d["numerics"]["experts"]["model.layers.0"]["found"] = [[7.0] * 3] * 2
+
+
+def wrong_router(d: Documents) -> None:
+    d["numerics"]["routers"]["model.layers.14"]["found"][0][0] *= 1.2
+
+
+def six_percent(d: Documents) -> None:
+    row = d["numerics"]["draft_linears"]["model.pre_projection"]
+    row["found"] = [[value * 1.06 for value in line] for line in row["expected"]]
+
+
+def wrong_activation(d: Documents) -> None:
+    d["numerics"]["draft_mlps"]["model.layers.0.mlp"]["found"][1][1] *= 0.8
+
+
 def marlin(d: Documents) -> None:
     d["moe"]["layers"]["model.layers.3.moe.experts"]["backend"] = "MARLIN"
 
@@ -160,6 +226,21 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("DRAFT-03", never_loaded, "model.layers.0.mlp.down_proj.weight is "),
     ("DRAFT-03", lost_buffer, "model.layers.1.layer_scalar is absent where"),
     ("DRAFT-03", swapped_gate_and_up, "model.layers.0.mlp.gate_proj.weight is "),
+    ("DRAFT-04", embedding_copied, "the embedding is the target's is False where True is expected"),
+    ("DRAFT-05", head_of_the_target, "hidden is 128 where 64 is expected; is_targets is True where False"),
+    ("DRAFT-06", scale_of_the_draft, "embedding scale 8 against 11.3137 is off by 29.29%"),
+    ("DRAFT-07", first_sliding_layer, "layer 1 is layer 0 where layer 28 is expected"),
+    ("DRAFT-07", unshared_layer, "layer 3 is None where layer 29 is expected"),
+    ("DRAFT-08", advancing_positions, "constant draft positions is False where True is expected"),
+    ("DRAFT-09", uncalibrated_scales, "layer 0 k is 1.0 where 0.003 is expected"),
+    ("DRAFT-10", one_position, "positions in /metrics is ['0'] where ['0', '1', '2', '3'] is expected"),
+    ("NUM-01", expert_of_zeros, "model.layers.14.experts is off by 100.00%"),
+    ("NUM-01", null_experts, "model.layers.14.experts is all zeros where at most 2.00% is expected"),
+    ("NUM-01", no_number, "model.layers.29.experts is not a number"),
+    ("NUM-01", constant_experts, "model.layers.0.experts is the constant 7"),
+    ("NUM-01", wrong_router, "model.layers.14.router is off by"),
+    ("NUM-02", six_percent, "model.pre_projection is off by 6.00% (cosine 1.00000) where at most 1.00% is expected"),
+    ("NUM-02", wrong_activation, "model.layers.0.mlp is off by"),
     ("MOE-01", marlin, "model.layers.3.moe.experts is MARLIN where CPU is expected"),
     ("MOE-01", log_disagrees, "the log's line 1 is MARLIN where CPU is expected"),
     ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
@@ -188,6 +269,26 @@ def no_tensors(d: Documents) -> None:
 
 def no_parameters(d: Documents) -> None:
     d["draft_load"]["draft"].update(parameters={}, linears={})
+
+
+def no_draft_in_the_server(d: Documents) -> None:
+    d["wiring"]["described"] = {"vllm_version": "0.32.0"}
+
+
+def no_layers_shared(d: Documents) -> None:
+    described(d).update(draft_kv_sharing={}, draft_kv_scales={})
+
+
+def nothing_computed(d: Documents) -> None:
+    d["numerics"].update(draft_linears={}, draft_mlps={}, routers={}, experts={}, backends={})
+
+
+def two_backends(d: Documents) -> None:
+    d["numerics"]["backends"]["model.layers.14"] = "EMULATION"
+
+
+def other_shape(d: Documents) -> None:
+    d["numerics"]["draft_linears"]["lm_head"]["found"] = [[1.0]]
 
 
 def no_layers(d: Documents) -> None:
@@ -256,6 +357,16 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("DRAFT-01", no_parameters, "nothing to compare"),
     ("DRAFT-02", no_parameters, "nothing to compare"),
     ("DRAFT-03", no_parameters, "nothing to compare"),
+    ("DRAFT-04", no_draft_in_the_server, "this server has no draft"),
+    ("DRAFT-05", no_draft_in_the_server, "this server has no draft"),
+    ("DRAFT-06", no_draft_in_the_server, "this server has no draft"),
+    ("DRAFT-07", no_layers_shared, "nothing to compare"),
+    ("DRAFT-08", no_draft_in_the_server, "this server has no draft"),
+    ("DRAFT-09", no_layers_shared, "nothing to compare"),
+    ("NUM-01", nothing_computed, "nothing to compare"),
+    ("NUM-01", two_backends, "the experts are served by CPU, EMULATION, not by one backend"),
+    ("NUM-02", nothing_computed, "nothing to compare"),
+    ("NUM-02", other_shape, "cannot be held against"),
     ("MOE-01", no_layers, "nothing to compare"),
     ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
     ("TOOL-01", no_tools, "nothing to compare"),
@@ -276,4 +387,4 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("SPEED-02", unequal_lengths, "the times do not compare"),
 ]
 # Their documents are one answer each: there is no set that could be empty.
-SINGLE_ANSWERS = {"ENV-02", "ENV-03", "MOE-02"}
+SINGLE_ANSWERS = {"ENV-02", "ENV-03", "MOE-02", "DRAFT-10"}

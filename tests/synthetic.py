@@ -35,6 +35,14 @@ DRAFT_CONFIG = {
 }
 
 
+TARGET_CONFIG = {
+    "model_type": "gemma4_text",
+    "hidden_size": 128,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5,
+    "num_kv_shared_layers": 0,
+}
+
+
 def digest(name: str) -> str:
     """A SHA-256 that stands for a tensor's bytes."""
     return hashlib.sha256(name.encode()).hexdigest()
@@ -44,9 +52,14 @@ def healthy() -> Documents:
     """Every observation, of a server that passes every check; a fresh copy at each call."""
     documents: Documents = {
         "environment": environment(),
-        "checkpoint": {"target": checkpoint({}, {"model.norm.weight": tensor("x", "BF16", (128,))}), "draft": draft()},
+        "checkpoint": {
+            "target": checkpoint(TARGET_CONFIG, {"model.norm.weight": tensor("x", "BF16", (128,))}),
+            "draft": draft(),
+        },
         "refusals": {"refusals": []},
         "draft_load": draft_load(),
+        "wiring": wiring(),
+        "numerics": numerics(),
         "moe": moe(),
         "moe_refusal": {
             "backend": "cutlass",
@@ -130,7 +143,42 @@ def draft_load() -> dict[str, Any]:
             "moe": {},
         },
         "target": {"class": "Gemma4ForCausalLM", "parameters": {"norm": target}, "linears": {}, "moe": {}},
-        "wiring": {},
+    }
+
+
+def wiring() -> dict[str, Any]:
+    shared = {f"draft_model.layers.{i}.self_attn.attn": "model.layers.28.self_attn.attn" for i in range(3)}
+    shared["draft_model.layers.3.self_attn.attn"] = "model.layers.29.self_attn.attn"
+    scales = dict.fromkeys(("draft_k", "draft_v", "target_k", "target_v"), 1.0)
+    return {
+        "k": K,
+        "described": {
+            "vllm_version": "0.32.0",
+            "attention_backends": dict.fromkeys([*shared, *shared.values()], "CPU_ATTN"),
+            "draft_embedding_is_targets": True,
+            "draft_normalizer": 11.3125,
+            "draft_lm_head": {"class": "ParallelLMHead", "vocabulary": 640, "hidden": 64, "is_targets": False},
+            "draft_kv_sharing": shared,
+            "draft_kv_scales": {name: dict(scales) for name in shared},
+            "constant_draft_positions": True,
+        },
+        "metrics_positions": [str(position) for position in range(K)],
+    }
+
+
+def numerics() -> dict[str, Any]:
+    def close(row: int) -> dict[str, Any]:
+        expected = [[1.0 + row, -2.0, 0.5], [0.25, 3.0, -1.0]]
+        return {"found": [[value * 1.001 for value in line] for line in expected], "expected": expected}
+
+    layers = [f"model.layers.{i}" for i in (0, 14, 29)]
+    return {
+        "vllm_version": "0.32.0",
+        "backends": dict.fromkeys(layers, "CPU"),
+        "draft_linears": {"model.pre_projection": close(0), "lm_head": close(1)},
+        "draft_mlps": {"model.layers.0.mlp": close(2)},
+        "routers": {name: close(3) for name in layers},
+        "experts": {name: close(4) for name in layers},
     }
 
 

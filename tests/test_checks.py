@@ -16,14 +16,17 @@ from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
+from conformance.harness.closeness import load_bounds
 from conformance.harness.floors import load_floors
 from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
+from conformance.harness.views.wiring import PairConfig, Wiring
 
 Documents = synthetic.Documents
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
@@ -32,6 +35,10 @@ BUILDERS: dict[str, Callable[[Documents], Any]] = {
     "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
     "refusals": lambda d: Refusals.of(d["refusals"]),
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
+    "pair_config": lambda d: PairConfig.of(d["checkpoint"]),
+    "wiring": lambda d: Wiring.of(d["wiring"]),
+    "numerics": lambda d: Numerics.of(d["numerics"]),
+    "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
     "tools": lambda d: Tools.of(d["tools"]),

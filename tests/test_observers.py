@@ -87,7 +87,9 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         observe("checkpoint")
 
 
-@pytest.mark.parametrize("name", ["draft_load", "moe", "moe_refusal", "acceptance", "texts", "timings", "tools"])
+@pytest.mark.parametrize(
+    "name", ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "acceptance", "texts", "timings", "tools"]
+)
 def test_no_server_is_started_for_a_broken_pair(
     observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
 ) -> None:
@@ -101,7 +103,14 @@ def test_no_server_is_started_for_a_broken_pair(
 def test_what_was_loaded(observe: Observe) -> None:
     seen = observe("draft_load")
     assert seen["draft"]["parameters"]["w"]["shape"] == [2, 2]
-    assert seen["wiring"] == {"vllm_version": "0"}
+
+
+def test_what_the_draft_is_wired_to(observe: Observe) -> None:
+    assert observe("wiring") == {
+        "k": 4,
+        "described": {"vllm_version": "0"},
+        "metrics_positions": ["0", "1", "2", "3"],
+    }
 
 
 def test_which_kernel_serves(observe: Observe) -> None:

@@ -14,13 +14,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from conformance.harness.closeness import Bound, Deviation, bound_of
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.floors import Floor
 from conformance.harness.profile import LEVELS
 from conformance.harness.stats import Estimate, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
-FAMILIES = ("ENV", "CKPT", "DRAFT", "MOE", "TOOL", "ACC", "LOSS", "SPEED")
+FAMILIES = ("ENV", "CKPT", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED")
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
 
@@ -138,7 +139,7 @@ def expect_each_at_least(
         expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
 
-def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") -> Finding:
+def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
     """Actual equals expected; two mappings are compared key by key and the first differences are named."""
     if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
         actual, expected = {what or "the value": actual}, {what or "the value": expected}
@@ -150,7 +151,7 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") ->
         if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
     ]
     total = len(expected.keys() | actual.keys())
-    return _compared(differences, total, total - len(differences), "equal", source)
+    return _compared(differences, total, total - len(differences), "equal", source, note)
 
 
 def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen) -> Finding:
@@ -160,6 +161,31 @@ def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: S
     wanted = " or ".join(sorted(_show(value) for value in allowed))
     wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
     return _compared(wrong, len(values), len(values) - len(wrong), wanted, source)
+
+
+def expect_close(
+    deviations: Mapping[str, Deviation], bounds: Mapping[str, Bound], name: str, *, source: Seen
+) -> Finding:
+    """Every output is within the bound ``name`` of its reference; Unsupported where there is no such bound."""
+    if not deviations:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    bound = bound_of(bounds, name).relative_error
+    wrong = [
+        f"{what} is {found} where at most {bound:.2%} is expected"
+        for what, found in sorted(deviations.items(), key=lambda item: -item[1].error)
+        if found.defect or not found.error <= bound
+    ]
+    worst_error = max(found.error for found in deviations.values())
+    finding = Finding(
+        Verdict.FAIL if wrong else Verdict.PASS,
+        _first(wrong) if wrong else f"{name}: the worst of {len(deviations)} is off by {worst_error:.2%}",
+        f"{worst_error:.2%}",
+        f"≤ {bound:.2%}",
+        len(deviations),
+        None,
+        source.source,
+    )
+    return _record(finding)
 
 
 def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
@@ -177,12 +203,16 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen) -> Finding:
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source)
 
 
-def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen) -> Finding:
-    shown = "; ".join(wrong[:SHOWN_DIFFERENCES])
-    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
+def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:
     verdict = Verdict.FAIL if wrong else Verdict.PASS
-    sentence = shown + more if wrong else f"{right} of {total} {word}"
-    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source))
+    sentence = _first(wrong) if wrong else f"{right} of {total} {word}"
+    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
+
+
+def _first(wrong: Sequence[str]) -> str:
+    """The first differences in one sentence, and how many more there are."""
+    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
+    return "; ".join(wrong[:SHOWN_DIFFERENCES]) + more
 
 
 def _record(finding: Finding) -> Finding:

@@ -56,6 +56,18 @@ def read_counters(server: Server) -> Counters:
         raise server.failure(f"its /metrics cannot be read: {error}") from None
 
 
+def read_positions(server: Server) -> list[str]:
+    """The draft positions that /metrics counts accepted tokens for, as it labels them."""
+    try:
+        answer = server.request("GET", "/metrics", 10.0)
+        answer.raise_for_status()
+        families = list(text_string_to_metric_families(answer.text))
+    except (httpx.HTTPError, ValueError) as error:
+        raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
+    labels = (sample.labels for family in families for sample in family.samples if sample.name == PER_POSITION)
+    return sorted({label["position"] for label in labels})
+
+
 def parse(text: str) -> Counters:
     """Counters of a Prometheus page, summed over engines; ValueError where one is missing."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -267,6 +267,22 @@ def _belong_together(
         yield f"{at}: {mine.prefix}rope_parameters differ from those of {other}"
 
 
+def kv_donors(draft_config: Mapping[str, Any], target_config: Mapping[str, Any]) -> dict[int, int]:
+    """For each draft layer the target layer whose keys and values it reads: the last of its kind that owns them.
+
+    Raises Missing where a config does not say, or the target has no such layer.
+    """
+    theirs, mine = text_keys(target_config), text_keys(draft_config)
+    donors = {kind: donor for kind, (_, donor) in _donors(mine, theirs).items()}
+    found: dict[int, int] = {}
+    for number, kind in enumerate(mine.strings("layer_types")):
+        donor = donors[kind]
+        if donor is None:
+            raise Missing(f"the target has no {kind} layer that owns keys and values")
+        found[number] = donor
+    return found
+
+
 def _donors(mine: Keys, theirs: Keys) -> dict[str, tuple[int, int | None]]:
     """For each kind of layer the draft's last one, and the target's last one whose keys and values it reads."""
     kinds = theirs.strings("layer_types")

@@ -75,6 +75,7 @@ class Sizes:
 
     mixed_prompts: int = 0
     tool_prompts: int = 0
+    moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
     warm_up_rounds: int = 0
     sequential_rounds: int = 0
     concurrent_rounds: int = 0

@@ -79,10 +79,11 @@ class Server:
         url = self.base_url + path
         return httpx.request(method, url, json=question, timeout=seconds, trust_env=False, verify=False)
 
-    def call(self, method: str, seconds: float) -> list[Any]:
+    def call(self, method: str, seconds: float, **arguments: Any) -> list[Any]:
         """``POST /collective_rpc``: what ``method`` of the worker extension returns, one entry for each worker."""
         try:
-            answer = self.request("POST", "/collective_rpc", seconds, {"method": method})
+            question = {"method": method, "kwargs": arguments}
+            answer = self.request("POST", "/collective_rpc", seconds, question)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 raise Unsupported(f"{self.name} server has no /collective_rpc; it needs VLLM_SERVER_DEV_MODE=1.")
             answer.raise_for_status()

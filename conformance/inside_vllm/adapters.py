@@ -213,6 +213,44 @@ def moe_backend(module: Any) -> str:
     return str(chosen[0].value)
 
 
+def moe_decoder_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """The decoder layers that hold a router beside routed experts, by their path in the model."""
+    return (
+        (name, module)
+        for name, module in model.named_modules()
+        if getattr(module, "router", None) is not None and getattr(module, "experts", None) is not None
+    )
+
+
+def moe_sizes(layer: Any) -> tuple[int, int, int]:
+    """Hidden size, number of experts and top-k of such a decoder layer."""
+    (_, experts), *_ = moe_layers(layer)
+    config = follow(experts, "moe_config")
+    return (
+        int(follow(layer, "hidden_size")),
+        int(follow(config, "num_experts")),
+        int(follow(config, "experts_per_token")),
+    )
+
+
+def mlps(model: Any) -> Iterator[tuple[str, Any, int]]:
+    """Path, module and width of the input of every dense MLP."""
+    for name, module in model.named_modules():
+        if hasattr(module, "gate_up_proj") and hasattr(module, "down_proj"):
+            yield name, module, int(follow(module, "gate_up_proj.input_size"))
+
+
+def draft_logits(worker: Any, hidden: Any) -> Any:
+    """Logits [rows, vocabulary] of the draft's own head, before any token is suppressed."""
+    draft = draft_model(worker)
+    return follow(draft, "logits_processor")(follow(draft, "lm_head"), hidden)
+
+
+def forward_context() -> Any:
+    """``set_forward_context``, in which vLLM's layers run."""
+    return upstream("vllm.forward_context", "set_forward_context")
+
+
 def linear_layers(model: Any) -> Iterator[tuple[str, Any, int, int]]:
     """Path, module, input and output size (before tensor parallelism) of every linear layer and output head."""
     linear = upstream("vllm.model_executor.layers.linear", "LinearBase")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.harness.errors import Unsupported
-from conformance.inside_vllm import adapters, snapshot
+from conformance.inside_vllm import adapters, numerics, snapshot
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 _ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
@@ -65,6 +65,16 @@ class Probe:
             return {name: {k: ask(fact, layer) for k, fact in _ABOUT_A_MOE_LAYER.items()} for name, layer in found}
 
         return {"vllm_version": adapters.vllm_version(), "layers": ask(layers, self)}
+
+    def conformance_numerics(self, layers: list[int]) -> dict[str, Any]:
+        """What the draft's linears and MLPs, and some MoE layers of the target, compute from fixed inputs."""
+        drafts = ask(adapters.has_draft, self)
+        return {
+            "vllm_version": adapters.vllm_version(),
+            "draft_linears": ask(numerics.draft_linears, self) if drafts else None,
+            "draft_mlps": ask(numerics.draft_mlps, self) if drafts else None,
+            "experts": ask(lambda worker: numerics.experts(worker, layers), self),
+        }
 
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from conformance.miniature import config, data, evaluate, export, prompts, train
+from conformance.harness.workload import load_prompts
+from conformance.miniature import config, data, evaluate, export, gold, prompts, train
 from conformance.miniature.model import Draft, Target
 
 HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
 MANIFEST = HOME / "manifest.json"
 PROMPTS = HOME.parents[1] / "prompts"
+GOLD = HOME.parents[1] / "gold"
 CACHE = HOME.parents[2] / ".cache" / "micro-26b-a4b"
 EXAMINED = 200  # held-out examples of each skill
 
@@ -43,10 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
     parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
     parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
+    parser.add_argument("--gold", action="store_true", help="compute the gold continuations again, train nothing")
     options = parser.parse_args(arguments)
     if options.evaluate:
         torch.set_num_threads(2)
         examine(*export.read_target(HOME / "target-bf16"), made=json.loads(MANIFEST.read_text())["made"])
+        return 0
+    if options.gold:
+        torch.set_num_threads(2)
+        write_gold(export.read_target(HOME / "target-bf16")[1])
         return 0
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
@@ -87,7 +94,17 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
     shipped, _ = export.read_target(HOME / "target-bf16")
     prompts.write_jsonl(PROMPTS / "mixed.jsonl", prompts.mixed(plan.seed))
     prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(shipped, tokenizer, plan.seed))
+    write_gold(tokenizer)
     examine(shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
+
+
+def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The gold continuations of both shipped targets."""
+    asked = load_prompts(PROMPTS / "mixed.jsonl")
+    for target in ("target-bf16", "target-nvfp4"):
+        prompts.write_jsonl(
+            GOLD / f"{HOME.name}-{target.removeprefix('target-')}.jsonl", gold.rows(HOME / target, tokenizer, asked)
+        )
 
 
 def examine(target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:

@@ -17,10 +17,12 @@ from conformance.harness.observers import (
     environment,
     moe,
     moe_refusal,
+    numerics,
     refusals,
     texts,
     timings,
     tools,
+    wiring,
 )
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
@@ -32,7 +34,9 @@ OBSERVERS: dict[str, Observer] = {
     "checkpoint": checkpoint.observe,
     "refusals": refusals.observe,
     "draft_load": draft_load.observe,
+    "wiring": wiring.observe,
     "moe": moe.observe,
+    "numerics": numerics.observe,
     "moe_refusal": moe_refusal.observe,
     "acceptance": acceptance.observe,
     "texts": texts.observe,

@@ -14,12 +14,11 @@ from conformance.harness.servers import Servers
 
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
-    """Parameters and linear layers of both models in the first worker, and what the draft is wired to."""
+    """Parameters and linear layers of both models in the first worker."""
     require_sound_pair(profile, servers, evidence)
     with servers.exclusive():
         server, seconds = servers.mtp(), profile.hardware.bounds.request_seconds
         snapshot = ask(server, "conformance_snapshot", seconds)
-        wiring = ask(server, "conformance_describe", seconds)
     models = snapshot["models"]
     if "draft" not in models or "target" not in models:
         raise ObservationError(f"the load snapshot holds {sorted(models)}, not target and draft", server.log_tail())
@@ -27,13 +26,12 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
         "vllm_version": snapshot["vllm_version"],
         "draft": models["draft"],
         "target": models["target"],
-        "wiring": wiring,
     }
 
 
-def ask(server: Server, method: str, seconds: float) -> dict[str, Any]:
+def ask(server: Server, method: str, seconds: float, **arguments: Any) -> dict[str, Any]:
     """What the probe in the first worker says; Unsupported where this vLLM does not tell."""
-    answers = server.call(method, seconds)
+    answers = server.call(method, seconds, **arguments)
     if not answers or not isinstance(answers[0], dict):
         raise ObservationError(f"the probe answered {method} with {str(answers)[:200]}", server.log_tail())
     answer: dict[str, Any] = answers[0]

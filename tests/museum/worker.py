@@ -1,0 +1,132 @@
+"""A probe that can also break the server it runs in, and mend it again: one running server for many exhibits."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.inside_vllm import adapters
+from conformance.inside_vllm.probe import Probe
+
+Undo = Callable[[], None]
+LAYER, EXPERT = 14, 3  # where an expert is broken
+
+
+class SiluAndMul(nn.Module):
+    """Gate through SiLU times up; [..., 2 d] to [..., d]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, -1)
+        return nn.functional.silu(gate) * up
+
+
+def replaced(owner: Any, name: str, value: Any) -> Undo:
+    """Set an attribute; the result sets the old one again."""
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, old)
+
+
+def embedding_not_shared(worker: Any) -> Undo:
+    """The draft embeds with a copy, as after vllm#43957."""
+    model = adapters.draft_model(worker).model
+    return replaced(model, "embed_tokens", copy.deepcopy(model.embed_tokens))
+
+
+def kv_of_the_first_layer(worker: Any) -> Undo:
+    """Every draft layer reads the first target layer of its type, not the last."""
+    layers = adapters.attention_layers(worker)
+    undo: list[Undo] = []
+    for layer in adapters.draft_model(worker).model.layers:
+        attention = layer.self_attn.attn
+        right = layers[attention.kv_sharing_target_layer_name]
+        name = next(n for n, other in layers.items() if other.head_size == right.head_size)
+        undo += [
+            replaced(attention, "kv_sharing_target_layer_name", name),
+            replaced(attention, "kv_cache", layers[name].kv_cache),
+        ]
+    return lambda: [each() for each in undo] and None
+
+
+def scale_of_the_draft(worker: Any) -> Undo:
+    """The embedding is scaled by the root of the draft's width, not the target's."""
+    draft = adapters.draft_model(worker)
+    value = torch.full_like(draft.model.normalizer, math.sqrt(draft.model.hidden_size))
+    return replaced(draft.model, "normalizer", value)
+
+
+def silu(worker: Any) -> Undo:
+    """The draft's MLPs use SiLU where GELU belongs."""
+    undo = [replaced(mlp, "act_fn", SiluAndMul()) for _, mlp, _ in adapters.mlps(adapters.draft_model(worker))]
+    return lambda: [each() for each in undo] and None
+
+
+def advancing_positions(worker: Any) -> Undo:
+    """Positions advance from one draft step to the next (vllm#47920)."""
+    return replaced(adapters.drafter(worker), "constant_draft_positions", False)
+
+
+def matrix_off_by_6_percent(worker: Any) -> Undo:
+    """One of the draft's matrices is 6 % too large."""
+    down = adapters.draft_model(worker).model.layers[1].mlp.down_proj
+    return _scaled_output(down, 1.06)
+
+
+def _scaled_output(module: nn.Module, factor: float) -> Undo:
+    def scale(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return (output[0] * factor, *output[1:])
+
+    return module.register_forward_hook(scale).remove
+
+
+def _expert_scaled(worker: Any, factor: float) -> Undo:
+    layers = [layer for _, layer in adapters.moe_decoder_layers(adapters.target_model(worker))]
+    scale = layers[LAYER].router.per_expert_scale.data
+    before = scale[EXPERT].clone()
+    scale[EXPERT] *= factor
+    return lambda: scale[EXPERT].copy_(before) and None
+
+
+def expert_scale_doubled(worker: Any) -> Undo:
+    """One expert of one layer counts twice."""
+    return _expert_scaled(worker, 2.0)
+
+
+def expert_returns_zeros(worker: Any) -> Undo:
+    """One expert of one layer gives nothing (what "Marlin gives null output" looks like from outside)."""
+    return _expert_scaled(worker, 0.0)
+
+
+EXHIBITS: dict[str, Callable[[Any], Undo]] = {
+    each.__name__: each
+    for each in (
+        embedding_not_shared,
+        kv_of_the_first_layer,
+        scale_of_the_draft,
+        silu,
+        advancing_positions,
+        matrix_off_by_6_percent,
+        expert_scale_doubled,
+        expert_returns_zeros,
+    )
+}
+
+
+class Museum(Probe):
+    """The worker extension of a server on show."""
+
+    def conformance_break(self, exhibit: str) -> str:
+        """Bring one defect in."""
+        undo: Undo = EXHIBITS[exhibit](self)
+        self._conformance_undo = undo
+        return exhibit
+
+    def conformance_mend(self) -> str:
+        """Take it out again."""
+        self._conformance_undo()
+        return "mended"
