@@ -16,8 +16,10 @@ from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.numerics import Numerics
+from conformance.harness.views.parity import Parity
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
@@ -118,6 +120,25 @@ def wiring(observe: Observe) -> Wiring:
 def numerics(observe: Observe) -> Numerics:
     """Outputs of single modules beside their reference."""
     return Numerics.of(observe("numerics"))
+
+
+@pytest.fixture(scope="session")
+def parity(observe: Observe) -> Parity:
+    """Captured draft steps beside transformers' own."""
+    return Parity.of(observe("parity"))
+
+
+@pytest.fixture(scope="session")
+def gold(observe: Observe) -> Gold:
+    """Greedy answers beside those of transformers."""
+    found = observe("gold")
+    return Gold.of(observe("texts"), found, FIXTURES / "gold")
+
+
+@pytest.fixture(scope="session")
+def near_tie() -> NearTie:
+    """Where a greedy answer may go either way."""
+    return load_near_tie(FIXTURES / "facts" / "gold.toml")
 
 
 @pytest.fixture(scope="session")

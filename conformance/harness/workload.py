@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import httpx2
 import openai
 from pydantic.dataclasses import dataclass as table
 
@@ -21,6 +22,7 @@ from conformance.harness.errors import UsageError
 from conformance.harness.server import Server
 from conformance.harness.tables import STRICT
 
+IDLE_SECONDS = 2.0  # after which a connection is not used again
 MIXED, TOOLS = "mixed.jsonl", "tools.jsonl"  # in the profile's folder of prompts
 
 
@@ -50,6 +52,7 @@ class Answer:
     prompt_tokens: int
     output_tokens: int
     token_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]  # empty for a streamed answer
     seconds: float
 
     @property
@@ -101,7 +104,9 @@ class Client:
 
     def __init__(self, server: Server, request_seconds: float) -> None:
         self._server = server
-        self._http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds)
+        # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
+        limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
+        self._http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, limits=limits)
         self._openai = openai.OpenAI(
             base_url=f"{server.base_url}/v1", api_key="none", max_retries=0, http_client=self._http
         )
@@ -159,6 +164,7 @@ class Client:
         for call in choice.message.tool_calls or []:
             parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
         parts.token_ids = list((choice.model_extra or {})["token_ids"])
+        parts.prompt_ids = list((completion.model_extra or {}).get("prompt_token_ids") or [])
         return parts.answer(name, choice.finish_reason, completion.usage, seconds)
 
     def _streamed(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
@@ -190,6 +196,7 @@ class _Parts:
         self.content, self.reasoning = content, reasoning
         self.calls: list[dict[str, str]] = []
         self.token_ids: list[int] = []
+        self.prompt_ids: list[int] = []
 
     def add(self, choice: Any) -> None:
         """One chunk of a stream: what it adds to each part."""
@@ -214,6 +221,7 @@ class _Parts:
             prompt_tokens=int(usage.prompt_tokens),
             output_tokens=int(usage.completion_tokens),
             token_ids=tuple(self.token_ids),
+            prompt_ids=tuple(self.prompt_ids),
             seconds=seconds,
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from conformance.harness.errors import Unsupported
 from conformance.inside_vllm import adapters, numerics, snapshot
+from conformance.inside_vllm.capture import Capture
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 _ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
@@ -50,6 +51,8 @@ def ask(fact: Callable[[Any], Any], subject: Any) -> Any:
 class Probe:
     """Mixed into vLLM's worker class; ``self`` is the worker."""
 
+    _conformance_capture: Capture
+
     def conformance_describe(self) -> dict[str, Any]:
         """Classes, wiring and scales of target and draft."""
         facts: dict[str, Any] = {name: ask(fact, self) for name, fact in _ABOUT_THE_SERVER.items()}
@@ -75,6 +78,22 @@ class Probe:
             "draft_mlps": ask(numerics.draft_mlps, self) if drafts else None,
             "experts": ask(lambda worker: numerics.experts(worker, layers), self),
         }
+
+    def conformance_capture_begin(self) -> dict[str, Any]:
+        """Look at every draft step from now on."""
+        try:
+            self._conformance_capture = Capture(self)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        return {"vllm_version": adapters.vllm_version()}
+
+    def conformance_capture_end(self) -> dict[str, Any]:
+        """Look no longer; the file with what was seen lies in the snapshots' folder."""
+        directory = os.environ.get(SNAPSHOT_DIRECTORY)
+        if not directory:
+            return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
+        file = Path(directory) / "capture.safetensors"
+        return {"file": str(file), "calls": self._conformance_capture.end(file)}
 
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""

@@ -13,30 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Gemma4ForCausalLM, Gemma4TextConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from conformance.harness.reference import Weights
+from conformance.harness.observers.gold import weights_sha256
+from conformance.harness.parity import target_model
 from conformance.harness.workload import Prompt
 from conformance.miniature import config
-from conformance.miniature.export import sha256
 from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Target
 from conformance.miniature.train import WINDOW
-
-
-def transformers_target(folder: Path) -> Any:
-    """transformers' own model with a checkpoint's weights in float32; NVFP4 is decoded."""
-    weights = Weights(folder)
-    model = Gemma4ForCausalLM(Gemma4TextConfig(**weights.text)).eval()
-    with torch.no_grad():
-        for name, parameter in (*model.named_parameters(), *model.named_buffers()):
-            layer, fused, part = name.partition("experts.")
-            if fused and part in ("gate_up_proj", "down_proj"):
-                gate_up, down = weights.experts(layer, int(weights.text["num_experts"]))
-                parameter.copy_(gate_up if part == "gate_up_proj" else down)
-            elif name in weights:
-                parameter.copy_(weights[name])
-    return model
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
@@ -82,9 +67,9 @@ def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Pro
 
     Raises RuntimeError where it does not.
     """
-    model, never, twin = transformers_target(folder), suppressed(folder), Target(config.TARGET)
+    model, never, twin = target_model(folder), suppressed(folder), Target(config.TARGET)
     twin.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"})
-    yield {"target": folder.name, "sha256": sha256(folder / "model.safetensors"), "computed_in": "float32"}
+    yield {"target": folder.name, "sha256": weights_sha256(folder), "computed_in": "float32"}
     asked = [prompt_ids(tokenizer, prompt) for prompt in prompts]
     proposed = in_batches(twin, asked, WINDOW, max(prompt.max_tokens for prompt in prompts))
     for prompt, before, answer in zip(prompts, asked, proposed, strict=True):

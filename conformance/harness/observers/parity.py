@@ -1,0 +1,75 @@
+"""The draft's steps as the running server makes them, beside transformers' own draft in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from conformance.harness.checkpoint import draft_folder, read_headers, target_folder
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.evidence import Evidence
+from conformance.harness.observers.draft_load import ask
+from conformance.harness.observers.refusals import require_sound_pair
+from conformance.harness.profile import Profile
+from conformance.harness.server import Server
+from conformance.harness.servers import Servers
+from conformance.harness.workload import MIXED, Answer, Prompt, client, load_prompts, spread
+
+TOGETHER = 3  # requests in a batch
+
+
+def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
+    """Captured steps of requests asked alone and together, each row beside its reference."""
+    require_sound_pair(profile, servers, evidence)
+    require_memory(target_folder(profile.pair))
+    alone, together = chosen(load_prompts(profile.prompts / MIXED))
+    with servers.exclusive():
+        server, seconds = servers.mtp(), profile.hardware.bounds.request_seconds
+        with client(server, seconds) as asking:
+            for prompt in (*alone, *together):
+                asking.ask(prompt)  # a first request may compile or fill something; what is captured has done so
+            singly = [_captured(server, seconds, lambda p=prompt: [asking.ask(p)]) for prompt in alone]
+            jointly = _captured(server, seconds, lambda: asking.ask_at_once(together)[0])
+        return {"k": profile.pair.k, "rows": compare(profile, [*singly, jointly])}
+
+
+def require_memory(target: Path) -> None:
+    """Unsupported where the target in float32 does not fit into this machine's free memory."""
+    needed = 8 * sum(tensor.end - tensor.start for tensor in read_headers(target).values())  # NVFP4 grows eightfold
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise Unsupported(f"A float32 reference of the target may need {needed >> 30} GiB; {free >> 30} GiB are free.")
+
+
+def chosen(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """Prompts to ask alone, the shortest and the longest (beyond the sliding window), and some for a batch."""
+    by_length = sorted(spread(prompts, 10), key=lambda prompt: len(str(prompt.messages)))
+    return [by_length[0], by_length[-1]], by_length[1 : 1 + TOGETHER]
+
+
+def _captured(server: Server, seconds: float, ask_for: Any) -> tuple[Path, list[Answer]]:
+    """What the draft did for some requests; the file is moved away before the next capture."""
+    ask(server, "conformance_capture_begin", seconds)
+    try:
+        answers: list[Answer] = ask_for()
+    finally:
+        ended = ask(server, "conformance_capture_end", seconds)
+    file = Path(ended["file"])
+    if not file.is_file():
+        raise ObservationError(f"the capture {file} is not on this machine", server.log_tail())
+    return file.rename(file.with_name(f"capture-{answers[0].id}.safetensors")), answers
+
+
+def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]]) -> list[dict[str, Any]]:
+    """Every captured step beside its reference; ObservationError where an answer lacks its token ids."""
+    from conformance.harness import parity  # transformers takes seconds to import, and only this needs it
+
+    answers = [answer for _, group in captured for answer in group]
+    if lacking := [answer.id for answer in answers if not (answer.prompt_ids and answer.token_ids)]:
+        raise ObservationError(f"the server returned no token ids for {', '.join(lacking)}")
+    requests = [parity.Request(answer.id, (*answer.prompt_ids, *answer.token_ids)) for answer in answers]
+    reference = parity.Reference(target_folder(profile.pair), draft_folder(profile.pair), requests)
+    return [row for file, _ in captured for row in parity.compare(file, profile.pair.k, reference)]

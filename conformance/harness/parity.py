@@ -1,0 +1,212 @@
+"""The draft's captured steps held against transformers' own draft, in float32 and from the same checkpoints.
+
+For a request with known tokens transformers' target gives hidden states, keys and values at every place. A draft step
+of vLLM is recognised by what it was given: the position t of the last token that the target has seen, and the token
+after it. Its inputs should be the target's hidden state at t; its outputs what ``Gemma4AssistantForCausalLM`` makes of
+the inputs that it was given, with the keys and values up to t. Position and keys stay those of t through all k steps,
+as vLLM's proposer has it (``constant_draft_positions``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from conformance.harness.checkpoint import read_json
+from conformance.harness.errors import ObservationError
+from conformance.harness.reference import weights
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+SHOWN = 64  # of the projected state's elements
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: the token ids of its prompt and of its answer."""
+
+    name: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What transformers' target computed: hidden [n, H], keys and values [1, heads, n, d] by kind of layer."""
+
+    hidden: Tensor
+    shared: Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of one captured call of the draft, and the head's largest logits for it where they were computed."""
+
+    position: int
+    token: int
+    hidden: Tensor
+    projected: Tensor
+    top: tuple[Tensor, Tensor] | None  # values, token ids
+
+
+def load_model(kind: Any, config: Any, folder: Path) -> Any:
+    """A transformers model in float32 with a checkpoint's weights; NVFP4 experts are decoded."""
+    held, model = weights(folder), kind(config).float().eval()
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            layer, fused, part = name.partition("experts.")
+            if fused and part in ("gate_up_proj", "down_proj"):
+                gate_up, down = held.experts(layer, int(held.text["num_experts"]))
+                tensor.copy_(gate_up if part == "gate_up_proj" else down)
+            elif name in held:
+                tensor.copy_(held[name])
+    return model
+
+
+def target_model(folder: Path) -> Any:
+    """transformers' text target."""
+    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+    return load_model(Gemma4ForCausalLM, Gemma4TextConfig(**weights(folder).text), folder)
+
+
+def draft_model(folder: Path) -> Any:
+    """transformers' draft."""
+    from transformers import Gemma4AssistantConfig, Gemma4AssistantForCausalLM
+
+    config = {k: v for k, v in read_json(folder / "config.json").items() if k not in ("architectures", "dtype")}
+    return load_model(Gemma4AssistantForCausalLM, Gemma4AssistantConfig(**config), folder)
+
+
+def run_target(model: Any, ids: Sequence[int]) -> Seen:
+    """The target over a whole request."""
+    with torch.no_grad():
+        out = model.model(input_ids=torch.tensor([ids]), use_cache=False, return_shared_kv_states=True)
+    return Seen(out.last_hidden_state[0], dict(out.shared_kv_states))
+
+
+def proposals(file: Path, k: int) -> Iterator[list[list[Step]]]:
+    """The captured steps, proposal by proposal and row by row: each row is a list of its k steps.
+
+    A proposal is one call over all tokens that the target has just seen and k - 1 calls with one row for each request.
+    The first call's row that goes on is the one whose projected state the second call was given.
+    Raises ObservationError where the calls do not group so.
+    """
+    tensors = load_file(file)
+    calls, logits = _numbered(tensors, "call"), _numbered(tensors, "logits")
+    if not calls or len(calls) % k:
+        raise ObservationError(f"{len(calls)} calls of the draft were captured, which are no proposals of {k} steps")
+    heads = {_key(row): (each, number) for each in logits for number, row in enumerate(each["hidden"])}
+    for start in range(0, len(calls), k):
+        first, *later = calls[start : start + k]
+        rows = len(later[0]["positions"])
+        carried = [_find(first["projected"], later[0]["hidden_states"][row]) for row in range(rows)]
+        yield [
+            [_step(first, carried[row], heads), *(_step(call, row, heads) for call in later)]
+            for row in range(rows)
+            if carried[row] is not None
+        ]
+
+
+def _numbered(tensors: Mapping[str, Tensor], kind: str) -> list[dict[str, Tensor]]:
+    grouped: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        if prefix == kind:
+            number, _, field = rest.partition(".")
+            grouped.setdefault(number, {})[field] = tensor
+    return [grouped[number] for number in sorted(grouped)]
+
+
+def _key(row: Tensor) -> bytes:
+    raw: bytes = row.contiguous().view(torch.uint8).numpy().tobytes()
+    return raw
+
+
+def _find(rows: Tensor, wanted: Tensor) -> int | None:
+    same = (rows == wanted).all(-1).nonzero()
+    return int(same[-1]) if len(same) else None
+
+
+def _step(call: Mapping[str, Tensor], row: int | None, heads: Mapping[bytes, Any]) -> Step:
+    assert row is not None
+    found = heads.get(_key(call["draft_hidden"][row]))
+    top = (found[0]["values"][found[1]], found[0]["ids"][found[1]]) if found else None
+    return Step(
+        position=int(call["positions"][row]),
+        token=int(call["input_ids"][row]),
+        hidden=call["hidden_states"][row].float(),
+        projected=call["projected"][row].float(),
+        top=top,
+    )
+
+
+class Reference:
+    """transformers' pair over some requests."""
+
+    def __init__(self, target: Path, draft: Path, requests: Sequence[Request]) -> None:
+        self._draft = draft_model(draft)
+        self._window = int(weights(draft).text["sliding_window"])
+        model = target_model(target)
+        self._embedding = model.model.embed_tokens.weight  # unscaled; the draft multiplies by the root of the width
+        self._requests = [(request, run_target(model, request.ids)) for request in requests]
+
+    def whose(self, step: Step) -> tuple[Request, Seen] | None:
+        """The request that a first step belongs to: the one whose hidden state at its position is closest."""
+        place = step.position
+        fitting = [
+            (request, seen)
+            for request, seen in self._requests
+            if place + 1 < len(request.ids) and request.ids[place + 1] == step.token
+        ]
+        return min(fitting, key=lambda each: float((each[1].hidden[place] - step.hidden).norm()), default=None)
+
+    def compute(self, seen: Seen, place: int, step: Step) -> tuple[Tensor, Tensor]:
+        """Projected state [H] and logits [vocabulary] of one step from the inputs that it was given."""
+        scale = math.sqrt(self._embedding.shape[1])
+        inputs = torch.cat((self._embedding[step.token] * scale, step.hidden))[None, None]
+        first = {SLIDING: max(0, place + 1 - self._window), FULL: 0}
+        shared = {
+            kind: tuple(part[:, :, first[kind] : place + 1] for part in both) for kind, both in seen.shared.items()
+        }
+        with torch.no_grad():
+            out = self._draft(inputs_embeds=inputs, position_ids=torch.tensor([[place]]), shared_kv_states=shared)
+        return out.last_hidden_state[0, 0], out.logits[0, 0]
+
+
+def compare(file: Path, k: int, reference: Reference) -> Iterator[dict[str, Any]]:
+    """A row for every captured draft step that belongs to a known place of a request.
+
+    What is drafted from a place after the end of a request belongs to none and is left out.
+    """
+    for proposal in proposals(file, k):
+        for steps in proposal:
+            owner = reference.whose(steps[0])
+            if owner is None:
+                continue
+            request, seen = owner
+            place = steps[0].position
+            for number, step in enumerate(steps):
+                projected, logits = reference.compute(seen, place, step)
+                yield {
+                    "request": request.name,
+                    "rows": len(proposal),
+                    "place": place,
+                    "step": number,
+                    "position": step.position,
+                    "hidden": _both(step.hidden, seen.hidden[place]) if number == 0 else None,
+                    "projected": _both(step.projected, projected),
+                    "logits": None if step.top is None else _both(step.top[0], logits[step.top[1]]),
+                    "token": None if step.top is None else int(step.top[1][0]),
+                    "expected_token": int(logits.argmax()),
+                    "gap": None if step.top is None else float(logits.max() - logits[step.top[1][0]]),
+                }
+
+
+def _both(found: Tensor, expected: Tensor) -> dict[str, list[float]]:
+    return {"found": found[:SHOWN].tolist(), "expected": expected[:SHOWN].tolist()}

@@ -1,0 +1,103 @@
+"""How far the server's greedy answers follow those that transformers computed in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+
+from conformance.harness import stats, tables
+from conformance.harness.errors import ObservationError
+from conformance.harness.stats import Estimate
+
+ARMS = {"mtp": "with MTP", "plain": "without MTP"}
+
+
+@dataclass(frozen=True)
+class GoldRow:
+    """One gold answer: token ids, and at each place the runner-up and by how much it lost (nats)."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    runner_up: tuple[int, ...]
+    gap: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where an answer leaves the gold one."""
+
+    id: str
+    place: int
+    gap: float
+    is_runner_up: bool
+
+    def __str__(self) -> str:
+        to = "to the runner-up" if self.is_runner_up else "to a token that is not even the runner-up"
+        return f"{self.id} leaves the gold answer at token {self.place} {to}, which lost by {self.gap:.2f}"
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The answers of the ``texts`` observation beside the gold file of the same target."""
+
+    answers: Mapping[str, Mapping[str, tuple[int, ...]]]  # arm -> prompt id -> token ids
+    rows: Mapping[str, GoldRow]
+    source: str = "observations/texts.json"
+
+    @classmethod
+    def of(cls, texts: Mapping[str, Any], gold: Mapping[str, Any], folder: Path) -> Self:
+        """Read both observations and the gold file; ObservationError where that was computed from other weights."""
+        rows = load_gold(folder / gold["file"], gold["weights_sha256"])
+        asked = [row for row in texts["prompts"] if row["id"] in rows]
+        return cls({arm: {row["id"]: tuple(row[arm]["token_ids"]) for row in asked} for arm in ARMS}, rows)
+
+    def departures(self, arm: str, near_tie: float) -> list[str]:
+        """Answers that leave the gold one where it was no near-tie, each as a sentence."""
+        found = (self._divergence(arm, name) for name in self.answers[arm])
+        return [f"{each} {ARMS[arm]}" for each in found if each and not (each.is_runner_up and each.gap <= near_tie)]
+
+    def followed(self, arm: str) -> Estimate:
+        """Share of the gold tokens that were written before the first divergence: what the comparison has covered."""
+        ends = {name: self._divergence(arm, name) for name in self.answers[arm]}
+        lengths = {name: len(self.rows[name].answer) for name in ends}
+        before = [lengths[name] if end is None else end.place for name, end in ends.items()]
+        return stats.ratio(before, list(lengths.values()))
+
+    def _divergence(self, arm: str, name: str) -> Divergence | None:
+        gold, found = self.rows[name], self.answers[arm][name]
+        for place, token in enumerate(gold.answer):
+            if place >= len(found) or found[place] != token:
+                runner_up = place < len(found) and found[place] == gold.runner_up[place]
+                return Divergence(name, place, gold.gap[place], runner_up)
+        return None
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=tables.STRICT)
+class NearTie:
+    """The widest gap between the two most likely tokens at which either may be written, in nats."""
+
+    nats: float
+    source: str
+    date: str
+
+
+def load_near_tie(path: Path) -> NearTie:
+    """``[near_tie]`` of a TOML file; raises UsageError naming file, key and mend."""
+    return tables.convert(path, tables.parse(path), dict[str, NearTie])["near_tie"]
+
+
+def load_gold(file: Path, weights_sha256: str) -> dict[str, GoldRow]:
+    """The gold rows by prompt; the header's SHA-256 must be that of the target's weights."""
+    header, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    if header["sha256"] != weights_sha256:
+        raise ObservationError(
+            f"{file} was computed from other weights: its header has SHA-256 {header['sha256'][:12]}…"
+        )
+    return {
+        line["id"]: GoldRow(*(tuple(line[key]) for key in ("prompt", "answer", "runner_up", "gap"))) for line in lines
+    }

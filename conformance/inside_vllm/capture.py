@@ -1,0 +1,69 @@
+"""What goes into and comes out of the draft's steps while somebody asks the server something.
+
+Hooks look on between ``begin`` and ``end`` and are gone afterwards. A replayed CUDA graph or a compiled forward runs no
+hook, so this needs ``--enforce-eager``; elsewhere it answers Unsupported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from conformance.harness.errors import Unsupported
+from conformance.inside_vllm import adapters
+
+TOP = 20  # logits that are kept of each row: the largest, with their token ids
+LONGEST = 4000  # calls of the draft that are kept at most
+
+
+class Capture:
+    """The calls of the draft since it was made."""
+
+    def __init__(self, worker: Any) -> None:
+        """Raises Unsupported where the draft does not run eagerly."""
+        if not adapters.follow(worker, "vllm_config.model_config.enforce_eager"):
+            raise Unsupported(f"vLLM {adapters.vllm_version()} runs no hooks in its graphs: use --enforce-eager.")
+        draft = adapters.draft_model(worker)
+        self.calls: list[dict[str, Tensor]] = []
+        self.logits: list[dict[str, Tensor]] = []
+        predictor: nn.Module = adapters.follow(draft, "model")
+        head: nn.Module = adapters.follow(draft, "logits_processor")
+        self._hooks = [
+            predictor.register_forward_hook(self._draft_step, with_kwargs=True),
+            head.register_forward_hook(self._logits),
+        ]
+
+    def _draft_step(self, _: nn.Module, given: tuple[Any, ...], named: dict[str, Any], made: tuple[Any, ...]) -> None:
+        names = ("input_ids", "positions", "hidden_states", "intermediate_tensors", "inputs_embeds")
+        inputs = dict(zip(names, given, strict=False)) | named
+        kept = {name: inputs.get(name) for name in ("input_ids", "positions", "hidden_states", "inputs_embeds")}
+        kept |= dict(zip(("draft_hidden", "projected"), made, strict=True))
+        self._keep(self.calls, {name: value for name, value in kept.items() if value is not None})
+
+    def _logits(self, _: nn.Module, given: tuple[Any, ...], made: Tensor) -> None:
+        top = made.float().topk(TOP, -1)
+        self._keep(self.logits, {"hidden": given[1], "values": top.values, "ids": top.indices})
+
+    @staticmethod
+    def _keep(where: list[dict[str, Tensor]], tensors: dict[str, Tensor]) -> None:
+        if len(where) < LONGEST:
+            where.append({name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()})
+
+    def end(self, file: Path) -> int:
+        """Take the hooks away and write what was seen: ``call.N.…`` and ``logits.N.…``; returns the number of calls."""
+        for hook in self._hooks:
+            hook.remove()
+        kinds = {"call": self.calls, "logits": self.logits}
+        tensors = {
+            f"{kind}.{number:05}.{name}": value
+            for kind, seen in kinds.items()
+            for number, each in enumerate(seen)
+            for name, value in each.items()
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors or {"none": torch.zeros(1)}, file)
+        return len(self.calls)

@@ -1,0 +1,23 @@
+"""PARITY: the draft as vLLM runs it computes what transformers' own draft computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from conformance.harness.check import check, expect_close, expect_equal
+from conformance.harness.closeness import Bound
+from conformance.harness.views.parity import Parity
+
+
+@check("PARITY-01", level="qualify", claim="The draft is given the target's hidden state, and stays there.")
+def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound]) -> None:
+    """Held against transformers' target; the position is that of the last token that the target has seen."""
+    expect_equal(parity.positions(), parity.places(), source=parity)
+    expect_close(parity.inputs(), numeric_bounds, "hidden state of the target", source=parity)
+
+
+@check("PARITY-02", level="qualify", claim="Each draft step computes what transformers' draft computes.")
+def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound]) -> None:
+    """Embedding, projections, attention over the target's keys and values, MLPs; alone and in a batch."""
+    expect_close(parity.outputs(), numeric_bounds, "draft step", source=parity)
+    expect_close(parity.worst(), numeric_bounds, "worst draft step", source=parity)
