@@ -10,12 +10,14 @@ import pytest
 from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
 from conformance.harness.floors import Floors, load_floors
+from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 
@@ -109,6 +111,12 @@ def moe(observe: Observe, profile: Profile) -> Moe:
 def moe_refusal(observe: Observe) -> MoeRefusal:
     """A start with a backend that this hardware cannot have."""
     return MoeRefusal.of(observe("moe_refusal"))
+
+
+@pytest.fixture(scope="session")
+def moe_oracle(observe: Observe) -> MoeOracle:
+    """The kernel that vLLM would choose on every device."""
+    return MoeOracle.of(observe("moe_oracle"), load_moe_facts().expected)
 
 
 @pytest.fixture(scope="session")

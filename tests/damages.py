@@ -96,6 +96,43 @@ def hung(d: Documents) -> None:
     d["moe_refusal"].update(exit_code=None, reason=None)
 
 
+def on(d: Documents, device: str) -> Any:
+    return d["moe_oracle"]["devices"][device]
+
+
+def chose_marlin(d: Documents) -> None:
+    on(d, "SM 110")["chosen"] = "MARLIN"
+
+
+def chose_on_the_cpu(d: Documents) -> None:
+    on(d, "CPU").update(chosen="MARLIN", error=None)
+
+
+def flashinfer_refused(d: Documents) -> None:
+    backend = on(d, "SM 121")["backends"]["FLASHINFER_CUTLASS"]
+    backend["state"] = backend["kernels"][0]["state"] = "refused"
+
+
+def replaced_request(d: Documents) -> None:
+    on(d, "SM 90")["explicit"]["cutlass"].update(chosen="MARLIN", error=None)
+
+
+def reasonless_request(d: Documents) -> None:
+    on(d, "SM 90")["explicit"]["cutlass"]["error"] = "ValueError: VLLM_CUTLASS does not support this."
+
+
+def crashed_request(d: Documents) -> None:
+    on(d, "CPU")["explicit"]["cutlass"]["error"] = "AttributeError: no such op"
+
+
+def emulated(d: Documents) -> None:
+    on(d, "SM 80")["chosen"] = "EMULATION"
+
+
+def left_without_kernel(d: Documents) -> None:
+    on(d, "SM 80").update(chosen=None, error="NotImplementedError: No NvFp4 MoE backend supports it.")
+
+
 def integer_as_text(d: Documents) -> None:
     call = d["tools"]["prompts"][3]["whole"]["calls"][0]
     call["arguments"] = json.dumps({"city": "Oslo", "days": "3", "metric": True})
@@ -165,6 +202,14 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
     ("MOE-02", died_otherwise, "RuntimeError: out of memory"),
     ("MOE-02", hung, "it gave no reason and was stopped after 20 s"),
+    ("MOE-03", chose_marlin, "SM 110 is MARLIN where VLLM_CUTLASS is expected"),
+    ("MOE-03", chose_on_the_cpu, "CPU is MARLIN where none is expected"),
+    ("MOE-03", flashinfer_refused, "SM 121 is VLLM_CUTLASS where FLASHINFER_CUTLASS is expected"),
+    ("MOE-04", replaced_request, "SM 90: --moe-backend cutlass became MARLIN"),
+    ("MOE-04", reasonless_request, "SM 90: --moe-backend cutlass ended in ValueError: VLLM_CUTLASS does not"),
+    ("MOE-04", crashed_request, "CPU: --moe-backend cutlass ended in AttributeError: no such op"),
+    ("MOE-05", emulated, "SM 80 falls back to EMULATION"),
+    ("MOE-05", left_without_kernel, "SM 80 has no kernel at all"),
     ("TOOL-01", integer_as_text, 't03 is get_weather({"city": "Oslo", "days": "3", "metric": true}) where'),
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
     ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
@@ -196,6 +241,19 @@ def no_layers(d: Documents) -> None:
 
 def no_log_lines(d: Documents) -> None:
     d["moe"]["log_lines"] = ["INFO nothing about it"]
+
+
+def no_devices(d: Documents) -> None:
+    d["moe_oracle"]["devices"] = {}
+
+
+def no_requests(d: Documents) -> None:
+    for device in d["moe_oracle"]["devices"].values():
+        device["explicit"] = {}
+
+
+def only_the_cpu(d: Documents) -> None:
+    d["moe_oracle"]["devices"] = {"CPU": on(d, "CPU")}
 
 
 def no_tools(d: Documents) -> None:
@@ -258,6 +316,11 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("DRAFT-03", no_parameters, "nothing to compare"),
     ("MOE-01", no_layers, "nothing to compare"),
     ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
+    ("MOE-03", no_devices, "no device was walked"),
+    ("MOE-04", no_devices, "nothing was looked at"),
+    ("MOE-04", no_requests, "nothing was looked at"),
+    ("MOE-05", no_devices, "nothing was looked at"),
+    ("MOE-05", only_the_cpu, "nothing was looked at"),
     ("TOOL-01", no_tools, "nothing to compare"),
     ("TOOL-02", no_tools, "no tool call came back"),
     ("TOOL-02", no_calls, "no tool call came back"),

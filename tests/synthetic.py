@@ -56,6 +56,7 @@ def healthy() -> Documents:
             "log_tail": "",
             "seconds": 20.0,
         },
+        "moe_oracle": moe_oracle(),
         "acceptance": acceptance(),
         "texts": {"prompts": [text(i) for i in range(PROMPTS)]},
         "timings": timings(),
@@ -140,6 +141,44 @@ def moe() -> dict[str, Any]:
         "vllm_version": "0.32.0",
         "layers": {f"model.layers.{i}.moe.experts": dict(layer) for i in range(30)},
         "log_lines": ["Using CPU Unquantized MoE backend out of potential backends: ['CPU']."],
+    }
+
+
+def moe_oracle() -> dict[str, Any]:
+    """As on a machine without FlashInfer and Humming."""
+    return {
+        "vllm_version": "0.32.0",
+        "devices": {
+            "SM 80": oracle_device("MARLIN", HUMMING=("not evaluated", "humming"), VLLM_CUTLASS=("refused", "")),
+            "SM 90": oracle_device("MARLIN", HUMMING=("not evaluated", "humming"), VLLM_CUTLASS=("refused", "")),
+            "SM 110": oracle_device("VLLM_CUTLASS", FLASHINFER_CUTLASS=("refused", "flashinfer")),
+            "SM 121": oracle_device("VLLM_CUTLASS", FLASHINFER_CUTLASS=("not evaluated", "flashinfer")),
+            "CPU": oracle_device("", MARLIN=("refused", ""), VLLM_CUTLASS=("refused", "")),
+        },
+    }
+
+
+def oracle_device(chosen: str, **others: tuple[str, str]) -> dict[str, Any]:
+    """vLLM's selection on one device: the chosen backend, and others with their state and the library they lack."""
+
+    def backend(state: str, library: str) -> dict[str, Any]:
+        objections = ["device"] if state == "refused" else []
+        reason = "kernel does not support current device" if objections else f"not installed: {library}"
+        facts = {"reason": reason, "objections": objections, "libraries": [library] if library else []}
+        return {"state": state, "kernels": [{"kernel": "Experts", "state": state} | facts]}
+
+    since = "does not support the deployment configuration since kernel does not support current device."
+    refusal = {"chosen": None, "error": f"ValueError: NvFp4 MoE backend 'VLLM_CUTLASS' {since}"}
+    taken = {"chosen": chosen, "error": None}
+    backends = {name: backend(*facts) for name, facts in others.items()}
+    if chosen:
+        backends[chosen] = backend("accepted", "")
+    nothing = {"chosen": None, "error": "NotImplementedError: No NvFp4 MoE backend supports the configuration."}
+    return {
+        "order": list(backends),
+        "backends": backends,
+        "explicit": {"cutlass": {"backend": "VLLM_CUTLASS"} | (taken if chosen == "VLLM_CUTLASS" else refusal)},
+        **(taken if chosen else nothing),
     }
 
 

@@ -17,11 +17,13 @@ from jsonschema import Draft202012Validator
 from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
 from conformance.harness.floors import load_floors
+from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 
@@ -34,6 +36,7 @@ BUILDERS: dict[str, Callable[[Documents], Any]] = {
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
+    "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "tools": lambda d: Tools.of(d["tools"]),
     "acceptance": lambda d: Acceptance.of(d["acceptance"]),
     "texts": lambda d: Texts.of(d["texts"]),

@@ -138,8 +138,11 @@ def expect_each_at_least(
         expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
 
-def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") -> Finding:
-    """Actual equals expected; two mappings are compared key by key and the first differences are named."""
+def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
+    """Actual equals expected; two mappings are compared key by key and the first differences are named.
+
+    ``note`` is shown beside the table: what could not be compared.
+    """
     if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
         actual, expected = {what or "the value": actual}, {what or "the value": expected}
     if not actual or not expected:
@@ -150,7 +153,7 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") ->
         if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
     ]
     total = len(expected.keys() | actual.keys())
-    return _compared(differences, total, total - len(differences), "equal", source)
+    return _compared(differences, total, total - len(differences), "equal", source, note)
 
 
 def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen) -> Finding:
@@ -177,12 +180,12 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen) -> Finding:
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source)
 
 
-def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen) -> Finding:
+def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:
     shown = "; ".join(wrong[:SHOWN_DIFFERENCES])
     more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
     verdict = Verdict.FAIL if wrong else Verdict.PASS
     sentence = shown + more if wrong else f"{right} of {total} {word}"
-    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source))
+    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
 
 
 def _record(finding: Finding) -> Finding:
