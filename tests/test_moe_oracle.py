@@ -23,6 +23,7 @@ from conformance.harness.moe_facts import MOE_FACTS, load_moe_facts
 from conformance.harness.observers import moe_oracle as observer
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.oracle import REFUSED, MoeOracle
+from conformance.inside_vllm import moe_oracle
 from conformance.reports import moe_table
 
 MUSEUM = Path(__file__).parent / "museum" / "moe_oracle.py"
@@ -147,6 +148,21 @@ def test_a_missing_library_is_no_refusal() -> None:
     flashinfer_only = [row for row in oracle.rows if "SM 121" in row.on and not row.without]
     with pytest.raises(Unsupported, match=r"FLASHINFER_CUTLASS \(not installed: flashinfer\) on SM 121"):
         MoeOracle(oracle.vllm_version, {"SM 121": oracle.devices["SM 121"]}, tuple(flashinfer_only)).expected()
+
+
+def test_with_the_library_its_row_alone_is_judged() -> None:
+    """Another kernel may still lack a part of that library, and the row for machines without it stays silent."""
+    others = {"FLASHINFER_CUTEDSL": ("refused", "flashinfer"), "VLLM_CUTLASS": ("accepted", "")}
+    facts = synthetic.moe_oracle()
+    facts["devices"]["SM 121"] = synthetic.oracle_device("FLASHINFER_CUTLASS", **others)
+    oracle = MoeOracle.of(facts, load_moe_facts().expected)
+    assert [(row.backend, why) for row, why in oracle.expectations("SM 121")] == [("FLASHINFER_CUTLASS", None)]
+    assert outcome("MOE-03", facts).verdict is Verdict.PASS
+
+
+def test_a_library_is_missing_or_not_usable() -> None:
+    assert moe_oracle.absent("no_such_library") == "not installed: no_such_library"
+    assert moe_oracle.absent("json") == "installed, not usable: json"
 
 
 def test_without_a_row_for_this_version_nothing_is_compared() -> None:

@@ -6,6 +6,7 @@ Prints one line of JSON, last. A process of its own, because it puts a stand-in 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -89,9 +90,12 @@ def kernel_answer(kernel: Any, config: Any) -> Answer:
     supported, reason = assumed or (not objections, broken)
     if not supported:
         return answer(name, REFUSED, reason, objections, missing)
-    return answer(
-        name, NOT_EVALUATED, f"not installed: {', '.join(sorted(missing))}" if missing else reason, (), missing
-    )
+    return answer(name, NOT_EVALUATED, "; ".join(map(absent, sorted(missing))) or reason, (), missing)
+
+
+def absent(library: str) -> str:
+    """Why vLLM cannot use a library; one that is installed may be too old, or want nvcc."""
+    return f"{'not installed' if importlib.util.find_spec(library) is None else 'installed, not usable'}: {library}"
 
 
 def answer(

@@ -92,10 +92,7 @@ class MoeOracle:
         return cls(facts["vllm_version"], devices, tuple(rows))
 
     def expected(self) -> dict[str, str]:
-        """By device, wherever the expected backend could be evaluated here; Unsupported where none could.
-
-        A row that holds only without a library speaks of this installation where that library cannot be used.
-        """
+        """By device, wherever the expected backend could be evaluated here; Unsupported where none could."""
         if not self.devices:
             raise ObservationError(f"{self.source}: no device was walked")
         expected: dict[str, str] = {}
@@ -125,10 +122,14 @@ class MoeOracle:
         return f"not judged here: {'; '.join(texts)}" if texts else ""
 
     def expectations(self, name: str) -> list[tuple[Expectation, str | None]]:
-        """The rows that speak of this device and this installation, each with the reason why it is not judged here."""
-        missing = {name for device in self.devices.values() for b in device.backends.values() for name in b.libraries}
+        """The rows that speak of this device, each with the reason why it is not judged here.
+
+        A row that holds only without a library is among them where another's backend lacks that library.
+        """
         about = [row for row in self.rows if row.is_about(name, self.vllm_version)]
-        return [(row, self._why_not(name, row)) for row in about if not row.without or row.without in missing]
+        named = [backend for row in about if (backend := self.devices[name].backends.get(row.backend))]
+        lacking = {library for backend in named if backend.state == NOT_EVALUATED for library in backend.libraries}
+        return [(row, self._why_not(name, row)) for row in about if not row.without or row.without in lacking]
 
     def _why_not(self, name: str, row: Expectation) -> str | None:
         device = self.devices[name]
