@@ -1,4 +1,4 @@
-"""The command: observe and judge a pair on a hardware, judge recorded evidence again, or list the checks.
+"""The command: observe and judge a pair on a hardware, judge recorded evidence again, or print a table.
 
 exit codes: 0 qualified (everything asked for passed), 1 not qualified, 2 usage, 3 inconclusive, 4 instrument error,
 5 nothing inspected
@@ -17,15 +17,19 @@ from typing import Any
 import pytest
 
 from conformance import PACKAGE
-from conformance.harness.catalogue import as_markdown, as_text, catalogue, with_table
+from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.clerk import Clerk
-from conformance.harness.errors import UsageError
+from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.journal import record_to_json
+from conformance.harness.moe_facts import load_moe_facts
+from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS
 from conformance.harness.verdict import ExitCode, Judgement, Run
+from conformance.harness.views.oracle import MoeOracle
+from conformance.reports import moe_table
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue")
+COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table")
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -83,6 +87,23 @@ def list_checks(options: argparse.Namespace) -> int:
         print(json.dumps([vars(check) for check in checks], indent=1, ensure_ascii=False))
     else:
         print(as_markdown(checks) if options.markdown else as_text(checks), end="")
+    return ExitCode.QUALIFIED
+
+
+def show_moe_table(options: argparse.Namespace) -> int:
+    """Ask the installed vLLM for its choice of MoE kernels; print it, or put it into a document."""
+    try:
+        oracle = MoeOracle.of(ask_vllm(), load_moe_facts().expected)
+    except (ObservationError, Unsupported) as error:
+        print(f"qualify: {error}", file=sys.stderr)
+        return ExitCode.INSTRUMENT
+    if options.into:
+        text = options.into.read_text(encoding="utf-8")
+        table = moe_table.as_markdown(oracle)
+        text = between(text, moe_table.BEGIN, moe_table.END, table, str(options.into))
+        options.into.write_text(text, encoding="utf-8")
+    else:
+        print(moe_table.as_markdown(oracle) if options.markdown else moe_table.as_text(oracle), end="")
     return ExitCode.QUALIFIED
 
 
@@ -146,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="as JSON")
     form.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
     checks.set_defaults(run=list_checks)
+
+    kernels = commands.add_parser("moe-table", help="vLLM's choice of a MoE kernel by device", allow_abbrev=False)
+    shape = kernels.add_mutually_exclusive_group()
+    shape.add_argument("--markdown", action="store_true", help="as the table of docs/moe-backends.md")
+    shape.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    kernels.set_defaults(run=show_moe_table)
     return parser
 
 

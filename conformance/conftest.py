@@ -11,6 +11,7 @@ from conformance import FIXTURES
 from conformance.harness.closeness import Bound, load_bounds
 from conformance.harness.evidence import Evidence
 from conformance.harness.floors import Floors, load_floors
+from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
@@ -19,6 +20,7 @@ from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.numerics import Numerics
+from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
@@ -41,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
+    group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")
     group.addoption("--list-checks", action="store_true", help="print the catalogue of checks and exit")
 
 
@@ -157,6 +160,12 @@ def moe(observe: Observe, profile: Profile) -> Moe:
 def moe_refusal(observe: Observe) -> MoeRefusal:
     """A start with a backend that this hardware cannot have."""
     return MoeRefusal.of(observe("moe_refusal"))
+
+
+@pytest.fixture(scope="session")
+def moe_oracle(observe: Observe) -> MoeOracle:
+    """The kernel that vLLM would choose on every device."""
+    return MoeOracle.of(observe("moe_oracle"), load_moe_facts().expected)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_all, expect_match
+from conformance.harness.check import check, expect_all, expect_equal, expect_match, expect_none
 from conformance.harness.views.inside import Moe, MoeRefusal
+from conformance.harness.views.oracle import MoeOracle
 
 REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
 
@@ -19,3 +20,30 @@ def test_moe_backend(moe: Moe) -> None:
 def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
     """Asked for by name, it must not be replaced in silence."""
     expect_match(moe_refusal.ending(), REFUSAL, source=moe_refusal, what=f"--moe-backend {moe_refusal.backend}")
+
+
+@check(
+    "MOE-03",
+    level="static",
+    claim="vLLM's own selection chooses the expected MoE backend on every SM.",
+    upstream="vllm#42027",
+)
+def test_moe_choice(moe_oracle: MoeOracle) -> None:
+    """Asked of the installed vLLM with Gemma 4's experts; backends whose library is not here are left out."""
+    expect_equal(moe_oracle.chosen(), moe_oracle.expected(), source=moe_oracle, note=moe_oracle.left_out())
+
+
+@check(
+    "MOE-04",
+    level="static",
+    claim="A MoE backend asked for by name that cannot serve is a ValueError with a reason.",
+)
+def test_moe_requests(moe_oracle: MoeOracle) -> None:
+    """On every SM and on the CPU; never another backend in its place."""
+    expect_none(moe_oracle.unrefused(), among=len(moe_oracle.refused_requests()), source=moe_oracle)
+
+
+@check("MOE-05", level="static", claim="No GPU falls back to EMULATION.", upstream="vllm#42027")
+def test_moe_emulation(moe_oracle: MoeOracle) -> None:
+    """Nor is any left without a kernel."""
+    expect_none(moe_oracle.fallbacks(), among=len(moe_oracle.gpus()), source=moe_oracle)

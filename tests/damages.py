@@ -142,6 +142,48 @@ def wrong_activation(d: Documents) -> None:
     d["numerics"]["draft_mlps"]["model.layers.0.mlp"]["found"][1][1] *= 0.8
 
 
+def positions_advance(d: Documents) -> None:
+    for row in d["parity"]["rows"]:
+        row["position"] += row["step"]
+
+
+def other_hidden_state(d: Documents) -> None:
+    for row in d["parity"]["rows"]:
+        if row["hidden"]:
+            row["hidden"]["found"].reverse()
+
+
+def other_activation(d: Documents) -> None:
+    for row in d["parity"]["rows"]:
+        row["projected"]["found"] = [value * 1.05 for value in row["projected"]["expected"]]
+
+
+def one_row_of_another_request(d: Documents) -> None:
+    d["parity"]["rows"][70]["projected"]["found"].reverse()
+
+
+def leaves_gold(d: Documents, arms: tuple[str, ...] = ("mtp", "plain"), place: int = 0, token: int = 99) -> None:
+    for arm in arms:
+        d["texts"]["prompts"][4][arm]["token_ids"][place] = token
+
+
+def leaves_gold_far_from_a_tie(d: Documents) -> None:
+    leaves_gold(d, place=0, token=7)
+
+
+def leaves_gold_for_a_third_token(d: Documents) -> None:
+    leaves_gold(d, place=1, token=99)
+
+
+def stops_early(d: Documents) -> None:
+    d["texts"]["prompts"][4]["mtp"]["token_ids"] = [1, 2]
+
+
+def follows_little(d: Documents) -> None:
+    for row in d["texts"]["prompts"]:
+        row["mtp"]["token_ids"][1] = row["plain"]["token_ids"][1] = 8
+
+
 def marlin(d: Documents) -> None:
     d["moe"]["layers"]["model.layers.3.moe.experts"]["backend"] = "MARLIN"
 
@@ -160,6 +202,43 @@ def died_otherwise(d: Documents) -> None:
 
 def hung(d: Documents) -> None:
     d["moe_refusal"].update(exit_code=None, reason=None)
+
+
+def on(d: Documents, device: str) -> Any:
+    return d["moe_oracle"]["devices"][device]
+
+
+def chose_marlin(d: Documents) -> None:
+    on(d, "SM 110")["chosen"] = "MARLIN"
+
+
+def chose_on_the_cpu(d: Documents) -> None:
+    on(d, "CPU").update(chosen="MARLIN", error=None)
+
+
+def flashinfer_refused(d: Documents) -> None:
+    backend = on(d, "SM 121")["backends"]["FLASHINFER_CUTLASS"]
+    backend["state"] = backend["kernels"][0]["state"] = "refused"
+
+
+def replaced_request(d: Documents) -> None:
+    on(d, "SM 90")["explicit"]["cutlass"].update(chosen="MARLIN", error=None)
+
+
+def reasonless_request(d: Documents) -> None:
+    on(d, "SM 90")["explicit"]["cutlass"]["error"] = "ValueError: VLLM_CUTLASS does not support this."
+
+
+def crashed_request(d: Documents) -> None:
+    on(d, "CPU")["explicit"]["cutlass"]["error"] = "AttributeError: no such op"
+
+
+def emulated(d: Documents) -> None:
+    on(d, "SM 80")["chosen"] = "EMULATION"
+
+
+def left_without_kernel(d: Documents) -> None:
+    on(d, "SM 80").update(chosen=None, error="NotImplementedError: No NvFp4 MoE backend supports it.")
 
 
 def integer_as_text(d: Documents) -> None:
@@ -241,11 +320,35 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("NUM-01", wrong_router, "model.layers.14.router is off by"),
     ("NUM-02", six_percent, "model.pre_projection is off by 6.00% (cosine 1.00000) where at most 1.00% is expected"),
     ("NUM-02", wrong_activation, "model.layers.0.mlp is off by"),
+    ("PARITY-01", positions_advance, "alone, place 20, step 1 is 21 where 20 is expected"),
+    ("PARITY-01", other_hidden_state, "step 0 of a request alone is off by"),
+    ("PARITY-02", other_activation, "step 0 of a request alone is off by 5.00% (cosine 1.00000) where at most 3.00%"),
+    ("PARITY-02", one_row_of_another_request, "the worst step of together is off by"),
+    (
+        "GOLD-01",
+        leaves_gold_far_from_a_tie,
+        "p004 leaves the gold answer at token 0 to the runner-up, which lost by 3",
+    ),
+    (
+        "GOLD-01",
+        leaves_gold_for_a_third_token,
+        "at token 1 to a token that is not even the runner-up, which",
+    ),
+    ("GOLD-02", stops_early, "p004 leaves the gold answer at token 2"),
+    ("GOLD-02", follows_little, "share of gold tokens compared 0.333"),
     ("MOE-01", marlin, "model.layers.3.moe.experts is MARLIN where CPU is expected"),
     ("MOE-01", log_disagrees, "the log's line 1 is MARLIN where CPU is expected"),
     ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
     ("MOE-02", died_otherwise, "RuntimeError: out of memory"),
     ("MOE-02", hung, "it gave no reason and was stopped after 20 s"),
+    ("MOE-03", chose_marlin, "SM 110 is MARLIN where VLLM_CUTLASS is expected"),
+    ("MOE-03", chose_on_the_cpu, "CPU is MARLIN where none is expected"),
+    ("MOE-03", flashinfer_refused, "SM 121 is VLLM_CUTLASS where FLASHINFER_CUTLASS is expected"),
+    ("MOE-04", replaced_request, "SM 90: --moe-backend cutlass became MARLIN"),
+    ("MOE-04", reasonless_request, "SM 90: --moe-backend cutlass ended in ValueError: VLLM_CUTLASS does not"),
+    ("MOE-04", crashed_request, "CPU: --moe-backend cutlass ended in AttributeError: no such op"),
+    ("MOE-05", emulated, "SM 80 falls back to EMULATION"),
+    ("MOE-05", left_without_kernel, "SM 80 has no kernel at all"),
     ("TOOL-01", integer_as_text, 't03 is get_weather({"city": "Oslo", "days": "3", "metric": true}) where'),
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
     ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
@@ -283,6 +386,22 @@ def nothing_computed(d: Documents) -> None:
     d["numerics"].update(draft_linears={}, draft_mlps={}, routers={}, experts={}, backends={})
 
 
+def nothing_captured(d: Documents) -> None:
+    d["parity"]["rows"] = []
+
+
+def one_step_only(d: Documents) -> None:
+    d["parity"]["rows"] = [row for row in d["parity"]["rows"] if row["step"] == 0]
+
+
+def other_weights(d: Documents) -> None:
+    d["gold"]["weights_sha256"] = synthetic.digest("retrained")
+
+
+def no_gold_prompt(d: Documents) -> None:
+    d["texts"]["prompts"] = []
+
+
 def two_backends(d: Documents) -> None:
     d["numerics"]["backends"]["model.layers.14"] = "EMULATION"
 
@@ -297,6 +416,19 @@ def no_layers(d: Documents) -> None:
 
 def no_log_lines(d: Documents) -> None:
     d["moe"]["log_lines"] = ["INFO nothing about it"]
+
+
+def no_devices(d: Documents) -> None:
+    d["moe_oracle"]["devices"] = {}
+
+
+def no_requests(d: Documents) -> None:
+    for device in d["moe_oracle"]["devices"].values():
+        device["explicit"] = {}
+
+
+def only_the_cpu(d: Documents) -> None:
+    d["moe_oracle"]["devices"] = {"CPU": on(d, "CPU")}
 
 
 def no_tools(d: Documents) -> None:
@@ -364,11 +496,22 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("DRAFT-08", no_draft_in_the_server, "this server has no draft"),
     ("DRAFT-09", no_layers_shared, "nothing to compare"),
     ("NUM-01", nothing_computed, "nothing to compare"),
+    ("PARITY-01", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
+    ("PARITY-02", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
+    ("PARITY-02", one_step_only, "not every one of the 4 draft steps was captured"),
+    ("GOLD-01", other_weights, "was computed from other weights"),
+    ("GOLD-01", no_gold_prompt, "nothing to estimate"),
+    ("GOLD-02", no_gold_prompt, "nothing to estimate"),
     ("NUM-01", two_backends, "the experts are served by CPU, EMULATION, not by one backend"),
     ("NUM-02", nothing_computed, "nothing to compare"),
     ("NUM-02", other_shape, "cannot be held against"),
     ("MOE-01", no_layers, "nothing to compare"),
     ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
+    ("MOE-03", no_devices, "no device was walked"),
+    ("MOE-04", no_devices, "nothing was looked at"),
+    ("MOE-04", no_requests, "nothing was looked at"),
+    ("MOE-05", no_devices, "nothing was looked at"),
+    ("MOE-05", only_the_cpu, "nothing was looked at"),
     ("TOOL-01", no_tools, "nothing to compare"),
     ("TOOL-02", no_tools, "no tool call came back"),
     ("TOOL-02", no_calls, "no tool call came back"),

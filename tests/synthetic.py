@@ -60,6 +60,8 @@ def healthy() -> Documents:
         "draft_load": draft_load(),
         "wiring": wiring(),
         "numerics": numerics(),
+        "parity": parity(),
+        "gold": gold(),
         "moe": moe(),
         "moe_refusal": {
             "backend": "cutlass",
@@ -69,6 +71,7 @@ def healthy() -> Documents:
             "log_tail": "",
             "seconds": 20.0,
         },
+        "moe_oracle": moe_oracle(),
         "acceptance": acceptance(),
         "texts": {"prompts": [text(i) for i in range(PROMPTS)]},
         "timings": timings(),
@@ -182,12 +185,91 @@ def numerics() -> dict[str, Any]:
     }
 
 
+def parity() -> dict[str, Any]:
+    def both(scale: float) -> dict[str, Any]:
+        expected = [1.0, -2.0, 0.5, 3.0]
+        return {"found": [value * (1 + scale) for value in expected], "expected": expected}
+
+    rows = [
+        {
+            "request": request,
+            "rows": 3 if request == "together" else 1,
+            "place": 20 + 5 * number,
+            "step": step,
+            "position": 20 + 5 * number,
+            "hidden": both(0.01) if step == 0 else None,
+            "projected": both(0.01),
+            "logits": both(0.005),
+            "token": 300,
+            "expected_token": 300,
+            "gap": 0.0,
+        }
+        for request in ("alone", "together")
+        for number in range(12)
+        for step in range(K)
+    ]
+    return {"k": K, "rows": rows}
+
+
+def gold() -> dict[str, Any]:
+    return {"file": "gold.jsonl", "weights_sha256": digest("weights")}
+
+
+def write_gold(folder: Path) -> Path:
+    """A gold file that the answers of ``text`` follow."""
+    rows = [
+        {"id": f"p{i:03}", "prompt": [2], "answer": [1, 2, i], "runner_up": [7, 8, 9], "gap": [3.0, 0.2, 2.0]}
+        for i in range(PROMPTS)
+    ]
+    header = {"target": "target-nvfp4", "sha256": digest("weights"), "computed_in": "float32"}
+    (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (header, *rows)))
+    return folder
+
+
 def moe() -> dict[str, Any]:
     layer = {"experts": "CPUUnquantizedExperts", "backend": "CPU", "quant_method": "ModelOptNvFp4DecodedMoE"}
     return {
         "vllm_version": "0.32.0",
         "layers": {f"model.layers.{i}.moe.experts": dict(layer) for i in range(30)},
         "log_lines": ["Using CPU Unquantized MoE backend out of potential backends: ['CPU']."],
+    }
+
+
+def moe_oracle() -> dict[str, Any]:
+    """As on a machine without FlashInfer and Humming."""
+    return {
+        "vllm_version": "0.32.0",
+        "devices": {
+            "SM 80": oracle_device("MARLIN", HUMMING=("not evaluated", "humming"), VLLM_CUTLASS=("refused", "")),
+            "SM 90": oracle_device("MARLIN", HUMMING=("not evaluated", "humming"), VLLM_CUTLASS=("refused", "")),
+            "SM 110": oracle_device("VLLM_CUTLASS", FLASHINFER_CUTLASS=("refused", "flashinfer")),
+            "SM 121": oracle_device("VLLM_CUTLASS", FLASHINFER_CUTLASS=("not evaluated", "flashinfer")),
+            "CPU": oracle_device("", MARLIN=("refused", ""), VLLM_CUTLASS=("refused", "")),
+        },
+    }
+
+
+def oracle_device(chosen: str, **others: tuple[str, str]) -> dict[str, Any]:
+    """vLLM's selection on one device: the chosen backend, and others with their state and the library they lack."""
+
+    def backend(state: str, library: str) -> dict[str, Any]:
+        objections = ["device"] if state == "refused" else []
+        reason = "kernel does not support current device" if objections else f"not installed: {library}"
+        facts = {"reason": reason, "objections": objections, "libraries": [library] if library else []}
+        return {"state": state, "kernels": [{"kernel": "Experts", "state": state} | facts]}
+
+    since = "does not support the deployment configuration since kernel does not support current device."
+    refusal = {"chosen": None, "error": f"ValueError: NvFp4 MoE backend 'VLLM_CUTLASS' {since}"}
+    taken = {"chosen": chosen, "error": None}
+    backends = {name: backend(*facts) for name, facts in others.items()}
+    if chosen:
+        backends[chosen] = backend("accepted", "")
+    nothing = {"chosen": None, "error": "NotImplementedError: No NvFp4 MoE backend supports the configuration."}
+    return {
+        "order": list(backends),
+        "backends": backends,
+        "explicit": {"cutlass": {"backend": "VLLM_CUTLASS"} | (taken if chosen == "VLLM_CUTLASS" else refusal)},
+        **(taken if chosen else nothing),
     }
 
 

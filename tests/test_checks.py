@@ -6,7 +6,9 @@ import importlib
 import inspect
 import json
 import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,19 +20,25 @@ from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
 from conformance.harness.closeness import load_bounds
 from conformance.harness.floors import load_floors
+from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.numerics import Numerics
+from conformance.harness.views.oracle import MoeOracle
+from conformance.harness.views.parity import Parity
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
 
 Documents = synthetic.Documents
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
-BUILDERS: dict[str, Callable[[Documents], Any]] = {
+GOLD = synthetic.write_gold(Path(tempfile.mkdtemp()))
+Builders = dict[str, Callable[[Documents], Any]]
+BUILDERS: Builders = {
     "environment": lambda d: Environment.of(d["environment"]),
     "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
     "refusals": lambda d: Refusals.of(d["refusals"]),
@@ -39,8 +47,12 @@ BUILDERS: dict[str, Callable[[Documents], Any]] = {
     "wiring": lambda d: Wiring.of(d["wiring"]),
     "numerics": lambda d: Numerics.of(d["numerics"]),
     "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
+    "parity": lambda d: Parity.of(d["parity"]),
+    "gold": lambda d: Gold.of(d["texts"], d["gold"], GOLD),
+    "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
+    "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "tools": lambda d: Tools.of(d["tools"]),
     "acceptance": lambda d: Acceptance.of(d["acceptance"]),
     "texts": lambda d: Texts.of(d["texts"]),
@@ -52,10 +64,15 @@ FUNCTIONS = {declared.id: value for m in MODULES for value in vars(m).values() i
 
 
 def outcome(id: str, documents: Documents) -> Outcome:
-    """A check judged on these documents; what its fixtures raise counts as in pytest's setup phase."""
-    function = FUNCTIONS[id]
+    """A check judged on these documents."""
+    return judged(id, documents, {})
+
+
+def judged(id: str, documents: Documents, special: Builders) -> Outcome:
+    """The same with other views of them; what its fixtures raise counts as in pytest's setup phase."""
+    function, builders = FUNCTIONS[id], BUILDERS | special
     try:
-        arguments = {name: BUILDERS[name](documents) for name in inspect.signature(function).parameters}
+        arguments = {name: builders[name](documents) for name in inspect.signature(function).parameters}
     except Exception as error:
         return outcome_of(error)
     return judge(function, arguments)

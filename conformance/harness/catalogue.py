@@ -43,8 +43,13 @@ def as_markdown(checks: Sequence[Check]) -> str:
 
 def with_table(document: str, checks: Sequence[Check], name: str) -> str:
     """The document with the text between its two markers replaced; raises UsageError where they are missing."""
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"{name} lacks the markers {BEGIN} and {END} that the table of checks goes between.")
-    return f"{head}{BEGIN}\n{as_markdown(checks)}{END}{tail}"
+    return between(document, BEGIN, END, as_markdown(checks), name)
+
+
+def between(document: str, begin: str, end: str, table: str, name: str) -> str:
+    """The document with the text between two markers replaced; raises UsageError where they are missing."""
+    head, found, rest = document.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise UsageError(f"{name} lacks the markers {begin} and {end} that the table goes between.")
+    return f"{head}{begin}\n{table}{end}{tail}"

@@ -140,7 +140,10 @@ def expect_each_at_least(
 
 
 def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
-    """Actual equals expected; two mappings are compared key by key and the first differences are named."""
+    """Actual equals expected; two mappings are compared key by key and the first differences are named.
+
+    ``note`` is shown beside the table: what could not be compared.
+    """
     if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
         actual, expected = {what or "the value": actual}, {what or "the value": expected}
     if not actual or not expected:

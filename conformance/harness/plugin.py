@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from conformance import cli
 from conformance.harness.catalogue import as_text, catalogue
 from conformance.harness.check import Check, declaration, judge, outcome_of
 from conformance.harness.clerk import PROPERTY, Clerk, record_of
@@ -80,7 +81,9 @@ class Judge:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--list-checks`` prints the catalogue and ends."""
+    """``--list-checks`` prints the catalogue and ends; so does ``--moe-table`` with its table."""
+    if config.option.moe_table:
+        return cli.main(["moe-table"])
     if not config.option.list_checks:
         return None
     print(as_text(catalogue()), end="")

@@ -1,0 +1,27 @@
+"""Which MoE kernel vLLM's own selection would choose on every device, asked of the installed vLLM without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from conformance.harness.errors import Unsupported
+from conformance.harness.evidence import Evidence
+from conformance.harness.observers.environment import ask_interpreter
+from conformance.harness.profile import Profile
+from conformance.harness.servers import Servers
+
+
+def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
+    """Order, choice and every backend's answer by device; the experts are Gemma 4's, whatever the pair's."""
+    with servers.exclusive():  # importing vLLM takes a core for ten seconds
+        return ask_vllm()
+
+
+def ask_vllm() -> dict[str, Any]:
+    """The same, in a process of its own; Unsupported where vLLM moved a name."""
+    found = ask_interpreter([sys.executable, "-m", "conformance.inside_vllm.moe_oracle"])
+    if "unsupported" in found:
+        raise Unsupported(str(found["unsupported"]))
+    return found

@@ -1,0 +1,87 @@
+"""The table of MoE kernels: what vLLM's own selection would choose on each device, and why not something else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from conformance.harness.views.oracle import NOT_EVALUATED, REFUSED, Device, MoeOracle
+
+BEGIN, END = "<!-- moe-table: begin -->", "<!-- moe-table: end -->"
+COLUMNS = ("device", "chosen", "expected", "refused, by what it says no to", "could not be evaluated here")
+WIDTH = 140
+AFTER = "after the choice: "
+
+Row = tuple[str, str, str, str, str]
+
+
+def rows(oracle: MoeOracle) -> list[Row]:
+    """One row for each device, in the order of COLUMNS."""
+    return [
+        (name, device.chosen or device.error, _expected(oracle, name), _refused(device), _not_evaluated(device))
+        for name, device in oracle.devices.items()
+    ]
+
+
+def as_text(oracle: MoeOracle) -> str:
+    """For a terminal, and for a log in plain characters."""
+    table = Table(*COLUMNS, box=box.ASCII2, show_lines=True, title=f"vLLM {oracle.vllm_version}: {_TITLE}")
+    for row in rows(oracle):
+        table.add_row(*row)
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, no_color=True, highlight=False, emoji=False).print(table)
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
+
+
+def as_markdown(oracle: MoeOracle) -> str:
+    """The same for a document, with vLLM's own words for every refusal."""
+    body = [f"| {' | '.join(cells)} |\n" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows(oracle)]]
+    words = [f"- {text}\n" for text in _refusals(oracle)]
+    title = f"vLLM {oracle.vllm_version}: {_TITLE}."
+    return f"{title}\n\n{''.join(body)}\nvLLM's own words for the refusals:\n\n{''.join(words)}"
+
+
+_TITLE = "its own choice of a kernel for Gemma 4's NVFP4 experts"
+
+
+def _expected(oracle: MoeOracle, name: str) -> str:
+    """Every row of the facts that speaks of this device; those that are not judged with their reason."""
+    texts = [row.backend + (f" ({why})" if why else "") for row, why in oracle.expectations(name)]
+    return "; ".join(texts) or f"no row for vLLM {oracle.vllm_version}"
+
+
+def _refused(device: Device) -> str:
+    refused = device.in_state(REFUSED)
+    return _grouped((", ".join(backend.objections), name) for name, backend in refused.items())
+
+
+def _not_evaluated(device: Device) -> str:
+    backends = device.in_state(NOT_EVALUATED)
+    before = {name: backend for name, backend in backends.items() if device.comes_before_choice(name)}
+    after = {name: backend for name, backend in backends.items() if name not in before}
+    first, then = (
+        _grouped((", ".join(backend.reasons), name) for name, backend in part.items()) for part in (before, after)
+    )
+    return "; ".join([*[first] * bool(first), *[f"{AFTER}{then}"] * bool(then)])
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
+    """``A, B (reason); C (other)``."""
+    groups: dict[str, list[str]] = {}
+    for reason, name in pairs:
+        groups.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in groups.items())
+
+
+def _refusals(oracle: MoeOracle) -> Sequence[str]:
+    """Each reason once, with the backends that gave it."""
+    found: dict[str, dict[str, None]] = {}
+    for device in oracle.devices.values():
+        for name, backend in device.in_state(REFUSED).items():
+            for reason in backend.reasons:
+                found.setdefault(reason, {})[name] = None
+    return [f"`{reason}`: {', '.join(names)}" for reason, names in found.items()]
