@@ -320,6 +320,7 @@ def timings() -> dict[str, Any]:
                 "plain_again_seconds": ratio * 1.01 if i % 3 == 2 else None,
                 "mtp_tokens": [100] * size,
                 "plain_tokens": [100] * size,
+                "mtp_counts": [],
             }
             for i in range(count + 2)
         ]

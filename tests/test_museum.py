@@ -77,10 +77,10 @@ def observed(server: Server, directory: Path) -> dict[str, Any]:
 
 def texts(server: Server) -> dict[str, Any]:
     """Tales, in which a small error of the target shows soonest."""
-    prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category == "prose-en"]
+    prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category.startswith("prose")]
     with client(server, 60) as asking:
-        answers, _ = asking.ask_in_turn(prompts)
-    rows = [{"id": a.id, "category": "prose-en", "mtp": a.written(), "plain": a.written()} for a in answers]
+        answers, _ = asking.ask_at_once(prompts)
+    rows = [{"id": a.id, "category": "prose", "mtp": a.written(), "plain": a.written()} for a in answers]
     return {"prompts": rows}
 
 

@@ -162,8 +162,7 @@ def test_hardware_that_refuses_nothing(observe: Observe, profile: Profile) -> No
 def test_acceptance_counts_each_request(observe: Observe) -> None:
     seen = observe("acceptance")
     counts = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position": [2, 2, 2, 0], "output_tokens": 9}
-    assert [row["id"] for row in seen["prompts"][:3]] == ["code-0", "prose-0", "json-0"]
-    assert len(seen["prompts"]) == SIZES.mixed_prompts
+    assert len({row["id"] for row in seen["prompts"]}) == len(seen["prompts"]) == SIZES.mixed_prompts
     for row in seen["prompts"]:
         assert counts.items() <= row.items()
     assert seen["totals"] == {
@@ -181,7 +180,7 @@ def test_acceptance_counts_each_request(observe: Observe) -> None:
         (("--k", "4", "--fault", "miscounts"), "7 tokens accepted, 6 by position"),
         (("--k", "3"), "has 3 draft positions, but k is 4"),
         ((), "it has no vllm:spec_decode_num_drafts_total"),
-        (("--k", "4", "--fault", "rubbish"), "prompt code-0 got no usable answer"),
+        (("--k", "4", "--fault", "rubbish"), "prompt code-2 got no usable answer"),
     ],
 )
 def test_acceptance_that_makes_no_sense_is_an_error(

@@ -150,12 +150,6 @@ class Client:
             results = list(pool.map(ask, prompts))
         return [answer for answer, _ in results], max(end for _, end in results) - begin[0]
 
-    def ask_in_turn(self, prompts: Sequence[Prompt]) -> tuple[list[Answer], float]:
-        """One after the other; the answers, and the seconds they took together."""
-        begin = time.perf_counter()
-        answers = [self.ask(prompt) for prompt in prompts]
-        return answers, time.perf_counter() - begin
-
     def _whole(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
         completion = self._openai.chat.completions.create(**question)
         seconds = time.perf_counter() - begin

@@ -9,6 +9,7 @@ from typing import Any
 
 from conformance.harness.evidence import Evidence
 from conformance.harness.launch import MTP, PLAIN
+from conformance.harness.metrics import Counters, must_agree, read_after, read_when_still
 from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.profile import Profile, Sizes
 from conformance.harness.server import Server
@@ -17,7 +18,14 @@ from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, 
 
 IN_A_ROW, AT_ONCE = 3, 8  # the shape of the published figures
 
-Timed = tuple[list[Answer], float]
+
+@dataclass(frozen=True)
+class Timed:
+    """One group of prompts on one server: the answers, their seconds together, and the counters of each request."""
+
+    answers: Sequence[Answer]
+    seconds: float
+    counts: Sequence[Counters | None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, int]]:
 
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
-    """Every round's seconds, output tokens and answers on each server."""
+    """Every round's seconds, tokens and answers on each server; in a row, the counters of each request with MTP too."""
     require_sound_pair(profile, servers, evidence)
     prompts, sizes = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts), profile.sizes
     with servers.exclusive():
@@ -72,26 +80,54 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
             "k": profile.pair.k,
             "in_a_row": IN_A_ROW,
             "at_once": AT_ONCE,
-            "sequential": _measure(
-                profile, servers, plan(prompts, sizes, sizes.sequential_rounds, IN_A_ROW), Client.ask_in_turn
-            ),
-            "concurrent": _measure(
-                profile, servers, plan(prompts, sizes, sizes.concurrent_rounds, AT_ONCE), Client.ask_at_once
-            ),
+            "sequential": _measure(profile, servers, plan(prompts, sizes, sizes.sequential_rounds, IN_A_ROW), _in_turn),
+            "concurrent": _measure(profile, servers, plan(prompts, sizes, sizes.concurrent_rounds, AT_ONCE), _at_once),
         }
 
 
+class Asking:
+    """A client of one arm; of the server with MTP it reads the counters as well."""
+
+    def __init__(self, server: Server, asking: Client, k: int | None) -> None:
+        """``k`` is None for the server without MTP."""
+        self.client, self._server, self._k = asking, server, k
+        self._before = read_when_still(server) if k else None
+
+    def counted(self, answer: Answer) -> Counters | None:
+        """The counters of the one request since the last, outside its seconds; None without MTP."""
+        if self._before is None or self._k is None:
+            return None
+        before, self._before = self._before, read_after(self._server, self._before, answer.output_tokens)
+        must_agree(self._before - before, self._k, requests=1)
+        return self._before - before
+
+
+def _in_turn(asking: Asking, prompts: Sequence[Prompt]) -> Timed:
+    answers, counts = [], []
+    for prompt in prompts:
+        answers.append(asking.client.ask(prompt))
+        counts.append(asking.counted(answers[-1]))
+    return Timed(answers, sum(answer.seconds for answer in answers), counts)
+
+
+def _at_once(asking: Asking, prompts: Sequence[Prompt]) -> Timed:
+    answers, seconds = asking.client.ask_at_once(prompts)
+    return Timed(answers, seconds, [])
+
+
 def _measure(
-    profile: Profile, servers: Servers, rounds: Sequence[Round], ask: Callable[[Client, Sequence[Prompt]], Timed]
+    profile: Profile, servers: Servers, rounds: Sequence[Round], ask: Callable[[Asking, Sequence[Prompt]], Timed]
 ) -> list[dict[str, Any]]:
     timed: dict[tuple[int, int], Timed] = {}
-    clients: dict[Server, Client] = {}
+    arms: dict[Server, Asking] = {}
     with ExitStack() as opened:
         for number, place in turns(rounds, profile.hardware.two_servers):
-            server = servers.mtp() if rounds[number].order[place] == MTP else servers.plain()
-            if server not in clients:
-                clients[server] = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
-            timed[number, place] = ask(clients[server], rounds[number].prompts)
+            arm = rounds[number].order[place]
+            server = servers.mtp() if arm == MTP else servers.plain()
+            if server not in arms:
+                asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
+                arms[server] = Asking(server, asking, profile.pair.k if arm == MTP else None)
+            timed[number, place] = ask(arms[server], rounds[number].prompts)
     return [_row(number, each, timed) for number, each in enumerate(rounds)]
 
 
@@ -104,11 +140,22 @@ def _row(number: int, each: Round, timed: Mapping[tuple[int, int], Timed]) -> di
         "prompts": [prompt.id for prompt in each.prompts],
         "warm_up": each.warm_up,
         "order": list(each.order),
-        "mtp_seconds": mtp[1],
-        "plain_seconds": plain[1],
-        "plain_again_seconds": again[0][1] if again else None,
-        "mtp_tokens": [answer.output_tokens for answer in mtp[0]],
-        "plain_tokens": [answer.output_tokens for answer in plain[0]],
-        "mtp_answers": [answer.written() for answer in mtp[0]],
-        "plain_answers": [answer.written() for answer in plain[0]],
+        "mtp_seconds": mtp.seconds,
+        "plain_seconds": plain.seconds,
+        "plain_again_seconds": again[0].seconds if again else None,
+        "mtp_tokens": [answer.output_tokens for answer in mtp.answers],
+        "plain_tokens": [answer.output_tokens for answer in plain.answers],
+        "mtp_answers": [answer.written() for answer in mtp.answers],
+        "plain_answers": [answer.written() for answer in plain.answers],
+        "mtp_counts": [_counts(counted) for counted in mtp.counts if counted is not None],
+    }
+
+
+def _counts(counted: Counters) -> dict[str, Any]:
+    return {
+        "drafts": counted.drafts,
+        "draft_tokens": counted.draft_tokens,
+        "accepted": counted.accepted,
+        "accepted_per_position": list(counted.per_position),
+        "output_tokens": counted.generated,
     }
