@@ -9,12 +9,14 @@ import pytest
 
 from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
+from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
@@ -91,6 +93,18 @@ def draft_checkpoint(observe: Observe) -> Headers:
 def refusals(observe: Observe) -> Refusals:
     """Why the pair must not be served."""
     return Refusals.of(observe("refusals"))
+
+
+@pytest.fixture(scope="session")
+def facts() -> Facts:
+    """What is known of the published checkpoints."""
+    return load_facts()
+
+
+@pytest.fixture(scope="session")
+def geometry(observe: Observe, facts: Facts) -> Geometry:
+    """The draft as this vLLM builds it at every published size."""
+    return Geometry.of(observe("geometry"), facts)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,43 @@ def refused(d: Documents) -> None:
     d["refusals"]["refusals"] = ["draft config.json: backbone_hidden_size is 96, but the target has hidden_size 128"]
 
 
+def leaked(d: Documents, size: str = "26B-A4B") -> Any:
+    return d["geometry"]["builds"][size]["nvfp4-modelopt"]
+
+
+def half_built(d: Documents) -> None:
+    leaked(d)["layers"]["model.layers.0.mlp.down_proj"]["in"] = 4096
+
+
+def one_not_built(d: Documents) -> None:
+    d["geometry"]["builds"]["E2B"]["fp8"] = {"error": "AssertionError: sizes differ"}
+
+
+def lost_layer(d: Documents) -> None:
+    del leaked(d, "31B")["layers"]["model.layers.3.self_attn.o_proj"]
+
+
+def packed_build(d: Documents) -> None:
+    leaked(d)["tensors"]["model.layers.0.mlp.down_proj.weight"].update(dtype="uint8", shape=[1024, 4096])
+
+
+def quantised_build(d: Documents) -> None:
+    leaked(d, "12B")["layers"]["lm_head"]["quant_method"] = "ModelOptNvFp4LinearMethod"
+
+
+def float_norm(d: Documents) -> None:
+    leaked(d, "12B")["tensors"]["model.norm.weight"]["dtype"] = "float32"
+
+
+def wants_scale(d: Documents) -> None:
+    scale = {"kind": "parameter", "shape": [], "dtype": "bfloat16", "aliases": []}
+    leaked(d)["tensors"]["model.layers.0.mlp.down_proj.input_scale"] = scale
+
+
+def no_place(d: Documents) -> None:
+    del leaked(d, "E4B")["tensors"]["masked_embedding.token_ordering"]
+
+
 def half_wide(d: Documents) -> None:
     layers(d, "down_proj")["shape"] = [64, 256]
 
@@ -154,6 +191,19 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("CKPT-01", extra_tensor, "lm_head.weight is BF16 [640, 64] where nothing is expected"),
     ("CKPT-01", halved_config, "mlp.gate_proj.weight is BF16 [512, 64] where BF16 [256, 64] is expected"),
     ("CKPT-02", refused, "backbone_hidden_size is 96"),
+    (
+        "GEOM-01",
+        half_built,
+        "26B-A4B under nvfp4-modelopt: model.layers.0.mlp.down_proj is 4096 to 1024 where 8192 to 1024 is expected",
+    ),
+    ("GEOM-01", one_not_built, "E2B under fp8 is AssertionError: sizes differ where built is expected"),
+    ("GEOM-01", lost_layer, "31B under nvfp4-modelopt: model.layers.3.self_attn.o_proj is absent where 16384 to 1024"),
+    ("GEOM-02", packed_build, "mlp.down_proj is uint8 [1024, 4096] where bfloat16 [1024, 8192] is expected"),
+    ("GEOM-02", packed_build, "mlp.down_proj.weight is uint8 where bfloat16 is expected"),
+    ("GEOM-02", quantised_build, "12B under nvfp4-modelopt: lm_head is ModelOptNvFp4LinearMethod where"),
+    ("GEOM-02", float_norm, "12B under nvfp4-modelopt: model.norm.weight is float32 where bfloat16 is expected"),
+    ("GEOM-03", wants_scale, "mlp.down_proj.input_scale is a tensor where nothing is expected"),
+    ("GEOM-03", no_place, "E4B under nvfp4-modelopt: masked_embedding.token_ordering is absent where"),
     ("DRAFT-01", half_wide, "model.layers.0.mlp.down_proj.weight is [64, 256] where [64, 512] is expected"),
     ("DRAFT-02", packed, "gate_up_proj.weight is uint8 where bfloat16 is expected"),
     ("DRAFT-02", quantised_linear, "gate_up_proj is ModelOptNvFp4LinearMethod where"),
@@ -184,6 +234,26 @@ def no_versions(d: Documents) -> None:
 
 def no_tensors(d: Documents) -> None:
     d["checkpoint"]["draft"]["tensors"] = {}
+
+
+def no_builds(d: Documents) -> None:
+    d["geometry"]["builds"] = {}
+
+
+def no_layers_built(d: Documents) -> None:
+    for configurations in d["geometry"]["builds"].values():
+        for row in configurations.values():
+            row.update(layers={}, tensors={})
+
+
+def nothing_built(d: Documents) -> None:
+    for configurations in d["geometry"]["builds"].values():
+        for name in configurations:
+            configurations[name] = {"error": "KeyError: 'head_dim'"}
+
+
+def quantisation_unseen(d: Documents) -> None:
+    leaked(d)["target_quantisation"] = ""
 
 
 def no_parameters(d: Documents) -> None:
@@ -253,6 +323,11 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ENV-01", no_versions, "nothing to compare"),
     ("CKPT-01", no_tensors, "nothing to compare"),
     ("CKPT-02", no_tensors, "nothing was looked at"),
+    ("GEOM-01", no_builds, "nothing is said of E2B under bf16"),
+    ("GEOM-01", nothing_built, "vLLM 0.32.0 built no draft: KeyError: 'head_dim'"),
+    ("GEOM-02", no_layers_built, "nothing to compare"),
+    ("GEOM-02", quantisation_unseen, "26B-A4B under nvfp4-modelopt: vLLM saw no quantisation in the target"),
+    ("GEOM-03", no_builds, "nothing is said of E2B under bf16"),
     ("DRAFT-01", no_parameters, "nothing to compare"),
     ("DRAFT-02", no_parameters, "nothing to compare"),
     ("DRAFT-03", no_parameters, "nothing to compare"),

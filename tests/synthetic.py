@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.harness.evidence import Evidence, new_header
+from conformance.harness.facts import load_facts
 from conformance.harness.pair import implied_tensors
 
 K, PROMPTS, ROUNDS = 4, 120, 12
@@ -45,6 +46,7 @@ def healthy() -> Documents:
     documents: Documents = {
         "environment": environment(),
         "checkpoint": {"target": checkpoint({}, {"model.norm.weight": tensor("x", "BF16", (128,))}), "draft": draft()},
+        "geometry": geometry(),
         "refusals": {"refusals": []},
         "draft_load": draft_load(),
         "moe": moe(),
@@ -91,6 +93,42 @@ def checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[st
 def draft() -> dict[str, Any]:
     implied = implied_tensors(DRAFT_CONFIG)
     return checkpoint(DRAFT_CONFIG, {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()})
+
+
+def geometry() -> dict[str, Any]:
+    """Every published draft under every configuration, built right."""
+    facts = load_facts()
+    builds: dict[str, Any] = {}
+    for size, draft in facts.drafts.items():
+        for configuration, quantisation in facts.quantisations.items():
+            quantised = {} if quantisation.quantization_config is None else {"target_quantisation": "SomeConfig"}
+            builds.setdefault(size, {})[configuration] = build_of(draft.tensors) | quantised
+    return {"vllm_version": "0.32.0", "builds": builds}
+
+
+def build_of(published: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """One build as gemma4_mtp.py makes it: projections inside the model, gate and up as one, the head tied."""
+    layers, tensors = {}, {}
+    for name, (dtype, shape) in published.items():
+        held = f"model.{name}" if name.startswith(("pre_", "post_")) else name
+        if ".up_proj." in name:
+            continue
+        if ".gate_proj." in name:
+            held, shape = held.replace(".gate_proj.", ".gate_up_proj."), (2 * shape[0], shape[1])
+        aliases = ["lm_head.weight"] if name == "model.embed_tokens.weight" else []
+        kind = "buffer" if name.endswith(("layer_scalar", "token_ordering")) else "parameter"
+        torch_dtype = {"BF16": "bfloat16", "I64": "int64"}[dtype]
+        tensors[held] = {"kind": kind, "shape": list(shape), "dtype": torch_dtype, "aliases": aliases}
+        if len(shape) == 2:
+            sizes = {"in": shape[1], "out": shape[0]}
+            layer = {"class": "ColumnParallelLinear", "quant_method": "UnquantizedLinearMethod"}
+            layers[held.removesuffix(".weight")] = layer | sizes
+            if aliases:
+                layers["lm_head"] = {"class": "ParallelLMHead", "quant_method": "UnquantizedEmbeddingMethod"} | sizes
+                layers["model.embed_tokens"].update({"in": shape[0], "out": shape[1]})
+    scale = {"kind": "buffer", "shape": [], "dtype": "float32", "aliases": []}
+    tensors["model.layers.0.self_attn.attn._k_scale"] = scale  # vLLM's own, in no checkpoint
+    return {"class": "Gemma4MTP", "target_quantisation": "", "layers": layers, "tensors": tensors}
 
 
 def draft_load() -> dict[str, Any]:

@@ -16,11 +16,13 @@ from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
+from conformance.harness.facts import load_facts
 from conformance.harness.floors import load_floors
 from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
@@ -30,6 +32,7 @@ PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 BUILDERS: dict[str, Callable[[Documents], Any]] = {
     "environment": lambda d: Environment.of(d["environment"]),
     "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
+    "geometry": lambda d: Geometry.of(d["geometry"], load_facts()),
     "refusals": lambda d: Refusals.of(d["refusals"]),
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
@@ -101,6 +104,13 @@ def test_few_prompts_are_inconclusive() -> None:
     assert "(n = 60; about " in found.sentence
 
 
+def unconfigured(documents: Documents, *names: str) -> None:
+    """Some configurations, or all, that this vLLM does not accept."""
+    for configurations in documents["geometry"]["builds"].values():
+        for name in names or list(configurations):
+            configurations[name] = {"unsupported": "vLLM 0.32.0 does not accept this"}
+
+
 @pytest.mark.parametrize(
     ("id", "change", "reason"),
     [
@@ -116,6 +126,7 @@ def test_few_prompts_are_inconclusive() -> None:
             lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
             "The draft is quantised",
         ),
+        ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
     ],
 )
 def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Documents], None], reason: str) -> None:
@@ -152,3 +163,12 @@ def test_conditional_rates_and_noise_are_noted() -> None:
     assert first.note.count(";") == 3
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
     assert re.search(r"A/A, .* itself: 0\.990 .*\(n = 4\)", sequential.note)
+
+
+@pytest.mark.parametrize("id", ["GEOM-01", "GEOM-02", "GEOM-03"])
+def test_configurations_that_cannot_be_had_are_named_beside_the_others_verdict(id: str) -> None:
+    documents = synthetic.healthy()
+    unconfigured(documents, "fp8")
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.PASS
+    assert "31B under fp8 is unsupported: vLLM 0.32.0 does not accept this" in found.findings[0].note

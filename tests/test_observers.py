@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, timings
+from conformance.harness.observers import OBSERVERS, geometry, timings
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
@@ -280,6 +280,35 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
     assert locked(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
     with pytest.raises(UsageError, match="there is no such lock; correct locked_environment"):
         locked(tmp_path / "gone.txt")
+
+
+def answering(script: str) -> tuple[str, ...]:
+    """A stand-in for the process that builds the drafts."""
+    return (sys.executable, "-c", script)
+
+
+def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mapping[str, Any]] = []
+
+    def build(what: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(what)
+        return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
+
+    monkeypatch.setattr(geometry, "build", build)
+    assert observe("geometry")["builds"]["E2B"]["fp8"] == {"unsupported": "x"}
+    (what,) = asked
+    assert len(what["pairs"]) == 20
+    assert {(pair["size"], pair["configuration"]) for pair in what["pairs"]} >= {("12B", "fp8"), ("31B", "bf16")}
+    assert all((Path(what["tokenizer"]) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
+def test_what_the_builder_reads_and_answers() -> None:
+    echo = answering("import json,sys; print('INFO loading'); print(json.dumps(json.load(sys.stdin)))")
+    assert geometry.build({"pairs": []}, echo) == {"pairs": []}
+    with pytest.raises(ObservationError, match=r"^vLLM built no draft: ModuleNotFoundError: .*no_such_module"):
+        geometry.build({}, answering("import no_such_module"))
+    with pytest.raises(ObservationError, match=r"^vLLM built no draft: exit code 3"):
+        geometry.build({}, answering("raise SystemExit(3)"))
 
 
 def test_an_import_that_fails_says_why() -> None:

@@ -20,7 +20,7 @@ from conformance.harness.profile import LEVELS
 from conformance.harness.stats import Estimate, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
-FAMILIES = ("ENV", "CKPT", "DRAFT", "MOE", "TOOL", "ACC", "LOSS", "SPEED")
+FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "TOOL", "ACC", "LOSS", "SPEED")
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
 
@@ -138,7 +138,7 @@ def expect_each_at_least(
         expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
 
-def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") -> Finding:
+def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
     """Actual equals expected; two mappings are compared key by key and the first differences are named."""
     if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
         actual, expected = {what or "the value": actual}, {what or "the value": expected}
@@ -150,16 +150,16 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "") ->
         if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
     ]
     total = len(expected.keys() | actual.keys())
-    return _compared(differences, total, total - len(differences), "equal", source)
+    return _compared(differences, total, total - len(differences), "equal", source, note)
 
 
-def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen) -> Finding:
+def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen, note: str = "") -> Finding:
     """Every value is one of the allowed ones."""
     if not values:
         raise ObservationError(f"{source.source}: nothing to compare")
     wanted = " or ".join(sorted(_show(value) for value in allowed))
     wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
-    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source)
+    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source, note)
 
 
 def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
@@ -177,12 +177,12 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen) -> Finding:
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source)
 
 
-def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen) -> Finding:
+def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:
     shown = "; ".join(wrong[:SHOWN_DIFFERENCES])
     more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
     verdict = Verdict.FAIL if wrong else Verdict.PASS
     sentence = shown + more if wrong else f"{right} of {total} {word}"
-    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source))
+    return _record(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
 
 
 def _record(finding: Finding) -> Finding:

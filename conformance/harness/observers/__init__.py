@@ -15,6 +15,7 @@ from conformance.harness.observers import (
     checkpoint,
     draft_load,
     environment,
+    geometry,
     moe,
     moe_refusal,
     refusals,
@@ -30,6 +31,7 @@ Observer = Callable[[Profile, Servers, Evidence], Mapping[str, Any]]
 OBSERVERS: dict[str, Observer] = {
     "environment": environment.observe,
     "checkpoint": checkpoint.observe,
+    "geometry": geometry.observe,
     "refusals": refusals.observe,
     "draft_load": draft_load.observe,
     "moe": moe.observe,
