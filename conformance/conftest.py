@@ -18,6 +18,7 @@ from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.published import Published
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 
@@ -87,6 +88,12 @@ def environment(observe: Observe) -> Environment:
 def draft_checkpoint(observe: Observe) -> Headers:
     """Tensors and config of the draft's checkpoint."""
     return Headers.of_draft(observe("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def published(observe: Observe, facts: Facts) -> Published:
+    """Both checkpoints beside what is known of the published ones."""
+    return Published.of(observe("checkpoint"), facts)
 
 
 @pytest.fixture(scope="session")

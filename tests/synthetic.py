@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,30 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conformance import FIXTURES
 from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.facts import load_facts
+from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
 
 K, PROMPTS, ROUNDS = 4, 120, 12
 Documents = dict[str, dict[str, Any]]
 
-DRAFT_CONFIG = {
-    "model_type": "gemma4_assistant",
-    "dtype": "bfloat16",
-    "backbone_hidden_size": 128,
-    "text_config": {
-        "model_type": "gemma4_text",
-        "hidden_size": 64,
-        "vocab_size": 640,
-        "intermediate_size": 512,
-        "num_attention_heads": 4,
-        "head_dim": 32,
-        "global_head_dim": 64,
-        "num_key_value_heads": 2,
-        "num_global_key_value_heads": 1,
-        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
-    },
-}
+FACTS = load_facts()
+DRAFT_CONFIG: dict[str, Any] = dict(FACTS.miniature[0].config)
 
 
 def digest(name: str) -> str:
@@ -45,7 +33,7 @@ def healthy() -> Documents:
     """Every observation, of a server that passes every check; a fresh copy at each call."""
     documents: Documents = {
         "environment": environment(),
-        "checkpoint": {"target": checkpoint({}, {"model.norm.weight": tensor("x", "BF16", (128,))}), "draft": draft()},
+        "checkpoint": {"target": target(), "draft": draft()},
         "geometry": geometry(),
         "refusals": {"refusals": []},
         "draft_load": draft_load(),
@@ -82,22 +70,33 @@ def environment() -> dict[str, Any]:
 
 
 def tensor(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": list(shape)} | ({"sha256": digest(name)} if name != "x" else {})
+    return {"dtype": dtype, "shape": list(shape), "sha256": digest(name)}
 
 
-def checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    optional = {"generation_config": None, "hf_quant_config": None}
-    return {"folder": "somewhere", "config": dict(config), "tensors": dict(tensors)} | optional
+@functools.cache
+def target() -> dict[str, Any]:
+    """The shipped NVFP4 target, as its observer sees it."""
+    return describe(FIXTURES / "models/micro-26b-a4b/target-nvfp4", FACTS.chat_template.case, hashed=False)
 
 
 def draft() -> dict[str, Any]:
+    """A draft whose file holds what its config implies, with the target's tokens."""
     implied = implied_tensors(DRAFT_CONFIG)
-    return checkpoint(DRAFT_CONFIG, {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()})
+    return {
+        "folder": "somewhere",
+        "config": DRAFT_CONFIG,
+        "generation_config": None,
+        "hf_quant_config": None,
+        "special_tokens": target()["special_tokens"],
+        "chat_template": None,
+        "token_order": None,
+        "tensors": {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()},
+    }
 
 
 def geometry() -> dict[str, Any]:
     """Every published draft under every configuration, built right."""
-    facts = load_facts()
+    facts = FACTS
     builds: dict[str, Any] = {}
     for size, draft in facts.drafts.items():
         for configuration, quantisation in facts.quantisations.items():

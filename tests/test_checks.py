@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
-from conformance.harness.facts import load_facts
 from conformance.harness.floors import load_floors
 from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
@@ -24,6 +23,7 @@ from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.published import Published
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 
@@ -32,7 +32,8 @@ PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 BUILDERS: dict[str, Callable[[Documents], Any]] = {
     "environment": lambda d: Environment.of(d["environment"]),
     "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
-    "geometry": lambda d: Geometry.of(d["geometry"], load_facts()),
+    "geometry": lambda d: Geometry.of(d["geometry"], synthetic.FACTS),
+    "published": lambda d: Published.of(d["checkpoint"], synthetic.FACTS),
     "refusals": lambda d: Refusals.of(d["refusals"]),
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
@@ -126,6 +127,23 @@ def unconfigured(documents: Documents, *names: str) -> None:
             lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
             "The draft is quantised",
         ),
+        (
+            "CKPT-04",
+            lambda d: d["checkpoint"]["draft"]["config"].update(backbone_hidden_size=100),
+            "The draft is none of",
+        ),
+        ("CKPT-05", lambda d: d["checkpoint"]["target"]["config"].update(hidden_size=100), "The target is none of"),
+        (
+            "CKPT-07",
+            lambda d: d["checkpoint"]["target"]["config"].update(num_hidden_layers=31),
+            "The target is none of",
+        ),
+        ("CKPT-08", lambda d: d["checkpoint"]["target"]["config"].update(hidden_size=100), "The target is none of"),
+        (
+            "CKPT-06",
+            lambda d: d["checkpoint"]["target"]["config"]["quantization_config"].update(quant_method="gptq"),
+            'quant_method "gptq" with "NVFP4", is none that the suite knows',
+        ),
         ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
     ],
 )
@@ -172,3 +190,28 @@ def test_configurations_that_cannot_be_had_are_named_beside_the_others_verdict(i
     found = outcome(id, documents)
     assert found.verdict is Verdict.PASS
     assert "31B under fp8 is unsupported: vLLM 0.32.0 does not accept this" in found.findings[0].note
+
+
+def test_a_targets_template_is_named_by_generation_and_hash() -> None:
+    (finding,) = outcome("CKPT-09", synthetic.healthy()).findings
+    assert finding.note == "T2, SHA-256 d55e4296e37b7ae4… (T2, the miniature's)"
+
+
+def test_an_older_template_is_one_of_gemma_4s_too() -> None:
+    documents = synthetic.healthy()
+    template = documents["checkpoint"]["target"]["chat_template"]
+    template.update(sha256=64 * "0", renders=synthetic.FACTS.chat_template.goldens("T1", True))
+    found = outcome("CKPT-09", documents)
+    assert found.verdict is Verdict.PASS
+    assert found.findings[0].note == f"T1, SHA-256 {16 * '0'}… (new)"
+
+
+def test_a_targets_size_decides_on_the_empty_thought_and_an_unknown_size_may_have_it_or_not() -> None:
+    documents = synthetic.healthy()
+    target = documents["checkpoint"]["target"]
+    for thought in (True, False):
+        target["chat_template"]["renders"] = synthetic.FACTS.chat_template.goldens("T2", thought)
+        target["config"]["hidden_size"] = 100
+        assert outcome("CKPT-09", documents).verdict is Verdict.PASS
+        target["config"]["hidden_size"] = 128
+        assert outcome("CKPT-09", documents).verdict is (Verdict.PASS if thought else Verdict.FAIL)

@@ -11,6 +11,7 @@ from conformance import FIXTURES
 from conformance.harness.errors import UsageError
 from conformance.harness.facts import FULL, Facts, load_facts
 from conformance.harness.pair import implied_tensors
+from conformance.harness.views.published import Published
 
 SIZES = ("E2B", "E4B", "12B", "26B-A4B", "31B")
 BYTES = {"BF16": 2, "I64": 8}
@@ -48,6 +49,26 @@ def test_a_pair_of_facts_belongs_together(facts: Facts, size: str) -> None:
     assert draft["text_config"]["num_global_key_value_heads"] == target["num_global_key_value_heads"]
     assert draft["text_config"]["final_logit_softcapping"] is None
     assert "intermediate_size" not in draft
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_published_pair_is_recognised_and_holds_what_is_known_of_it(facts: Facts, size: str) -> None:
+    draft, target = facts.drafts[size], facts.targets[size]
+    tensors = {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in draft.tensors.items()}
+    # One tensor takes up what the others leave of the total, whatever the names: only the target's config is known.
+    rest = {f"t{n}": {"dtype": "BF16", "shape": [1]} for n in range(target.totals.tensors - 1)}
+    rest["big"] = {"dtype": "BF16", "shape": [target.totals.parameters - len(rest)]}
+    scalar = {"clip": {"dtype": "BF16", "shape": []}}
+    document = {
+        "draft": {"config": draft.config, "tensors": tensors},
+        "target": {"config": {"text_config": target.text_config}, "tensors": rest | scalar},
+    }
+    seen = Published.of(document, facts)
+    assert seen.size_of_draft() == seen.size_of_target() == size
+    assert seen.draft_layout() == seen.published_draft_layout()
+    assert seen.target_values() == seen.published_target_values()
+    assert seen.target_values()["parameters"] == target.totals.parameters
+    assert ("tensors" in seen.target_values()) == (target.flag == "certain")
 
 
 def test_a_quantised_target_lists_what_stays_in_bf16(facts: Facts) -> None:
