@@ -132,6 +132,11 @@ def unconfigured(documents: Documents, *names: str) -> None:
             lambda d: d["checkpoint"]["draft"]["config"].update(backbone_hidden_size=100),
             "The draft is none of",
         ),
+        (
+            "CKPT-04",
+            lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
+            "The draft is quantised",
+        ),
         ("CKPT-05", lambda d: d["checkpoint"]["target"]["config"].update(hidden_size=100), "The target is none of"),
         (
             "CKPT-07",

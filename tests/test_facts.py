@@ -61,7 +61,10 @@ def test_a_published_pair_is_recognised_and_holds_what_is_known_of_it(facts: Fac
     scalar = {"clip": {"dtype": "BF16", "shape": []}}
     document = {
         "draft": {"config": draft.config, "tensors": tensors},
-        "target": {"config": {"text_config": target.text_config}, "tensors": rest | scalar},
+        "target": {
+            "config": {"architectures": [target.architecture], "text_config": target.text_config},
+            "tensors": rest | scalar,
+        },
     }
     seen = Published.of(document, facts)
     assert seen.size_of_draft() == seen.size_of_target() == size

@@ -48,15 +48,21 @@ def describe(folder: Path, cases: tuple[Case, ...], hashed: bool) -> dict[str, A
         for name, tensor in sorted(tensors.items())
     }
     order = tensors.get(TOKEN_ORDER)
-    return {
+    return small_files(folder, cases) | {
         "folder": str(folder),
+        "token_order": token_order(order.read(), order.dtype) if order else None,
+        "tensors": written,
+    }
+
+
+def small_files(folder: Path, cases: tuple[Case, ...]) -> dict[str, Any]:
+    """All that a checkpoint says outside its tensors; raises Damaged."""
+    return {
         "config": read_json(folder / "config.json"),
         "generation_config": read_optional_json(folder / "generation_config.json"),
         "hf_quant_config": read_optional_json(folder / "hf_quant_config.json"),
         "special_tokens": special_tokens(folder),
         "chat_template": chat_template(folder, cases),
-        "token_order": token_order(order.read(), order.dtype) if order else None,
-        "tensors": written,
     }
 
 

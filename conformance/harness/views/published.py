@@ -60,7 +60,12 @@ class Published:
         return [f"{TOKEN_ORDER} has {key} {order[key]}, not {n}" for key, n in want.items() if order[key] != n]
 
     def draft_layout(self) -> dict[str, Any]:
-        """Dtype and shape of every tensor, the totals, and the config values that facts name."""
+        """Dtype and shape of every tensor, the totals, and the config values that facts name.
+
+        Unsupported for a quantised draft, whose layout is its quantiser's.
+        """
+        if self.draft["config"].get("quantization_config"):
+            raise Unsupported("The draft is quantised; the published ones, which are known, are not.")
         held = _held(self.draft)
         if not held:
             return {}
@@ -82,6 +87,7 @@ class Published:
         if not held:
             return {}
         fact, values = self.facts.target(self.size_of_target()), self._text("target", self.target["config"])
+        values["config.json architectures"] = self.target["config"].get("architectures")
         method = quantisation.method_of(self.target["config"])
         if method is None:
             sized = [prod(shape) for _, shape in held.values() if shape]
@@ -95,7 +101,7 @@ class Published:
     def published_target_values(self) -> dict[str, Any]:
         """The same, as published."""
         fact = self.facts.target(self.size_of_target())
-        values = self._text("target", fact.text_config)
+        values = self._text("target", fact.text_config) | {"config.json architectures": [fact.architecture]}
         method = quantisation.method_of(self.target["config"])
         if method is None:
             values["parameters"] = fact.totals.parameters
