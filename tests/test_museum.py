@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
 
 
 def test_every_exhibit_is_shown() -> None:
-    shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft"}
+    shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
     assert {path.stem for path in MUSEUM.glob("*.py")} == shown
     assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in shown)
 
@@ -108,4 +109,16 @@ def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(facts: Facts) 
     assert failing(found) == {"GEOM-01"}
     assert "26B-A4B under fp8 is KeyError: 'layers.0.mlp.down_proj.weight_scale' where built is expected" in (
         found["GEOM-01"].sentence
+    )
+
+
+def test_configurations_that_vllm_refuses_are_named_beside_the_verdict(facts: Facts) -> None:
+    seen = exhibit("refused_configuration", facts)
+    assert set(seen.unsupported) == {"26B-A4B under fp8", "26B-A4B under nvfp4-modelopt"}
+    found = outcomes(seen)
+    assert failing(found) == set()
+    assert re.search(
+        r"26B-A4B under fp8 is unsupported: vLLM \S+ does not accept this configuration: fp8 quantization is currently "
+        r"not supported in \w+\.",
+        found["GEOM-01"].findings[0].note,
     )

@@ -48,16 +48,18 @@ def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> None:
 def built(target: Path, draft: Path, k: int, stack: ExitStack) -> dict[str, Any]:
     """What one build came to: its layers and tensors, or why there is none.
 
-    ``unsupported`` says that this vLLM cannot configure the pair, or lacks a name that the suite looks for; ``error``
-    that it accepted the configuration and then failed to build the draft.
+    ``unsupported`` says that this vLLM refuses the configuration, or lacks a name that the suite looks for; ``error``
+    that it broke, over the configuration or over the draft.
     """
     try:
         config = adapters.engine_config(target, draft, k)
     except Unsupported as reason:
         return {"unsupported": str(reason)}
-    except Exception as refusal:
+    except (ValueError, NotImplementedError) as refusal:  # pydantic's ValidationError is a ValueError
         sentence = f"vLLM {adapters.vllm_version()} does not accept this configuration: {_said(refusal)}."
         return {"unsupported": sentence}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {_said(error)}"}
     try:
         if not adapters.is_alone():
             stack.enter_context(adapters.alone(config))
@@ -91,11 +93,11 @@ def _layer(module: Any, method: str, inputs: int, outputs: int) -> dict[str, Any
     return {"class": type(module).__name__, "quant_method": method, "in": inputs, "out": outputs}
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, limit: int = 300) -> str:
     """The exception's words in one line; pydantic's come with a preface and a postscript."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith(("Value error", "Assertion"))), lines[0] if lines else "")
-    return (told or type(error).__name__).partition(" [type=")[0].removeprefix("Value error, ").rstrip(".")
+    told = [line.partition(" [type=")[0] for line in lines if line.startswith(("Value error", "Assertion failed"))]
+    return (" ".join(told or lines) or type(error).__name__).removeprefix("Value error, ")[:limit].rstrip(".")
 
 
 if __name__ == "__main__":
