@@ -10,6 +10,7 @@ import pytest
 from conformance import FIXTURES
 from conformance.harness.closeness import Bound, load_bounds
 from conformance.harness.evidence import Evidence
+from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers import OBSERVERS
@@ -17,11 +18,13 @@ from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
+from conformance.harness.views.published import Published
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
@@ -96,9 +99,27 @@ def draft_checkpoint(observe: Observe) -> Headers:
 
 
 @pytest.fixture(scope="session")
+def published(observe: Observe, facts: Facts) -> Published:
+    """Both checkpoints beside what is known of the published ones."""
+    return Published.of(observe("checkpoint"), facts)
+
+
+@pytest.fixture(scope="session")
 def refusals(observe: Observe) -> Refusals:
     """Why the pair must not be served."""
     return Refusals.of(observe("refusals"))
+
+
+@pytest.fixture(scope="session")
+def facts() -> Facts:
+    """What is known of the published checkpoints."""
+    return load_facts()
+
+
+@pytest.fixture(scope="session")
+def geometry(observe: Observe, facts: Facts) -> Geometry:
+    """The draft as this vLLM builds it at every published size."""
+    return Geometry.of(observe("geometry"), facts)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,37 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conformance import FIXTURES
 from conformance.harness.evidence import Evidence, new_header
+from conformance.harness.facts import load_facts
+from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
 
 K, PROMPTS, ROUNDS = 4, 120, 12
 Documents = dict[str, dict[str, Any]]
 
-DRAFT_CONFIG = {
-    "model_type": "gemma4_assistant",
-    "dtype": "bfloat16",
-    "backbone_hidden_size": 128,
-    "text_config": {
-        "model_type": "gemma4_text",
-        "hidden_size": 64,
-        "vocab_size": 640,
-        "intermediate_size": 512,
-        "num_attention_heads": 4,
-        "head_dim": 32,
-        "global_head_dim": 64,
-        "num_key_value_heads": 2,
-        "num_global_key_value_heads": 1,
-        "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
-    },
-}
-
-
-TARGET_CONFIG = {
-    "model_type": "gemma4_text",
-    "hidden_size": 128,
-    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5,
-    "num_kv_shared_layers": 0,
-}
+FACTS = load_facts()
+GOLD = FIXTURES / "gold" / "micro-26b-a4b-nvfp4.jsonl"
+GOLD_HEADER, *GOLD_ROWS = (json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines())
+DRAFT_CONFIG: dict[str, Any] = dict(FACTS.miniature[0].config)
 
 
 def digest(name: str) -> str:
@@ -52,10 +35,8 @@ def healthy() -> Documents:
     """Every observation, of a server that passes every check; a fresh copy at each call."""
     documents: Documents = {
         "environment": environment(),
-        "checkpoint": {
-            "target": checkpoint(TARGET_CONFIG, {"model.norm.weight": tensor("x", "BF16", (128,))}),
-            "draft": draft(),
-        },
+        "checkpoint": {"target": target(), "draft": draft()},
+        "geometry": geometry(),
         "refusals": {"refusals": []},
         "draft_load": draft_load(),
         "wiring": wiring(),
@@ -96,17 +77,64 @@ def environment() -> dict[str, Any]:
 
 
 def tensor(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": list(shape)} | ({"sha256": digest(name)} if name != "x" else {})
+    return {"dtype": dtype, "shape": list(shape), "sha256": digest(name)}
 
 
-def checkpoint(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    optional = {"generation_config": None, "hf_quant_config": None}
-    return {"folder": "somewhere", "config": dict(config), "tensors": dict(tensors)} | optional
+@functools.cache
+def target() -> dict[str, Any]:
+    """The shipped NVFP4 target, as its observer sees it."""
+    return describe(FIXTURES / "models/micro-26b-a4b/target-nvfp4", FACTS.chat_template.case, hashed=False)
 
 
 def draft() -> dict[str, Any]:
+    """A draft whose file holds what its config implies, with the target's tokens."""
     implied = implied_tensors(DRAFT_CONFIG)
-    return checkpoint(DRAFT_CONFIG, {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()})
+    return {
+        "folder": "somewhere",
+        "config": DRAFT_CONFIG,
+        "generation_config": None,
+        "hf_quant_config": None,
+        "special_tokens": target()["special_tokens"],
+        "chat_template": None,
+        "token_order": None,
+        "tensors": {name: tensor(name, want.dtype, want.shape) for name, want in implied.items()},
+    }
+
+
+def geometry() -> dict[str, Any]:
+    """Every published draft under every configuration, built right."""
+    facts = FACTS
+    builds: dict[str, Any] = {}
+    for size, draft in facts.drafts.items():
+        for configuration, quantisation in facts.quantisations.items():
+            quantised = {} if quantisation.quantization_config is None else {"target_quantisation": "SomeConfig"}
+            builds.setdefault(size, {})[configuration] = build_of(draft.tensors) | quantised
+    return {"vllm_version": "0.32.0", "builds": builds}
+
+
+def build_of(published: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """One build as gemma4_mtp.py makes it: projections inside the model, gate and up as one, the head tied."""
+    layers, tensors = {}, {}
+    for name, (dtype, shape) in published.items():
+        held = f"model.{name}" if name.startswith(("pre_", "post_")) else name
+        if ".up_proj." in name:
+            continue
+        if ".gate_proj." in name:
+            held, shape = held.replace(".gate_proj.", ".gate_up_proj."), (2 * shape[0], shape[1])
+        aliases = ["lm_head.weight"] if name == "model.embed_tokens.weight" else []
+        kind = "buffer" if name.endswith(("layer_scalar", "token_ordering")) else "parameter"
+        torch_dtype = {"BF16": "bfloat16", "I64": "int64"}[dtype]
+        tensors[held] = {"kind": kind, "shape": list(shape), "dtype": torch_dtype, "aliases": aliases}
+        if len(shape) == 2:
+            sizes = {"in": shape[1], "out": shape[0]}
+            layer = {"class": "ColumnParallelLinear", "quant_method": "UnquantizedLinearMethod"}
+            layers[held.removesuffix(".weight")] = layer | sizes
+            if aliases:
+                layers["lm_head"] = {"class": "ParallelLMHead", "quant_method": "UnquantizedEmbeddingMethod"} | sizes
+                layers["model.embed_tokens"].update({"in": shape[0], "out": shape[1]})
+    scale = {"kind": "buffer", "shape": [], "dtype": "float32", "aliases": []}
+    tensors["model.layers.0.self_attn.attn._k_scale"] = scale  # vLLM's own, in no checkpoint
+    return {"class": "Gemma4MTP", "target_quantisation": "", "layers": layers, "tensors": tensors}
 
 
 def draft_load() -> dict[str, Any]:
@@ -160,7 +188,7 @@ def wiring() -> dict[str, Any]:
             "attention_backends": dict.fromkeys([*shared, *shared.values()], "CPU_ATTN"),
             "draft_embedding_is_targets": True,
             "draft_normalizer": 11.3125,
-            "draft_lm_head": {"class": "ParallelLMHead", "vocabulary": 640, "hidden": 64, "is_targets": False},
+            "draft_lm_head": {"class": "ParallelLMHead", "vocabulary": 1536, "hidden": 64, "is_targets": False},
             "draft_kv_sharing": shared,
             "draft_kv_scales": {name: dict(scales) for name in shared},
             "constant_draft_positions": True,
@@ -212,18 +240,7 @@ def parity() -> dict[str, Any]:
 
 
 def gold() -> dict[str, Any]:
-    return {"file": "gold.jsonl", "weights_sha256": digest("weights")}
-
-
-def write_gold(folder: Path) -> Path:
-    """A gold file that the answers of ``text`` follow."""
-    rows = [
-        {"id": f"p{i:03}", "prompt": [2], "answer": [1, 2, i], "runner_up": [7, 8, 9], "gap": [3.0, 0.2, 2.0]}
-        for i in range(PROMPTS)
-    ]
-    header = {"target": "target-nvfp4", "sha256": digest("weights"), "computed_in": "float32"}
-    (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (header, *rows)))
-    return folder
+    return {"file": GOLD.name, "weights_sha256": GOLD_HEADER["sha256"]}
 
 
 def moe() -> dict[str, Any]:
@@ -305,7 +322,10 @@ def written(i: int) -> dict[str, Any]:
 
 
 def text(i: int) -> dict[str, Any]:
-    return {"id": f"p{i:03}", "category": "prose", "mtp": written(i), "plain": written(i)}
+    """An answer that is the gold one."""
+    row = GOLD_ROWS[i]
+    answer = written(i) | {"token_ids": row["answer"]}
+    return {"id": row["id"], "category": "prose", "mtp": copy.deepcopy(answer), "plain": copy.deepcopy(answer)}
 
 
 def timings() -> dict[str, Any]:

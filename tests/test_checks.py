@@ -6,9 +6,7 @@ import importlib
 import inspect
 import json
 import re
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,22 +23,25 @@ from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
+from conformance.harness.views.published import Published
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
 
 Documents = synthetic.Documents
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
-GOLD = synthetic.write_gold(Path(tempfile.mkdtemp()))
 Builders = dict[str, Callable[[Documents], Any]]
 BUILDERS: Builders = {
     "environment": lambda d: Environment.of(d["environment"]),
     "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
+    "geometry": lambda d: Geometry.of(d["geometry"], synthetic.FACTS),
+    "published": lambda d: Published.of(d["checkpoint"], synthetic.FACTS),
     "refusals": lambda d: Refusals.of(d["refusals"]),
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
     "pair_config": lambda d: PairConfig.of(d["checkpoint"]),
@@ -48,7 +49,7 @@ BUILDERS: Builders = {
     "numerics": lambda d: Numerics.of(d["numerics"]),
     "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
     "parity": lambda d: Parity.of(d["parity"]),
-    "gold": lambda d: Gold.of(d["texts"], d["gold"], GOLD),
+    "gold": lambda d: Gold.of(d["texts"], d["gold"], FIXTURES / "gold"),
     "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
@@ -125,6 +126,13 @@ def test_few_prompts_are_inconclusive() -> None:
     assert "(n = 60; about " in found.sentence
 
 
+def unconfigured(documents: Documents, *names: str) -> None:
+    """Some configurations, or all, that this vLLM does not accept."""
+    for configurations in documents["geometry"]["builds"].values():
+        for name in names or list(configurations):
+            configurations[name] = {"unsupported": "vLLM 0.32.0 does not accept this"}
+
+
 @pytest.mark.parametrize(
     ("id", "change", "reason"),
     [
@@ -140,6 +148,29 @@ def test_few_prompts_are_inconclusive() -> None:
             lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
             "The draft is quantised",
         ),
+        (
+            "CKPT-04",
+            lambda d: d["checkpoint"]["draft"]["config"].update(backbone_hidden_size=100),
+            "The draft is none of",
+        ),
+        (
+            "CKPT-04",
+            lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),
+            "The draft is quantised",
+        ),
+        ("CKPT-05", lambda d: d["checkpoint"]["target"]["config"].update(hidden_size=100), "The target is none of"),
+        (
+            "CKPT-07",
+            lambda d: d["checkpoint"]["target"]["config"].update(num_hidden_layers=31),
+            "The target is none of",
+        ),
+        ("CKPT-08", lambda d: d["checkpoint"]["target"]["config"].update(hidden_size=100), "The target is none of"),
+        (
+            "CKPT-06",
+            lambda d: d["checkpoint"]["target"]["config"]["quantization_config"].update(quant_method="gptq"),
+            'quant_method "gptq" with "NVFP4", is none that the suite knows',
+        ),
+        ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
     ],
 )
 def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Documents], None], reason: str) -> None:
@@ -176,3 +207,37 @@ def test_conditional_rates_and_noise_are_noted() -> None:
     assert first.note.count(";") == 3
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
     assert re.search(r"A/A, .* itself: 0\.990 .*\(n = 4\)", sequential.note)
+
+
+@pytest.mark.parametrize("id", ["GEOM-01", "GEOM-02", "GEOM-03"])
+def test_configurations_that_cannot_be_had_are_named_beside_the_others_verdict(id: str) -> None:
+    documents = synthetic.healthy()
+    unconfigured(documents, "fp8")
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.PASS
+    assert "31B under fp8 is unsupported: vLLM 0.32.0 does not accept this" in found.findings[0].note
+
+
+def test_a_targets_template_is_named_by_generation_and_hash() -> None:
+    (finding,) = outcome("CKPT-09", synthetic.healthy()).findings
+    assert finding.note == "T2, SHA-256 d55e4296e37b7ae4… (T2, the miniature's)"
+
+
+def test_an_older_template_is_one_of_gemma_4s_too() -> None:
+    documents = synthetic.healthy()
+    template = documents["checkpoint"]["target"]["chat_template"]
+    template.update(sha256=64 * "0", renders=synthetic.FACTS.chat_template.goldens("T1", True))
+    found = outcome("CKPT-09", documents)
+    assert found.verdict is Verdict.PASS
+    assert found.findings[0].note == f"T1, SHA-256 {16 * '0'}… (new)"
+
+
+def test_a_targets_size_decides_on_the_empty_thought_and_an_unknown_size_may_have_it_or_not() -> None:
+    documents = synthetic.healthy()
+    target = documents["checkpoint"]["target"]
+    for thought in (True, False):
+        target["chat_template"]["renders"] = synthetic.FACTS.chat_template.goldens("T2", thought)
+        target["config"]["hidden_size"] = 100
+        assert outcome("CKPT-09", documents).verdict is Verdict.PASS
+        target["config"]["hidden_size"] = 128
+        assert outcome("CKPT-09", documents).verdict is (Verdict.PASS if thought else Verdict.FAIL)

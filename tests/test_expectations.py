@@ -130,5 +130,5 @@ def test_the_catalogue_is_ordered_by_cost_and_has_no_gap() -> None:
 def test_a_level_runs_the_lower_ones_too() -> None:
     sizes = [len(at_level(catalogue(), level)) for level in ("static", "smoke", "qualify", "soak")]
     assert sizes == sorted(sizes)
-    assert 0 < sizes[0] < sizes[2]
+    assert sizes[0] == len([check for check in catalogue() if check.level == "static"]) > 0
     assert all(isinstance(c, Check) for c in at_level(catalogue(), "static"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,7 +17,7 @@ from torch import nn
 
 import conformance.inside_vllm
 from conformance.harness.errors import Unsupported
-from conformance.inside_vllm import adapters, plugin, probe, snapshot
+from conformance.inside_vllm import adapters, geometry, plugin, probe, snapshot
 
 
 class Fused(nn.Module):
@@ -300,3 +301,47 @@ def test_a_moved_name_costs_the_last_resort_only(
         plugin.register()
     assert f"no NVFP4 on the CPU with vLLM {adapters.vllm_version()}" in caplog.text
     assert pristine.cpu not in pristine.kernels
+
+
+# The geometry
+
+
+PYDANTIC = "1 validation error for M\n  Value error, fp8 is off. [type=value_error, x=1]\n    For more information"
+SEVERAL_LINES = "Failed to find a kernel. Reasons:\n  K: for GPUs only\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError(PYDANTIC), "fp8 is off"),
+        (ValueError(SEVERAL_LINES), "Failed to find a kernel. Reasons: K: for GPUs only"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_what_vllm_says_fits_in_one_line(error: Exception, sentence: str) -> None:
+    assert geometry._said(error) == sentence
+
+
+def test_a_refusal_is_unsupported_and_a_crash_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def raising(error: Exception) -> Any:
+        def configure(*_: Any) -> Any:
+            raise error
+
+        return configure
+
+    monkeypatch.setattr(adapters, "vllm_version", lambda: "9")
+    said = {}
+    for error in (
+        ValueError("no fp8"),
+        NotImplementedError("no"),
+        Unsupported("vLLM 9 has no x."),
+        KeyError("head_dim"),
+    ):
+        monkeypatch.setattr(adapters, "engine_config", raising(error))
+        said[type(error)] = geometry.built(tmp_path, tmp_path, 4, ExitStack())
+    assert said == {
+        ValueError: {"unsupported": "vLLM 9 does not accept this configuration: no fp8."},
+        NotImplementedError: {"unsupported": "vLLM 9 does not accept this configuration: no."},
+        Unsupported: {"unsupported": "vLLM 9 has no x."},
+        KeyError: {"error": "KeyError: 'head_dim'"},
+    }

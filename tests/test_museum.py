@@ -1,110 +1,124 @@
-"""Defects brought back into a running server: each makes its checks fail, with the right sentence, and no other."""
+"""Known-bad builds: vLLM's own code with one defect put back, and the checks that must see it."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import FunctionType
 
 import pytest
-from museum.worker import EXHIBITS
-from test_checks import FUNCTIONS, judged
 
-from conformance import FIXTURES
-from conformance.harness.evidence import Evidence
-from conformance.harness.floors import load_floors
-from conformance.harness.launch import MTP, PROBE, vllm_launch
-from conformance.harness.observers import OBSERVERS
-from conformance.harness.profile import load_profile
-from conformance.harness.server import Server, Start, start_together
+from conformance import FIXTURES, PACKAGE, test_geometry
+from conformance.harness.check import declaration, judge
+from conformance.harness.diagnose import diagnose, load_known_failures
+from conformance.harness.errors import Unsupported
+from conformance.harness.facts import Facts, load_facts
+from conformance.harness.observers.geometry import COMMAND, build, request
 from conformance.harness.verdict import Outcome, Verdict
-from conformance.harness.views.gold import Gold
-from conformance.harness.workload import MIXED, client, load_prompts
+from conformance.harness.views.geometry import Geometry
 
-pytestmark = pytest.mark.server
-
-PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
-WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]
-BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # taken at load, before anything is broken here
-
-# exhibit -> the checks that fail, each with a part of its sentence
-EXPECTED: dict[str, dict[str, str]] = {
-    "embedding_not_shared": {"DRAFT-04": "the embedding is the target's is False where True is expected"},
-    "kv_of_the_first_layer": {"DRAFT-07": "layer 0 is layer 0 where layer 28 is expected", "PARITY-02": "is off by"},
-    "scale_of_the_draft": {"DRAFT-06": "embedding scale 8 against 11.3137 is off by 29", "PARITY-02": "is off by"},
-    "silu": {"NUM-02": "model.layers.0.mlp is off by", "PARITY-02": "is off by"},
-    "advancing_positions": {
-        "DRAFT-08": "constant draft positions is False where True is expected",
-        "PARITY-01": "step 1 is",
-        "PARITY-02": "step 3 of a request",
-    },
-    "matrix_off_by_6_percent": {"NUM-02": "model.layers.1.mlp.down_proj is off by 6."},
-    "expert_scale_doubled": {"NUM-01": "model.layers.14.experts is off by", "GOLD-02": "leaves the gold answer"},
-    "expert_returns_zeros": {"NUM-01": "model.layers.14.experts is off by", "GOLD-02": "leaves the gold answer"},
-}
+MUSEUM = Path(__file__).parent / "museum"
+MOVED = r"^vLLM \d+\.\d+\S* has no vllm\.model_executor\.model_loader\.utils\.initialize_model\.$"
+LEAKY = "26B-A4B under nvfp4-modelopt: model.layers.0.mlp"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("museum")
-    launch = vllm_launch(PROFILE, MTP, folder / "snapshots", os.environ)
-    command = tuple("museum.worker.Museum" if word == PROBE else word for word in launch.command)
-    here = {**launch.environment, "PYTHONPATH": str(Path(__file__).parent)}
-    bounds = PROFILE.hardware.bounds
-    start = Start(replace(launch, command=command, environment=here), "museum", folder / "log", bounds, lambda _: None)
-    started = start_together([start], bounds.stop_seconds, lambda _: None)["museum"]
-    assert isinstance(started, Server), started
-    yield started
-    started.stop(bounds.stop_seconds)
+def facts() -> Facts:
+    """Those of one pair: the defects are the same at every size."""
+    known = load_facts()
+    return replace(known, drafts={"26B-A4B": known.drafts["26B-A4B"]})
 
 
-def observed(server: Server, directory: Path) -> dict[str, Any]:
-    """What the observers see of the server as it is now."""
-    evidence = Evidence(directory, recording=True)
-    for folder in ("observations", "logs", ".locks"):
-        (directory / folder).mkdir()
-    servers: Any = SimpleNamespace(mtp=lambda: server, exclusive=nullcontext)
-    names = ("checkpoint", "wiring", "numerics", "parity", "gold")
-    documents = {
-        name: evidence.observe(name, lambda name=name: OBSERVERS[name](PROFILE, servers, evidence)) for name in names
-    }
-    return documents | {"texts": texts(server)}
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exhibits are scripts, which do not see the folder that pytest was started in."""
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
 
 
-def texts(server: Server) -> dict[str, Any]:
-    """Tales, in which a small error of the target shows soonest."""
-    prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category.startswith("prose")]
-    with client(server, 60) as asking:
-        answers, _ = asking.ask_at_once(prompts)
-    rows = [{"id": a.id, "category": "prose", "mtp": a.written(), "plain": a.written()} for a in answers]
-    return {"prompts": rows}
+def exhibit(name: str, facts: Facts) -> Geometry:
+    return Geometry.of(build(request(facts), (sys.executable, str(MUSEUM / f"{name}.py"))), facts)
 
 
-def failing(documents: Mapping[str, Any]) -> dict[str, Outcome]:
-    builders = {
-        "gold": lambda d: Gold.of(d["texts"], d["gold"], FIXTURES / "gold"),
-        "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", PROFILE.pair.name),
-    }
-    outcomes = {id: judged(id, documents, builders) for id in WATCHING if id not in BY_THE_SNAPSHOT}
-    assert {outcome.verdict for outcome in outcomes.values()} <= {Verdict.PASS, Verdict.FAIL}, outcomes
-    return {id: outcome for id, outcome in outcomes.items() if outcome.verdict is Verdict.FAIL}
+def outcomes(seen: Geometry) -> dict[str, Outcome]:
+    functions = [value for value in vars(test_geometry).values() if isinstance(value, FunctionType)]
+    return {it.id: judge(f, {"geometry": seen}) for f in functions if (it := declaration(f))}
 
 
-def test_a_healthy_server_passes(server: Server, tmp_path: Path) -> None:
-    assert failing(observed(server, tmp_path)) == {}
+def failing(found: dict[str, Outcome]) -> set[str]:
+    assert {outcome.verdict for outcome in found.values()} <= {Verdict.PASS, Verdict.FAIL}
+    return {id for id, outcome in found.items() if outcome.verdict is Verdict.FAIL}
 
 
-@pytest.mark.parametrize("exhibit", EXHIBITS)
-def test_an_exhibit_is_caught(server: Server, tmp_path: Path, exhibit: str) -> None:
-    server.call("conformance_break", 30, exhibit=exhibit)
-    try:
-        found = failing(observed(server, tmp_path))
-    finally:
-        server.call("conformance_mend", 30)
-    assert found.keys() == EXPECTED[exhibit].keys(), {id: outcome.sentence for id, outcome in found.items()}
-    for id, sentence in EXPECTED[exhibit].items():
-        assert sentence in found[id].sentence
+def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
+    """The known failures that are named beside a verdict."""
+    known = diagnose(id, found[id].sentence, load_known_failures(FIXTURES / "known_failures"))
+    return [(it.id, it.upstream) for it in known]
+
+
+def test_every_exhibit_is_shown() -> None:
+    shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
+    assert {path.stem for path in MUSEUM.glob("*.py")} == shown | {"__init__", "moe_oracle", "worker"}
+    assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in shown)
+
+
+def test_a_healthy_build_passes(facts: Facts) -> None:
+    found = outcomes(Geometry.of(build(request(facts), COMMAND), facts))
+    assert found.keys() == {"GEOM-01", "GEOM-02", "GEOM-03"}
+    assert failing(found) == set()
+
+
+def test_a_draft_with_half_an_mlp(facts: Facts) -> None:
+    found = outcomes(exhibit("half_width_mlp", facts))
+    assert failing(found) == {"GEOM-01"}
+    assert (
+        "26B-A4B under bf16: model.layers.0.mlp.down_proj is 4096 to 1024 where 8192 to 1024 is expected"
+        in found["GEOM-01"].sentence
+    )
+    assert "is 1024 to 8192 where 1024 to 16384 is expected" in found["GEOM-01"].sentence
+    assert explained("GEOM-01", found) == [("INTSIZE", "vllm-project/vllm#41745")]
+
+
+def test_a_draft_that_the_targets_quantisation_reached(facts: Facts) -> None:
+    seen = exhibit("quantisation_leak", facts)
+    weights = seen.weights()
+    assert weights[f"{LEAKY}.down_proj"] == "uint8 [1024, 4096]"
+    assert weights[f"{LEAKY}.gate_up_proj"] == "uint8 [16384, 512]"
+    found = outcomes(seen)
+    assert failing(found) == {"GEOM-02", "GEOM-03"}
+    assert explained("GEOM-02", found) == [("QUANTLEAK", "vllm-project/vllm#41745")]
+    packed = outcomes(only(seen, "26B-A4B under nvfp4-modelopt"))["GEOM-02"].sentence
+    assert packed.startswith(
+        "26B-A4B under nvfp4-modelopt: model.pre_projection is uint8 [1024, 2816] where bfloat16 ["
+    )
+    assert failing(outcomes(only(seen, "26B-A4B under bf16"))) == set()  # a BF16 target hides it
+
+
+def only(seen: Geometry, name: str) -> Geometry:
+    return replace(seen, builds={name: seen.builds[name]})
+
+
+def test_a_name_that_moved_is_unsupported(facts: Facts) -> None:
+    with pytest.raises(Unsupported, match=MOVED):
+        exhibit("moved_name", facts)
+
+
+def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(facts: Facts) -> None:
+    found = outcomes(exhibit("refused_draft", facts))
+    assert failing(found) == {"GEOM-01"}
+    assert "26B-A4B under fp8 is KeyError: 'layers.0.mlp.down_proj.weight_scale' where built is expected" in (
+        found["GEOM-01"].sentence
+    )
+
+
+def test_configurations_that_vllm_refuses_are_named_beside_the_verdict(facts: Facts) -> None:
+    seen = exhibit("refused_configuration", facts)
+    assert set(seen.unsupported) == {"26B-A4B under fp8", "26B-A4B under nvfp4-modelopt"}
+    found = outcomes(seen)
+    assert failing(found) == set()
+    assert re.search(
+        r"26B-A4B under fp8 is unsupported: vLLM \S+ does not accept this configuration: fp8 quantization is currently "
+        r"not supported in \w+\.",
+        found["GEOM-01"].findings[0].note,
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from faux import PROFILE, SIZES, launch, launcher, recording, with_prompts
 from faux.checkpoints import Checkpoints
@@ -15,7 +17,7 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, timings
+from conformance.harness.observers import OBSERVERS, checkpoint, geometry, timings
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
@@ -79,6 +81,37 @@ def test_checkpoints_are_written_down_with_the_drafts_bytes(observe: Observe, pa
     assert seen["draft"]["tensors"]["post_projection.weight"]["shape"] == [1536, 256]
     assert len(seen["draft"]["tensors"]["model.norm.weight"]["sha256"]) == 64
     assert "sha256" not in next(iter(seen["target"]["tensors"].values()))
+
+
+def test_tokens_template_and_token_order_are_written_down(observe: Observe, pair: Checkpoints) -> None:
+    added = [{"id": 48, "content": "<|tool_call>"}, {"id": 7, "content": "<unused1>"}]
+    (pair.target / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    template = "{{ bos_token }}{% if tools %}{{ raise_exception('no tools') }}{% endif %}{{ messages[0].content }}"
+    (pair.target / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    seen = observe("checkpoint")
+    assert seen["target"]["special_tokens"] == {"<|tool_call>": 48}
+    assert seen["target"]["chat_template"]["sha256"] == hashlib.sha256(template.encode()).hexdigest()
+    renders = seen["target"]["chat_template"]["renders"]
+    assert renders["no generation prompt"] == "<bos>Hello"
+    assert renders["tools"] == "TemplateError: no tools"
+    assert seen["target"]["token_order"] is None
+    assert seen["draft"]["special_tokens"] is seen["draft"]["chat_template"] is None
+    assert seen["draft"]["token_order"] == {"tokens": 262144, "distinct": 1, "smallest": 0, "largest": 0}
+
+
+def test_a_template_in_a_file_of_its_own_comes_first(pair: Checkpoints) -> None:
+    (pair.target / "chat_template.json").write_text('{"chat_template": "in JSON"}')
+    assert checkpoint.template_text(pair.target) == "in JSON"
+    (pair.target / "chat_template.jinja").write_text("alone")
+    assert checkpoint.template_text(pair.target) == "alone"
+
+
+def test_a_permutation_and_what_is_none() -> None:
+    order = np.random.default_rng(0).permutation(64).astype("<i8")
+    assert checkpoint.token_order(order.tobytes(), "I64") == {
+        "tokens": 64, "distinct": 64, "smallest": 0, "largest": 63
+    }  # fmt: skip
+    assert checkpoint.token_order(order.tobytes(), "I32")["tokens"] == 0
 
 
 def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pair: Checkpoints) -> None:
@@ -288,6 +321,35 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
     assert locked(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
     with pytest.raises(UsageError, match="there is no such lock; correct locked_environment"):
         locked(tmp_path / "gone.txt")
+
+
+def answering(script: str) -> tuple[str, ...]:
+    """A stand-in for the process that builds the drafts."""
+    return (sys.executable, "-c", script)
+
+
+def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mapping[str, Any]] = []
+
+    def build(what: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(what)
+        return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
+
+    monkeypatch.setattr(geometry, "build", build)
+    assert observe("geometry")["builds"]["E2B"]["fp8"] == {"unsupported": "x"}
+    (what,) = asked
+    assert len(what["pairs"]) == 20
+    assert {(pair["size"], pair["configuration"]) for pair in what["pairs"]} >= {("12B", "fp8"), ("31B", "bf16")}
+    assert all((Path(what["tokenizer"]) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
+def test_what_the_builder_reads_and_answers() -> None:
+    echo = answering("import json,sys; print('INFO loading'); print(json.dumps(json.load(sys.stdin)))")
+    assert geometry.build({"pairs": []}, echo) == {"pairs": []}
+    with pytest.raises(ObservationError, match=r"^vLLM built no draft: ModuleNotFoundError: .*no_such_module"):
+        geometry.build({}, answering("import no_such_module"))
+    with pytest.raises(ObservationError, match=r"^vLLM built no draft: exit code 3"):
+        geometry.build({}, answering("raise SystemExit(3)"))
 
 
 def test_an_import_that_fails_says_why() -> None:

@@ -21,7 +21,7 @@ from conformance.harness.profile import LEVELS
 from conformance.harness.stats import Estimate, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
-FAMILIES = ("ENV", "CKPT", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED")
+FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED")
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
 
@@ -157,13 +157,13 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", no
     return _compared(differences, total, total - len(differences), "equal", source, note)
 
 
-def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen) -> Finding:
+def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen, note: str = "") -> Finding:
     """Every value is one of the allowed ones."""
     if not values:
         raise ObservationError(f"{source.source}: nothing to compare")
     wanted = " or ".join(sorted(_show(value) for value in allowed))
     wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
-    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source)
+    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source, note)
 
 
 def expect_close(

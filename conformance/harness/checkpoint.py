@@ -16,6 +16,7 @@ from conformance.harness.profile import Pair
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+TOKEN_ORDER = "masked_embedding.token_ordering"  # of drafts with ordered embeddings
 
 
 class Damaged(Exception):
@@ -42,6 +43,12 @@ class Tensor:
                 digest.update(block)
                 left -= len(block)
         return digest.hexdigest()
+
+    def read(self) -> bytes:
+        """The tensor's bytes."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.end - self.start)
 
 
 def target_folder(pair: Pair) -> Path:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from conformance.harness.errors import Unsupported
@@ -272,3 +275,59 @@ def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
         return list(fused)
     vocabulary = getattr(module, "org_vocab_size", rows)
     return [vocabulary] if vocabulary < rows else None
+
+
+def engine_config(target: Path, draft: Path, k: int) -> Any:
+    """vLLM's configuration of a server with MTP; of both folders only config.json and the tokenizer are read."""
+    arguments = upstream("vllm.engine.arg_utils", "EngineArgs")
+    speculative = {"method": "mtp", "model": str(draft), "num_speculative_tokens": k}
+    chosen = arguments(model=str(target), max_model_len=2048, speculative_config=speculative)
+    return follow(chosen, "create_engine_config")()
+
+
+def target_quantisation(config: Any) -> str:
+    """Class of the target's quantisation as vLLM understood it; empty for none."""
+    quantisation = follow(config, "quant_config")
+    return "" if quantisation is None else type(quantisation).__name__
+
+
+def is_alone() -> bool:
+    """Whether ``alone`` is in force."""
+    return bool(upstream("vllm.distributed.parallel_state", "model_parallel_is_initialized")())
+
+
+@contextmanager
+def alone(config: Any) -> Iterator[None]:
+    """The distributed state of a server with one worker, which every parallel layer asks for; gloo, in this process."""
+    module = "vllm.distributed.parallel_state"
+    begin, split = upstream(module, "init_distributed_environment"), upstream(module, "initialize_model_parallel")
+    ends = [upstream(module, name) for name in ("destroy_distributed_environment", "destroy_model_parallel")]
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(upstream("vllm.config", "set_current_vllm_config")(config))
+        for end in ends:  # the last one is called first
+            stack.callback(end)
+        meeting = f"file://{folder}/meeting"
+        begin(world_size=1, rank=0, local_rank=0, distributed_init_method=meeting, backend="gloo")
+        split(1)
+        yield
+
+
+def build_draft(config: Any) -> Any:
+    """The draft as vLLM's own loader builds it before it loads a weight, on torch's meta device: sizes, no memory."""
+    build = upstream("vllm.model_executor.model_loader.utils", "initialize_model")
+    default_dtype = upstream("vllm.utils.torch_utils", "set_default_torch_dtype")
+    current = upstream("vllm.config", "set_current_vllm_config")
+    model_config = follow(config, "speculative_config.draft_model_config")
+    meta = upstream("torch", "device")("meta")
+    with current(config), default_dtype(follow(model_config, "dtype")), meta:
+        return build(vllm_config=config, model_config=model_config)
+
+
+def embeddings(model: Any) -> Iterator[tuple[str, Any, int, int]]:
+    """Path, module, vocabulary and width of every token embedding that is no output head."""
+    embedding = upstream("vllm.model_executor.layers.vocab_parallel_embedding", "VocabParallelEmbedding")
+    head = upstream("vllm.model_executor.layers.vocab_parallel_embedding", "ParallelLMHead")
+    for name, module in model.named_modules():
+        if isinstance(module, embedding) and not isinstance(module, head):
+            yield name, module, int(follow(module, "org_vocab_size")), int(follow(module, "embedding_dim"))

@@ -15,6 +15,7 @@ from conformance.harness.observers import (
     checkpoint,
     draft_load,
     environment,
+    geometry,
     gold,
     moe,
     moe_oracle,
@@ -35,6 +36,7 @@ Observer = Callable[[Profile, Servers, Evidence], Mapping[str, Any]]
 OBSERVERS: dict[str, Observer] = {
     "environment": environment.observe,
     "checkpoint": checkpoint.observe,
+    "geometry": geometry.observe,
     "refusals": refusals.observe,
     "draft_load": draft_load.observe,
     "wiring": wiring.observe,

@@ -1,0 +1,110 @@
+"""Defects brought back into a running server: each makes its checks fail, with the right sentence, and no other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from museum.worker import EXHIBITS
+from test_checks import FUNCTIONS, judged
+
+from conformance import FIXTURES
+from conformance.harness.evidence import Evidence
+from conformance.harness.floors import load_floors
+from conformance.harness.launch import MTP, PROBE, vllm_launch
+from conformance.harness.observers import OBSERVERS
+from conformance.harness.profile import load_profile
+from conformance.harness.server import Server, Start, start_together
+from conformance.harness.verdict import Outcome, Verdict
+from conformance.harness.views.gold import Gold
+from conformance.harness.workload import MIXED, client, load_prompts
+
+pytestmark = pytest.mark.server
+
+PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
+WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]
+BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # taken at load, before anything is broken here
+
+# exhibit -> the checks that fail, each with a part of its sentence
+EXPECTED: dict[str, dict[str, str]] = {
+    "embedding_not_shared": {"DRAFT-04": "the embedding is the target's is False where True is expected"},
+    "kv_of_the_first_layer": {"DRAFT-07": "layer 0 is layer 0 where layer 28 is expected", "PARITY-02": "is off by"},
+    "scale_of_the_draft": {"DRAFT-06": "embedding scale 8 against 11.3137 is off by 29", "PARITY-02": "is off by"},
+    "silu": {"NUM-02": "model.layers.0.mlp is off by", "PARITY-02": "is off by"},
+    "advancing_positions": {
+        "DRAFT-08": "constant draft positions is False where True is expected",
+        "PARITY-01": "step 1 is",
+        "PARITY-02": "step 3 of a request",
+    },
+    "matrix_off_by_6_percent": {"NUM-02": "model.layers.1.mlp.down_proj is off by 6."},
+    "expert_scale_doubled": {"NUM-01": "model.layers.14.experts is off by", "GOLD-02": "leaves the gold answer"},
+    "expert_returns_zeros": {"NUM-01": "model.layers.14.experts is off by", "GOLD-02": "leaves the gold answer"},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("museum")
+    launch = vllm_launch(PROFILE, MTP, folder / "snapshots", os.environ)
+    command = tuple("museum.worker.Museum" if word == PROBE else word for word in launch.command)
+    here = {**launch.environment, "PYTHONPATH": str(Path(__file__).parent)}
+    bounds = PROFILE.hardware.bounds
+    start = Start(replace(launch, command=command, environment=here), "museum", folder / "log", bounds, lambda _: None)
+    started = start_together([start], bounds.stop_seconds, lambda _: None)["museum"]
+    assert isinstance(started, Server), started
+    yield started
+    started.stop(bounds.stop_seconds)
+
+
+def observed(server: Server, directory: Path) -> dict[str, Any]:
+    """What the observers see of the server as it is now."""
+    evidence = Evidence(directory, recording=True)
+    for folder in ("observations", "logs", ".locks"):
+        (directory / folder).mkdir()
+    servers: Any = SimpleNamespace(mtp=lambda: server, exclusive=nullcontext)
+    names = ("checkpoint", "wiring", "numerics", "parity", "gold")
+    documents = {
+        name: evidence.observe(name, lambda name=name: OBSERVERS[name](PROFILE, servers, evidence)) for name in names
+    }
+    return documents | {"texts": texts(server)}
+
+
+def texts(server: Server) -> dict[str, Any]:
+    """Tales, in which a small error of the target shows soonest."""
+    prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category.startswith("prose")]
+    with client(server, 60) as asking:
+        answers, _ = asking.ask_at_once(prompts)
+    rows = [{"id": a.id, "category": "prose", "mtp": a.written(), "plain": a.written()} for a in answers]
+    return {"prompts": rows}
+
+
+def failing(documents: Mapping[str, Any]) -> dict[str, Outcome]:
+    builders = {
+        "gold": lambda d: Gold.of(d["texts"], d["gold"], FIXTURES / "gold"),
+        "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", PROFILE.pair.name),
+    }
+    outcomes = {id: judged(id, documents, builders) for id in WATCHING if id not in BY_THE_SNAPSHOT}
+    assert {outcome.verdict for outcome in outcomes.values()} <= {Verdict.PASS, Verdict.FAIL}, outcomes
+    return {id: outcome for id, outcome in outcomes.items() if outcome.verdict is Verdict.FAIL}
+
+
+def test_a_healthy_server_passes(server: Server, tmp_path: Path) -> None:
+    assert failing(observed(server, tmp_path)) == {}
+
+
+@pytest.mark.parametrize("exhibit", EXHIBITS)
+def test_an_exhibit_is_caught(server: Server, tmp_path: Path, exhibit: str) -> None:
+    server.call("conformance_break", 30, exhibit=exhibit)
+    try:
+        found = failing(observed(server, tmp_path))
+    finally:
+        server.call("conformance_mend", 30)
+    assert found.keys() == EXPECTED[exhibit].keys(), {id: outcome.sentence for id, outcome in found.items()}
+    for id, sentence in EXPECTED[exhibit].items():
+        assert sentence in found[id].sentence
