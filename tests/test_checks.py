@@ -118,6 +118,9 @@ def test_every_check_has_its_negative_control() -> None:
     assert {id for id, _, _ in NOTHING} | SINGLE_ANSWERS == FUNCTIONS.keys()
 
 
+MOVED = {"unsupported": "vLLM 9 has no z in Gemma4MTP."}
+
+
 def test_few_prompts_are_inconclusive() -> None:
     documents = synthetic.healthy()
     documents["texts"]["prompts"] = documents["texts"]["prompts"][:60]
@@ -143,6 +146,11 @@ def unconfigured(documents: Documents, *names: str) -> None:
             lambda d: d["moe"]["layers"]["model.layers.3.moe.experts"].update(backend={"unsupported": "no z"}),
             "no z",
         ),
+        ("DRAFT-08", lambda d: d["wiring"]["described"].update(constant_draft_positions=MOVED), "has no z"),
+        ("DRAFT-07", lambda d: d["wiring"]["described"].update(draft_kv_sharing=MOVED), "has no z"),
+        ("NUM-01", lambda d: d["numerics"].update(experts=MOVED, routers=MOVED), "has no z"),
+        ("NUM-01", lambda d: d["numerics"].update(backends=dict.fromkeys(("l0", "l1"), "TRITON")), "experts on TRITON"),
+        ("NUM-02", lambda d: d["numerics"].update(draft_linears=MOVED), "has no z"),
         (
             "CKPT-01",
             lambda d: d["checkpoint"]["draft"]["config"].update(quantization_config={"bits": 4}),

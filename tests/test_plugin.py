@@ -171,7 +171,11 @@ def damage_unsupported(d: dict[str, Any]) -> None:
         (
             damage_few_texts,
             3,
-            ["INCONCLUSIVE LOSS-01", "would settle it", "Inconclusive: more samples needed for GOLD-01, GOLD-02, LOSS-01."],
+            [
+                "INCONCLUSIVE LOSS-01",
+                "would settle it",
+                "Inconclusive: more samples needed for GOLD-01, GOLD-02, LOSS-01.",
+            ],
         ),
         (
             damage_server,

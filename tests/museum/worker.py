@@ -102,6 +102,17 @@ def expert_returns_zeros(worker: Any) -> Undo:
     return _expert_scaled(worker, 0.0)
 
 
+def every_expert_returns_zeros(worker: Any) -> Undo:
+    """All routed experts give nothing: "Marlin gives null output" (vllm#37030)."""
+    scales = [
+        layer.router.per_expert_scale.data for _, layer in adapters.moe_decoder_layers(adapters.target_model(worker))
+    ]
+    before = [scale.clone() for scale in scales]
+    for scale in scales:
+        scale.zero_()
+    return lambda: [scale.copy_(old) for scale, old in zip(scales, before, strict=True)] and None
+
+
 EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     each.__name__: each
     for each in (
@@ -113,6 +124,7 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         matrix_off_by_6_percent,
         expert_scale_doubled,
         expert_returns_zeros,
+        every_expert_returns_zeros,
     )
 }
 
