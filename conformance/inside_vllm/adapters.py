@@ -216,18 +216,26 @@ def moe_backend(module: Any) -> str:
     return str(chosen[0].value)
 
 
-def moe_decoder_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def moe_decoder_layers(model: Any) -> list[tuple[str, Any]]:
     """The decoder layers that hold a router beside routed experts, by their path in the model."""
-    return (
-        (name, module)
-        for name, module in model.named_modules()
-        if getattr(module, "router", None) is not None and getattr(module, "experts", None) is not None
-    )
+    routed = [(name, module) for name, module in model.named_modules() if getattr(module, "router", None) is not None]
+    found = [(name, module) for name, module in routed if any(getattr(module, held, None) for held in _EXPERTS)]
+    if not found:
+        raise Unsupported(f"vLLM {vllm_version()} has no decoder layer with a router beside {' or '.join(_EXPERTS)}.")
+    return found
+
+
+_EXPERTS = ("experts", "moe")  # the latter up to vLLM 0.31
+
+
+def experts_call(layer: Any) -> Any:
+    """What such a layer calls with hidden states and router logits."""
+    return next(held for name in _EXPERTS if (held := getattr(layer, name, None)) is not None)
 
 
 def moe_sizes(layer: Any) -> tuple[int, int, int]:
     """Hidden size, number of experts and top-k of such a decoder layer."""
-    (_, experts), *_ = moe_layers(layer)
+    _, experts = next(moe_layers(layer))
     config = follow(experts, "moe_config")
     return (
         int(follow(layer, "hidden_size")),

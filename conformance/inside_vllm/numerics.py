@@ -52,7 +52,7 @@ def experts(worker: Any, layers: Iterable[int]) -> dict[str, dict[str, Any]]:
         logits = samples.router_logits(name, rows, count, top_k).to(x.device)
         routed = layer.router(x)
         with _alone(worker, rows):
-            mixed = layer.experts(x, logits)
+            mixed = adapters.experts_call(layer)(x, logits)
         found[name] = {
             "backend": adapters.moe_backend(next(adapters.moe_layers(layer))[1]),
             "router": _finite(routed),
@@ -61,7 +61,7 @@ def experts(worker: Any, layers: Iterable[int]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _chosen(layers: Iterator[tuple[str, nn.Module]], wanted: set[int]) -> Iterator[tuple[str, Any]]:
+def _chosen(layers: Iterable[tuple[str, nn.Module]], wanted: set[int]) -> Iterator[tuple[str, Any]]:
     return ((name, layer) for index, (name, layer) in enumerate(layers) if index in wanted)
 
 

@@ -56,6 +56,10 @@ class Gold:
         asked = [row for row in texts["prompts"] if row["id"] in rows]
         return cls({arm: {row["id"]: tuple(row[arm]["token_ids"]) for row in asked} for arm in ARMS}, rows)
 
+    def compared(self) -> int:
+        """How many answers there are to compare, in each arm."""
+        return min(len(answers) for answers in self.answers.values())
+
     def departures(self, arm: str, near_tie: float) -> list[str]:
         """Answers that leave the gold one where it was no near-tie, each as a sentence."""
         found = (self._divergence(arm, name) for name in self.answers[arm])
