@@ -47,3 +47,9 @@ def test_moe_requests(moe_oracle: MoeOracle) -> None:
 def test_moe_emulation(moe_oracle: MoeOracle) -> None:
     """Nor is any left without a kernel."""
     expect_none(moe_oracle.fallbacks(), among=len(moe_oracle.gpus()), source=moe_oracle)
+
+
+@check("MOE-06", level="smoke", claim="One class of experts serves every MoE layer of the running server.")
+def test_moe_classes(moe: Moe) -> None:
+    """A layer that fell back by itself has another kernel object than its neighbours, whatever the log says."""
+    expect_all(moe.experts(), (moe.experts_of_the_first_layer(),), source=moe)

@@ -320,6 +320,10 @@ def marlin(d: Documents) -> None:
     d["moe"]["layers"]["model.layers.3.moe.experts"]["backend"] = "MARLIN"
 
 
+def one_layer_fell_back(d: Documents) -> None:
+    d["moe"]["layers"]["model.layers.3.moe.experts"]["experts"] = "TritonExperts"
+
+
 def log_disagrees(d: Documents) -> None:
     d["moe"]["log_lines"] = ["Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN']."]
 
@@ -508,6 +512,7 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("GOLD-02", follows_little, "share of gold tokens compared 0.0"),
     ("MOE-01", marlin, "model.layers.3.moe.experts is MARLIN where CPU is expected"),
     ("MOE-01", log_disagrees, "the log's line 1 is MARLIN where CPU is expected"),
+    ("MOE-06", one_layer_fell_back, "model.layers.3.moe.experts is TritonExperts where CPUUnquantizedExperts"),
     ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
     ("MOE-02", died_otherwise, "RuntimeError: out of memory"),
     ("MOE-02", hung, "it gave no reason and was stopped after 20 s"),
@@ -719,6 +724,7 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("NUM-02", nothing_computed, "nothing to compare"),
     ("NUM-02", other_shape, "cannot be held against"),
     ("MOE-01", no_layers, "nothing to compare"),
+    ("MOE-06", no_layers, "nothing to compare"),
     ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
     ("MOE-03", no_devices, "no device was walked"),
     ("MOE-04", no_devices, "nothing was looked at"),

@@ -84,6 +84,7 @@ class Moe:
     """The ``moe`` observation: the experts' backend as each layer has it, and as the log names it."""
 
     layers: Mapping[str, str | Mapping[str, str]]
+    classes: Mapping[str, str | Mapping[str, str]]
     log_lines: tuple[str, ...]
     vllm_version: str
     profile: Profile
@@ -93,7 +94,8 @@ class Moe:
     def of(cls, facts: Mapping[str, Any], profile: Profile) -> Self:
         """Read the observation; the profile says what to expect."""
         layers = {name: row["backend"] for name, row in facts["layers"].items()}
-        return cls(layers, tuple(facts["log_lines"]), facts["vllm_version"], profile)
+        classes = {name: row["experts"] for name, row in facts["layers"].items()}
+        return cls(layers, classes, tuple(facts["log_lines"]), facts["vllm_version"], profile)
 
     def expected(self) -> str:
         """The backend of this hardware, quantisation and vLLM version; Unsupported where the profile names none."""
@@ -101,12 +103,17 @@ class Moe:
 
     def backends(self) -> dict[str, str]:
         """By layer; Unsupported where this vLLM does not tell."""
-        named: dict[str, str] = {}
-        for name, backend in self.layers.items():
-            if not isinstance(backend, str):
-                raise Unsupported(backend["unsupported"])
-            named[name] = backend
-        return named
+        return _told(self.layers)
+
+    def experts(self) -> dict[str, str]:
+        """The class of the experts' kernel by layer; Unsupported where this vLLM does not tell."""
+        return _told(self.classes)
+
+    def experts_of_the_first_layer(self) -> str:
+        """What all others have to be; an ObservationError without a layer."""
+        if not self.classes:
+            raise ObservationError(f"{self.source}: nothing to compare")
+        return next(iter(self.experts().values()))
 
     def logged(self) -> dict[str, str]:
         """By log line; an ObservationError where no line names a backend."""
@@ -114,6 +121,15 @@ class Moe:
         if not named:
             raise ObservationError("the server's log names no MoE backend")
         return {f"the log's line {number}": backend for number, backend in enumerate(named.values(), 1)}
+
+
+def _told(facts: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, fact in facts.items():
+        if not isinstance(fact, str):
+            raise Unsupported(fact["unsupported"])
+        named[name] = fact
+    return named
 
 
 @dataclass(frozen=True)
