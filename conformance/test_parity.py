@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.harness.check import check, expect_close, expect_equal
+from conformance.harness.check import check, expect_close, expect_equal, expect_none
 from conformance.harness.closeness import Bound
+from conformance.harness.views.gold import NearTie
 from conformance.harness.views.parity import Parity
 
 
@@ -17,7 +18,9 @@ def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound]) -> None:
 
 
 @check("PARITY-02", level="qualify", claim="Each draft step computes what transformers' draft computes.")
-def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound]) -> None:
-    """Embedding, projections, attention over the target's keys and values, MLPs; alone and in a batch."""
+def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound], near_tie: NearTie) -> None:
+    """Embedding, projections, attention over the target's keys and values, MLPs, head; alone and in a batch."""
     expect_close(parity.outputs(), numeric_bounds, "draft step", source=parity)
     expect_close(parity.worst(), numeric_bounds, "worst draft step", source=parity)
+    expect_close(parity.logits(), numeric_bounds, "draft logits", source=parity)
+    expect_none(parity.other_tokens(near_tie.nats), among=len(parity.rows), source=parity)

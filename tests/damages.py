@@ -297,6 +297,15 @@ def at_row_4(d: Documents, place: int, token: int) -> None:
         d["texts"]["prompts"][4][arm]["token_ids"][place] = token
 
 
+def other_tokens_drafted(d: Documents) -> None:
+    d["parity"]["rows"][3].update(token=301, gap=1.5)
+
+
+def other_logits(d: Documents) -> None:
+    for row in d["parity"]["rows"]:
+        row["logits"]["found"] = [value * 1.03 for value in row["logits"]["expected"]]
+
+
 def leaves_gold_far_from_a_tie(d: Documents) -> None:
     row = synthetic.GOLD_ROWS[4]
     place = next(place for place, gap in enumerate(row["gap"]) if gap > 3)
@@ -497,6 +506,8 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("PARITY-01", positions_advance, "alone, place 20, step 1 is 21 where 20 is expected"),
     ("PARITY-01", other_hidden_state, "step 0 of a request alone is off by"),
     ("PARITY-02", other_activation, "step 0 of a request alone is off by 5.00% (cosine 1.00000) where at most 3.00%"),
+    ("PARITY-02", other_tokens_drafted, "alone, place 20, step 3 drafts 301 where 300 is expected, by 1.50"),
+    ("PARITY-02", other_logits, "step 0 of a request alone is off by 3.00%"),
     ("PARITY-02", one_row_of_another_request, "the worst step of together is off by"),
     (
         "GOLD-01",
@@ -595,6 +606,10 @@ def nothing_computed(d: Documents) -> None:
 
 def nothing_captured(d: Documents) -> None:
     d["parity"]["rows"] = []
+
+
+def no_logits(d: Documents) -> None:
+    d["parity"]["rows"][5].update(token=None, logits=None, gap=None)
 
 
 def one_step_only(d: Documents) -> None:
@@ -716,6 +731,7 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("NUM-01", nothing_computed, "nothing to compare"),
     ("PARITY-01", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
     ("PARITY-02", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
+    ("PARITY-02", no_logits, "of some draft steps no logits were captured"),
     ("PARITY-02", one_step_only, "not every one of the 4 draft steps was captured"),
     ("GOLD-01", other_weights, "was computed from other weights"),
     ("GOLD-01", no_gold_prompt, "nothing was looked at"),

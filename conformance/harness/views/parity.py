@@ -27,6 +27,8 @@ class Parity:
         for kind, together in {"alone": False, "in a batch": True}.items():
             if len([row for row in rows if row["step"] == 0 and (row["rows"] > 1) is together]) < FEWEST:
                 raise ObservationError(f"fewer than {FEWEST} proposals of requests {kind} were recognised")
+        if any(row["token"] is None for row in rows):
+            raise ObservationError("of some draft steps no logits were captured")
         if {row["step"] for row in rows} != set(range(facts["k"])):
             raise ObservationError(f"not every one of the {facts['k']} draft steps was captured")
         return cls(rows)
@@ -46,6 +48,18 @@ class Parity:
     def outputs(self) -> dict[str, Deviation]:
         """The projected state of each step, in the middle of all proposals."""
         return self._medians("projected", range(max(row["step"] for row in self.rows) + 1))
+
+    def logits(self) -> dict[str, Deviation]:
+        """The largest logits of each step, in the middle of all proposals."""
+        return self._medians("logits", range(max(row["step"] for row in self.rows) + 1))
+
+    def other_tokens(self, near_tie: float) -> list[str]:
+        """Steps whose token is not the reference's and no near-tie either, each as a sentence."""
+        return [
+            f"{self._name(row)} drafts {row['token']} where {row['expected_token']} is expected, by {row['gap']:.2f}"
+            for row in self.rows
+            if row["token"] != row["expected_token"] and row["gap"] > near_tie
+        ]
 
     def worst(self) -> dict[str, Deviation]:
         """The single step whose projected state is furthest off, by request."""
