@@ -182,7 +182,7 @@ def damage_unsupported(d: dict[str, Any]) -> None:
             4,
             ["ERROR ACC-01", "mtp server died: RuntimeError: boom", "| of its log", "Not judged: ACC-01"],
         ),
-        (damage_unsupported, 0, ["UNSUPPORTED MOE-01", "vLLM 9.9 has no routed_experts", "; MOE-01 unsupported."]),
+        (damage_unsupported, 0, ["UNSUPPORTED MOE-01", "vLLM 9.9 has no routed_experts", "; MOE-01, MOE-06 unsupported."]),
     ],
 )
 def test_every_verdict_has_its_exit_code_and_its_words(
@@ -210,7 +210,7 @@ def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair
     damage_unsupported(documents)
     result = run("--pair", pair, "--certify", "--evidence", "other")
     assert result.ret == 1
-    assert "Not certified: a certificate allows nothing unsupported or waived; MOE-01 unsupported." in result.outlines
+    assert "Not certified: a certificate allows nothing unsupported or waived; MOE-01, MOE-06 unsupported." in result.outlines
 
 
 @pytest.mark.usefixtures("documents")
@@ -350,7 +350,7 @@ def test_pytests_own_junit_still_works(run: Run, documents: synthetic.Documents,
     damage_unsupported(documents)
     assert run("--pair", pair, "--junitxml", "own.xml").ret == 0
     suite = ET.parse("own.xml").getroot()[0]
-    assert (suite.get("tests"), suite.get("skipped")) == (str(TOTAL), "1")
+    assert (suite.get("tests"), suite.get("skipped")) == (str(TOTAL), "2")
 
 
 @pytest.mark.parametrize("words", [[], ["-n", "2"]], ids=["one process", "two workers"])
