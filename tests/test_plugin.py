@@ -182,7 +182,11 @@ def damage_unsupported(d: dict[str, Any]) -> None:
             4,
             ["ERROR ACC-01", "mtp server died: RuntimeError: boom", "| of its log", "Not judged: ACC-01"],
         ),
-        (damage_unsupported, 0, ["UNSUPPORTED MOE-01", "vLLM 9.9 has no routed_experts", "; MOE-01, MOE-06 unsupported."]),
+        (
+            damage_unsupported,
+            0,
+            ["UNSUPPORTED MOE-01", "vLLM 9.9 has no routed_experts", "MOE-01, MOE-06 unsupported."],
+        ),
     ],
 )
 def test_every_verdict_has_its_exit_code_and_its_words(
@@ -210,7 +214,8 @@ def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair
     damage_unsupported(documents)
     result = run("--pair", pair, "--certify", "--evidence", "other")
     assert result.ret == 1
-    assert "Not certified: a certificate allows nothing unsupported or waived; MOE-01, MOE-06 unsupported." in result.outlines
+    sentence = "Not certified: a certificate allows nothing unsupported or waived; MOE-01, MOE-06 unsupported."
+    assert sentence in result.outlines
 
 
 @pytest.mark.usefixtures("documents")
