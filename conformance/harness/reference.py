@@ -16,14 +16,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from conformance.harness.checkpoint import read_headers, read_json
+from conformance.harness.draft_names import in_checkpoint
 from conformance.harness.errors import Unsupported
 from conformance.harness.pair import text_keys
 from conformance.inside_vllm import samples
 from conformance.miniature.nvfp4 import Nvfp4, dequantise
 
 Shown = list[list[float]]  # [rows, compared columns]
-# vLLM holds these two inside its model, the checkpoint beside it (gemma4_mtp.py, hf_to_vllm_mapper).
-_BESIDE = ("pre_projection", "post_projection")
 
 
 class Weights:
@@ -81,7 +80,7 @@ def weights(folder: Path) -> Weights:
 
 def draft_linear(draft: Weights, name: str) -> Shown:
     """One linear layer of the draft, by vLLM's name for it."""
-    own = name.removeprefix("model.") if name.removeprefix("model.") in _BESIDE else name
+    own = in_checkpoint(f"{name}.weight").removesuffix(".weight")
     if own == "lm_head":
         own = "model.embed_tokens"
     parts = [own]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.harness.draft_names import in_vllm
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.facts import Draft, Facts
-from conformance.harness.views.inside import PROJECTIONS
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 BUILT, TENSOR = "built", "a tensor"
@@ -147,13 +147,7 @@ def _build(row: Mapping[str, Any]) -> Build:
 
 def _fused(draft: Draft) -> dict[str, tuple[int, ...]]:
     """Shapes by the names that vLLM's draft has for them: projections inside the model, gate and up as one."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, (_, shape) in draft.tensors.items():
-        own = f"model.{name}" if name.startswith(PROJECTIONS) else name
-        own = own.replace(".gate_proj.", ".gate_up_proj.").replace(".up_proj.", ".gate_up_proj.")
-        rows, *rest = shape
-        shapes[own] = (shapes.get(own, (0,))[0] + rows, *rest)
-    return shapes
+    return in_vllm({name: shape for name, (_, shape) in draft.tensors.items()})
 
 
 def _published(draft: Draft) -> Iterator[tuple[str, str]]:

@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.harness.draft_names import in_checkpoint
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.profile import Profile
 
 LOGGED_BACKEND = re.compile(r"Using '?(\w+)'? \w+ MoE backend")
-# vLLM holds these two inside its model, the checkpoint beside it (gemma4_mtp.py, hf_to_vllm_mapper).
-PROJECTIONS = ("pre_projection.", "post_projection.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class DraftLoad:
         for name, held in self.parameters.items():
             if held.kind == "buffer" and name not in checkpoint:
                 continue
-            own = name.removeprefix("model.") if name.removeprefix("model.").startswith(PROJECTIONS) else name
+            own = in_checkpoint(name)
             if own.endswith(".gate_up_proj.weight") and len(held.parts) == 2:
                 found[own.replace(".gate_up_proj.", ".gate_proj.")] = held.parts[0]
                 found[own.replace(".gate_up_proj.", ".up_proj.")] = held.parts[1]

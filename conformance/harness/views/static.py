@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.harness.draft_names import in_vllm
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.pair import Missing, implied_tensors
 
@@ -83,14 +84,7 @@ class Headers:
 
     def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors of a part ("mlp", "self_attn"), named and fused as vLLM holds them."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, tensor in self.tensors.items():
-            if f".{part}." not in name:
-                continue
-            fused = name.replace(".gate_proj.", ".gate_up_proj.").replace(".up_proj.", ".gate_up_proj.")
-            rows, *rest = tensor.shape
-            shapes[fused] = (shapes.get(fused, (0,))[0] + rows, *rest)
-        return shapes
+        return in_vllm({name: tensor.shape for name, tensor in self.tensors.items() if f".{part}." in name})
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of every tensor by its name in the checkpoint."""

@@ -57,10 +57,8 @@ class Wiring:
 
     def embedding_scale(self, expected: float) -> dict[str, Deviation]:
         """How far the factor on the draft's embedding is from what it should be."""
-        return {f"embedding scale {self.fact('draft_normalizer'):g} against {expected:g}": self._scale(expected)}
-
-    def _scale(self, expected: float) -> Deviation:
-        return deviation([[self.fact("draft_normalizer")]], [[expected]])
+        found = self.fact("draft_normalizer")
+        return {f"embedding scale {found:g} against {expected:g}": deviation([[found]], [[expected]])}
 
     def attention(self) -> str:
         """The attention backends of draft and target, as a note."""
