@@ -142,3 +142,56 @@ def test_how_many_prompts_would_settle_a_share(successes: int, n: int) -> None:
 
 def test_72_are_named_where_30_of_30_are_equal() -> None:
     assert stats.needed(stats.share(30, 30), 0.95) == 72
+
+
+def draws(rng: np.random.Generator, shares: list[float], n: int) -> dict[str, int]:
+    """How often each token came in n draws."""
+    return {f"t{i}": int(count) for i, count in enumerate(rng.multinomial(n, shares)) if count}
+
+
+SHARES = [[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], [0.9, 0.05, 0.05, 0, 0, 0], [0.25, 0.25, 0.2, 0.15, 0.1, 0.05]]
+
+
+def test_two_arms_that_are_alike_rarely_raise_an_alarm() -> None:
+    rng = np.random.default_rng(3)
+    arms = (([draws(rng, s, 100) for s in SHARES], [draws(rng, s, 100) for s in SHARES]) for _ in range(400))
+    alarms = sum(stats.homogeneity(*both).p < 0.05 for both in arms)
+    assert alarms / 400 == pytest.approx(0.05, abs=0.025)
+
+
+def test_the_detectable_shift_is_seen_with_its_power() -> None:
+    rng = np.random.default_rng(4)
+    even = [[0.25] * 4] * 3  # the worst case of the bound: a shift in proportion to the shares
+    d = stats.shift_seen(600, 9)
+    moved = [[0.25 + d / 2, 0.25 + d / 2, 0.25 - d / 2, 0.25 - d / 2]] * 3
+    arms = (([draws(rng, s, 200) for s in moved], [draws(rng, s, 200) for s in even]) for _ in range(400))
+    found = [stats.homogeneity(*both) for both in arms]
+    assert found[0].detectable == pytest.approx(d)
+    assert np.mean([each.p < 0.05 for each in found]) == pytest.approx(0.95, abs=0.03)
+
+
+def test_rare_tokens_are_merged() -> None:
+    found = stats.homogeneity([{"a": 50, "b": 30, "c": 1, "d": 2}], [{"a": 52, "b": 29, "e": 1, "f": 1}])
+    assert (found.degrees, found.n) == (1, 83)
+    assert found.p > 0.5
+
+
+def test_the_g_statistic_has_its_textbook_value() -> None:
+    found = stats.homogeneity([{"a": 60, "b": 40}], [{"a": 40, "b": 60}])
+    g = 2 * 2 * (60 * np.log(1.2) + 40 * np.log(0.8))
+    assert found.statistic == pytest.approx(g / (1 + 3 * 3 / (6 * 200)))
+    assert found.degrees == 1
+
+
+def test_arms_with_one_and_the_same_token_do_not_differ() -> None:
+    found = stats.homogeneity([{"a": 20}, {"b": 9}], [{"a": 20}, {"b": 9}])
+    assert (found.p, found.degrees, found.n) == (1.0, 0, 29)
+    assert found.detectable == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("with_mtp", "without"), [([], []), ([{"a": 1}], []), ([{"a": 1}], [{}]), ([{"a": 3, "b": -1}], [{"a": 1}])]
+)
+def test_counts_that_do_not_compare_are_refused(with_mtp: list[dict[str, int]], without: list[dict[str, int]]) -> None:
+    with pytest.raises(ObservationError):
+        stats.homogeneity(with_mtp, without)

@@ -7,12 +7,12 @@ prompt resemble each other, and counting them singly would make intervals severa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from conformance.harness.errors import ObservationError
 
@@ -23,6 +23,8 @@ RESAMPLES = 9999
 SEED = 20260506
 MINIMUM_CLUSTERS = 10
 EXACT = "exact binomial"
+EXPECTED = 5  # counts below which the chi-square approximation does not hold
+POWER = 0.95
 
 
 @dataclass(frozen=True)
@@ -154,3 +156,85 @@ def _needed_for_share(estimate: Estimate, floor: float) -> int | None:
     else:
         settled = stats.beta.ppf(1 - tail, successes + 1, n - successes) < floor
     return int(n[settled.argmax()]) if settled.any() else None
+
+
+@dataclass(frozen=True)
+class Homogeneity:
+    """Whether two arms draw next tokens from the same distributions, over all prompts together.
+
+    ``p`` belongs to ``statistic`` (G, chi-square with ``degrees`` degrees of freedom where the arms are alike); ``n``
+    is the number of samples of each arm over all prompts (of the smaller arm, where they differ); ``detectable`` is
+    what ``shift_seen`` says of them. With no degree of freedom, every prompt had a single token: nothing differs.
+    """
+
+    p: float
+    statistic: float
+    degrees: int
+    n: int
+    detectable: float
+
+
+def homogeneity(
+    with_mtp: Sequence[Mapping[str, int]], without: Sequence[Mapping[str, int]], *, confidence: float = CONFIDENCE
+) -> Homogeneity:
+    """Likelihood-ratio (G) test of two tables of counts by prompt and token; samples must be independent of each other.
+
+    Within a prompt, tokens whose expected count lies below ``EXPECTED`` in either arm are merged to one. G is divided
+    by Williams' factor (1976), or many prompts of few samples would raise false alarms (8 % instead of 5 % in
+    simulation); G and degrees are then summed over the prompts.
+
+    Raises ObservationError where there is no prompt, or a prompt without a sample in one arm, or a negative count.
+    """
+    if not with_mtp or len(with_mtp) != len(without):
+        raise ObservationError(f"{len(with_mtp)} prompts with MTP against {len(without)} without: nothing to compare")
+    statistic, degrees, equivalent, smaller = 0.0, 0, 0.0, 0
+    for prompt, arms in enumerate(zip(with_mtp, without, strict=True), 1):
+        tokens = sorted(set(arms[0]) | set(arms[1]))
+        counts = np.array([[arm.get(token, 0) for token in tokens] for arm in arms], dtype=float)
+        sizes = counts.sum(axis=1)
+        if (counts < 0).any() or (sizes == 0).any():
+            raise ObservationError(f"prompt {prompt}: {sizes[0]:g} samples with MTP, {sizes[1]:g} without")
+        g, df = _g_test(_merged(counts))
+        statistic, degrees = statistic + g, degrees + df
+        equivalent += 2 * sizes.prod() / sizes.sum()
+        smaller += int(sizes.min())
+    p = float(stats.chi2.sf(statistic, degrees)) if degrees else 1.0
+    return Homogeneity(p, statistic, degrees, smaller, shift_seen(equivalent, degrees, confidence=confidence))
+
+
+def _merged(counts: Floats) -> Floats:
+    """The table (2 × tokens) with its rare tokens as one column, the last; its own rarity may take one more in."""
+    counts = counts[:, counts.sum(axis=0) > 0]
+    counts = counts[:, np.argsort(-counts.sum(axis=0), kind="stable")]
+    expected = counts.sum(axis=0) * counts.sum(axis=1).min() / counts.sum()
+    kept = int((expected >= EXPECTED).sum())
+    if kept == expected.size:
+        return counts
+    if expected[kept:].sum() < EXPECTED:
+        kept = max(kept - 1, 0)
+    return np.column_stack([counts[:, :kept], counts[:, kept:].sum(axis=1)])
+
+
+def _g_test(counts: Floats) -> tuple[float, int]:
+    """G over Williams' factor, and its degrees of freedom; (0, 0) where one token is all there is."""
+    if counts.shape[1] < 2:
+        return 0.0, 0
+    found = stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood")
+    n, degrees = counts.sum(), int(found.dof)
+    rows, columns = (n * (1 / counts.sum(axis=axis)).sum() - 1 for axis in (1, 0))
+    return float(found.statistic / (1 + rows * columns / (6 * n * degrees))), degrees
+
+
+def shift_seen(n: float, degrees: int, *, confidence: float = CONFIDENCE, power: float = POWER) -> float:
+    """The total-variation shift, in every prompt's distribution, that ``homogeneity`` sees with probability ``power``.
+
+    ``n``: samples of each arm, summed over the prompts (unequal arms count as their harmonic mean). Two arms that
+    differ by the distance d have the noncentrality n·Σ(p - q)²/(p + q), which is at least 2·n·d² by Cauchy and Schwarz,
+    so d = √(λ / 2n) is enough whatever tokens it concerns. Tokens that were merged count as one. Above 1 (and
+    infinite where there is no degree of freedom) no shift is sure to be seen.
+    """
+    if degrees == 0:
+        return math.inf
+    critical = stats.chi2.isf(1 - confidence, degrees)
+    noncentrality = float(special.chndtrinc(critical, degrees, 1 - power))
+    return math.sqrt(noncentrality / (2 * n))
