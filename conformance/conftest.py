@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from conformance import FIXTURES
-from conformance.harness.closeness import Bound, load_bounds
+from conformance.harness.closeness import Bound, Likeness, load_bounds, load_likeness
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
@@ -25,6 +25,7 @@ from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
+from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
@@ -211,3 +212,15 @@ def texts(observe: Observe) -> Texts:
 def timings(observe: Observe) -> Timings:
     """Seconds with and without MTP."""
     return Timings.of(observe("timings"))
+
+
+@pytest.fixture(scope="session")
+def sampling(observe: Observe) -> Sampling:
+    """Tokens sampled with and without MTP."""
+    return Sampling.of(observe("sampling"))
+
+
+@pytest.fixture(scope="session")
+def likeness() -> Likeness:
+    """When two samples count as drawn from one distribution."""
+    return load_likeness(FIXTURES / "facts" / "sampling.toml")

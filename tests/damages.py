@@ -433,6 +433,23 @@ def slow_at_once(d: Documents) -> None:
         row["mtp_seconds"] *= 1.5
 
 
+def all_accepted(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = {"7 1 5": synthetic.SEEDS}
+
+
+def drawn_again_with_the_rejected(d: Documents) -> None:
+    """The drafted token 1 has p + (1 - p) p = 0.84 for p = 0.6."""
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = {"7 1 5": 112, "7 1 6": 56, "7 2 8": 20, "7 3 8": 12}
+
+
+def later_position_differs(d: Documents) -> None:
+    """The second token is as it should be, the third never the rarer of its two."""
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"]["7 1 5"] += row["mtp"]["samples"].pop("7 1 6")
+
+
 # check -> damages, each with a part of the sentence that it must give
 DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
@@ -543,9 +560,34 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ACC-02", no_acceptance, "joint acceptance at position 1 0.04"),
     ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.030] misses 0.51"),
     ("LOSS-01", tenth_differs, "share of equal texts 0.875"),
+    (
+        "LOSS-04",
+        all_accepted,
+        "widest difference: token 1 after 7 in s0 comes in 100% with MTP, in 60% without",
+    ),
+    ("LOSS-04", drawn_again_with_the_rejected, "the distributions differ: p = "),
+    (
+        "LOSS-04",
+        later_position_differs,
+        "widest difference: token 5 after 7 1 in s0 comes in 100% with MTP, in 67% without",
+    ),
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-02", slow_at_once, "speedup at once 1.3"),
 ]
+
+
+def no_samples(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = row["plain"]["samples"] = {}
+
+
+def lost_samples(d: Documents) -> None:
+    del d["sampling"]["prompts"][1]["mtp"]["samples"]["7 2 8"]
+
+
+def only_first_tokens(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = row["plain"]["samples"] = {"7": synthetic.SEEDS}
 
 
 def no_versions(d: Documents) -> None:
@@ -758,6 +800,9 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ACC-01", uncounted_output, "tokens came out of"),
     ("ACC-02", no_prompts, "nothing to estimate"),
     ("LOSS-01", no_prompts, "nothing to estimate"),
+    ("LOSS-04", no_samples, "s0: 0 samples came of 200 seeds"),
+    ("LOSS-04", lost_samples, "samples came of 200 seeds"),
+    ("LOSS-04", only_first_tokens, "no context was reached 20 times by both servers"),
     ("SPEED-01", no_rounds, "0 timed rounds"),
     ("SPEED-01", only_warm_up, "0 timed rounds"),
     ("SPEED-01", unequal_lengths, "the times do not compare"),

@@ -17,7 +17,7 @@ from conformance.harness.facts import load_facts
 from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
 
-K, PROMPTS, ROUNDS = 4, 120, 12
+K, PROMPTS, ROUNDS, SEEDS = 4, 120, 12, 200
 Documents = dict[str, dict[str, Any]]
 
 FACTS = load_facts()
@@ -55,6 +55,7 @@ def healthy() -> Documents:
         "moe_oracle": moe_oracle(),
         "acceptance": acceptance(),
         "texts": {"prompts": [text(i) for i in range(PROMPTS)]},
+        "sampling": sampling(),
         "timings": timings(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
     }
@@ -326,6 +327,23 @@ def text(i: int) -> dict[str, Any]:
     row = GOLD_ROWS[i]
     answer = written(i) | {"token_ids": row["answer"]}
     return {"id": row["id"], "category": "prose", "mtp": copy.deepcopy(answer), "plain": copy.deepcopy(answer)}
+
+
+def sampling() -> dict[str, Any]:
+    """Four prefixes; in each arm the same first token, then one of three, of which the commonest leads to two."""
+    shares = {"7 1 5": 0.4, "7 1 6": 0.2, "7 2 8": 0.25, "7 3 8": 0.15}
+
+    def sampled(first: int, moved: int) -> dict[str, Any]:
+        counts = {sequence: round(share * SEEDS) for sequence, share in shares.items()}
+        counts["7 1 5"] += moved
+        counts["7 2 8"] -= moved
+        return {"first_seed": first, "samples": counts}
+
+    rows = [
+        {"id": f"s{i}", "category": "prose", "text": f"Once {i}", "mtp": sampled(i, i), "plain": sampled(1000 + i, 0)}
+        for i in range(4)
+    ]
+    return {"temperature": 1, "tokens": 3, "seeds": SEEDS, "prompts": rows}
 
 
 def timings() -> dict[str, Any]:

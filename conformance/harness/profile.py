@@ -79,6 +79,8 @@ class Sizes:
     warm_up_rounds: int = 0
     sequential_rounds: int = 0
     concurrent_rounds: int = 0
+    sampling_prompts: int = 0
+    sampling_seeds: int = 0  # samples of each of these prompts on each server
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
 
 

@@ -25,7 +25,14 @@ HARDWARE = Hardware(
 )
 PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft", k=4, quantisation="nvfp4")
 SIZES = Sizes(
-    mixed_prompts=9, tool_prompts=2, warm_up_rounds=1, sequential_rounds=3, concurrent_rounds=1, again_every=2
+    mixed_prompts=9,
+    tool_prompts=2,
+    sampling_prompts=2,
+    sampling_seeds=30,
+    warm_up_rounds=1,
+    sequential_rounds=3,
+    concurrent_rounds=1,
+    again_every=2,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
 
@@ -72,7 +79,8 @@ def with_prompts(profile: Profile, folder: Path) -> Profile:
     ]
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     call = {"expected": {"name": "weather", "arguments": {"city": "Oslo"}}, "tools": [tool]}
+    prefixes = [{"id": f"s-{i}", "category": "prose", "licence": "CC0-1.0", "text": f"Once {i}"} for i in range(3)]
     folder.mkdir()
-    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]])):
+    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]]), ("sampling", prefixes)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     return replace(profile, prompts=folder)

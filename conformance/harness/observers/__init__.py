@@ -23,6 +23,7 @@ from conformance.harness.observers import (
     numerics,
     parity,
     refusals,
+    sampling,
     texts,
     timings,
     tools,
@@ -48,6 +49,7 @@ OBSERVERS: dict[str, Observer] = {
     "moe_refusal": moe_refusal.observe,
     "acceptance": acceptance.observe,
     "texts": texts.observe,
+    "sampling": sampling.observe,
     "timings": timings.observe,
     "tools": tools.observe,
 }
