@@ -25,7 +25,13 @@ HARDWARE = Hardware(
 )
 PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft", k=4, quantisation="nvfp4")
 SIZES = Sizes(
-    mixed_prompts=9, tool_prompts=2, warm_up_rounds=1, sequential_rounds=3, concurrent_rounds=1, again_every=2
+    mixed_prompts=9,
+    tool_prompts=2,
+    rounds={"1": 3, "8": 1},
+    warm_up_rounds=1,
+    again_every=2,
+    longest_answer=32,
+    tie_prompts=4,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
 
