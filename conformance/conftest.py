@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,22 +13,24 @@ from conformance.harness.closeness import Bound, Likeness, load_bounds, load_lik
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
+from conformance.harness.looks import Looks
 from conformance.harness.moe_facts import load_moe_facts
-from conformance.harness.observers import OBSERVERS
+from conformance.harness.observers import observer
 from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
-from conformance.harness.views.acceptance import Acceptance
-from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.tolerances import Tolerances, load_tolerances
+from conformance.harness.views.answers import Tools
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.load import Load
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
-from conformance.harness.views.timings import Timings
+from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
 
 if TYPE_CHECKING:
@@ -84,7 +87,7 @@ def floors(profile: Profile) -> Floors:
 @pytest.fixture(scope="session")
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Observe:
     """An observation by its name: read from the evidence, made first if it is not there."""
-    return lambda name: evidence.observe(name, lambda: OBSERVERS[name](profile, servers, evidence))
+    return lambda name: evidence.observe(name, lambda: observer(name)(profile, servers, evidence))
 
 
 @pytest.fixture(scope="session")
@@ -154,10 +157,10 @@ def parity(observe: Observe) -> Parity:
 
 
 @pytest.fixture(scope="session")
-def gold(observe: Observe) -> Gold:
+def gold(observe: Observe, load: Looks[Load]) -> Gold:
     """Greedy answers beside those of transformers."""
     found = observe("gold")
-    return Gold.of(observe("texts"), found, FIXTURES / "gold")
+    return Gold.of(load.first(), found, FIXTURES / "gold")
 
 
 @pytest.fixture(scope="session")
@@ -197,21 +200,22 @@ def tools(observe: Observe) -> Tools:
 
 
 @pytest.fixture(scope="session")
-def acceptance(observe: Observe) -> Acceptance:
-    """Accepted draft tokens by prompt."""
-    return Acceptance.of(observe("acceptance"))
+def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
+    """The same prompts with and without MTP, look by look."""
+
+    def seen(look: int) -> Load | None:
+        names = ["load", *(f"load-{number}" for number in range(2, look + 1))]
+        if look > 1 and not evidence.recording and not evidence.holds(names[-1]):
+            return None
+        return Load.of([observe(name) for name in names])
+
+    return Looks(profile.sizes.looks, functools.cache(seen))
 
 
 @pytest.fixture(scope="session")
 def texts(observe: Observe) -> Texts:
-    """Greedy answers with and without MTP."""
-    return Texts.of(observe("texts"))
-
-
-@pytest.fixture(scope="session")
-def timings(observe: Observe) -> Timings:
-    """Seconds with and without MTP."""
-    return Timings.of(observe("timings"))
+    """Where answers with MTP leave those without."""
+    return Texts.of(observe("ties"))
 
 
 @pytest.fixture(scope="session")
@@ -224,3 +228,15 @@ def sampling(observe: Observe) -> Sampling:
 def likeness() -> Likeness:
     """When two samples count as drawn from one distribution."""
     return load_likeness(FIXTURES / "facts" / "sampling.toml")
+
+
+@pytest.fixture(scope="session")
+def form(observe: Observe, load: Looks[Load]) -> Form:
+    """How answers end and go on."""
+    return Form.of(load.first(), observe("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def tolerances() -> Tolerances:
+    """How far two things that should be the same may differ."""
+    return load_tolerances(FIXTURES / "facts" / "tolerances.toml")

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_each_at_least
+from conformance.harness.check import check, expect_at_least, expect_at_least_by_looks, expect_each_at_least_by_looks
 from conformance.harness.floors import Floors
-from conformance.harness.views.acceptance import Acceptance
+from conformance.harness.looks import Looks
+from conformance.harness.tolerances import Tolerances
+from conformance.harness.views.acceptance import Acceptance, alone, kept
+from conformance.harness.views.load import Load
 
 
 @check("ACC-01", level="qualify", claim="Acceptance length reaches its floor.")
-def test_acceptance_length(acceptance: Acceptance, floors: Floors) -> None:
-    """1 + accepted / drafts: tokens that one step of the target yields."""
-    expect_at_least(acceptance.length(), floors["acceptance_length"], source=acceptance)
+def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
+    """1 + accepted / drafts, one request after another: tokens that one step of the target yields."""
+    expect_at_least_by_looks(
+        load.map(alone), Acceptance.length, floors["acceptance_length"], note=Acceptance.by_category
+    )
 
 
 @check("ACC-02", level="qualify", claim="Joint acceptance reaches its floor at every draft position.")
-def test_joint_acceptance(acceptance: Acceptance, floors: Floors) -> None:
-    """Share of drafts accepted up to and including position 1 … k."""
-    expect_each_at_least(
-        acceptance.joint(),
+def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
+    """Share of drafts accepted up to and including position 1 … k, one request after another."""
+    expect_each_at_least_by_looks(
+        load.map(alone),
+        Acceptance.joint,
         floors.each("acceptance_per_position"),
-        source=acceptance,
         what="joint acceptance",
-        note=acceptance.conditional(),
+        note=Acceptance.conditional,
     )
+
+
+@check("ACC-03", level="qualify", claim="Acceptance among several requests is what it is in a row.")
+def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) -> None:
+    """A draft that reads the rows of another request leaves every text right, and fails only here."""
+    seen = load.first()
+    for name, ratio in kept(seen).items():
+        floor = tolerances.floor("acceptance_kept", 1.0, f"acceptance length {name} over in a row")
+        expect_at_least(ratio, floor, source=seen, note=f"acceptance length {name} over in a row: {ratio}")
+
+
+@check("ACC-04", level="qualify", claim="Acceptance length is what this pair reaches elsewhere.")
+def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
+    """The published floor leaves room to a good pair; a tenth less than its own figure is a defect all the same."""
+    expect_at_least_by_looks(load.map(alone), Acceptance.length, floors["acceptance_length_of_pair"])

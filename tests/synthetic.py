@@ -17,7 +17,8 @@ from conformance.harness.facts import load_facts
 from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
 
-K, PROMPTS, ROUNDS, SEEDS = 4, 120, 12, 200
+K, SEEDS = 4, 200
+ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
 Documents = dict[str, dict[str, Any]]
 
 FACTS = load_facts()
@@ -53,10 +54,9 @@ def healthy() -> Documents:
             "seconds": 20.0,
         },
         "moe_oracle": moe_oracle(),
-        "acceptance": acceptance(),
-        "texts": {"prompts": [text(i) for i in range(PROMPTS)]},
+        "load": load(),
+        "ties": ties(),
         "sampling": sampling(),
-        "timings": timings(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
     }
     return copy.deepcopy(documents)
@@ -291,42 +291,78 @@ def oracle_device(chosen: str, **others: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def acceptance() -> dict[str, Any]:
-    prompts = []
-    for i in range(PROMPTS):
-        drafts = 20 + i % 7
-        per_position = [drafts - i % 2, drafts - 1 - i % 3, drafts - 3 - i % 3, drafts - 5 - i % 5]
-        accepted = sum(per_position)
-        prompts.append(
-            {
-                "id": f"p{i:03}",
-                "category": "prose",
-                "drafts": drafts,
-                "draft_tokens": K * drafts,
-                "accepted": accepted,
-                "accepted_per_position": per_position,
-                "output_tokens": 1 + drafts + accepted - i % 3,
-                "answer": written(i),
-            }
-        )
-    return {"k": K, "prompts": prompts, "totals": totals(prompts)}
+@functools.cache
+def load() -> dict[str, Any]:
+    """Every answer is the gold one; with MTP it takes 2.7 times less, at once 2.2 times."""
+    rounds, place = [], 0
+    for concurrency, count in ROUNDS.items():
+        for number in range(-1, count):
+            size = 3 if concurrency == 1 else concurrency
+            rows = [GOLD_ROWS[(place + step) % len(GOLD_ROWS)] for step in range(size)]
+            rounds.append(load_round(concurrency, number, rows))
+            place += size if number >= 0 else 0
+    prompts = {row["id"]: {"category": category(row["id"]), "token_ids": row["prompt"]} for row in GOLD_ROWS}
+    return {"k": K, "prompts": prompts, "rounds": rounds}
 
 
-def totals(prompts: list[dict[str, Any]]) -> dict[str, Any]:
-    sums = {name: sum(p[name] for p in prompts) for name in ("drafts", "draft_tokens", "accepted", "output_tokens")}
-    by_position = zip(*(p["accepted_per_position"] for p in prompts), strict=True)
+def category(id: str) -> str:
+    return id.rpartition("-")[0]
+
+
+def load_round(concurrency: int, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    ratio = 2.7 if concurrency == 1 else 2.2
+    plain = block(rows, ratio if number >= 0 else 60.0, drafts=False)
+    order = ["mtp", "plain"] if number % 2 == 0 else ["plain", "mtp"]
+    again = number >= 0 and number % 3 == 0
+    return {
+        "concurrency": concurrency,
+        "prompts": [row["id"] for row in rows],
+        "warm_up": number < 0,
+        "order": [*order, "plain"] if again else order,
+        "mtp": block(rows, 1.0 + 0.01 * (number % 3), drafts=True),
+        "plain": plain,
+        "plain_again": block(rows, ratio * 1.01, drafts=False) if again else None,
+    }
+
+
+def block(rows: list[dict[str, Any]], seconds: float, *, drafts: bool) -> dict[str, Any]:
+    """The gold answers of some prompts; each takes ``seconds``, less some per cent for the later ones."""
+    answers = [load_answer(row["answer"], seconds * (1 - 0.01 * i), drafts) for i, row in enumerate(rows)]
+    counted = totals([answer["counts"] for answer in answers]) if drafts else None
+    return {"seconds": seconds, "client_seconds": 0.01, "counted": counted, "answers": answers}
+
+
+def load_answer(token_ids: list[int], seconds: float, drafts: bool) -> dict[str, Any]:
+    return {
+        "seconds": seconds,
+        "first_seconds": seconds / 10,
+        "gaps_ms": [15.0] * (len(token_ids) // (5 if drafts else 1)),
+        "text": f"{len(token_ids)} tokens",
+        "finish_reason": "stop",
+        "tokens": len(token_ids),
+        "token_ids": list(token_ids),
+        "counts": counts(len(token_ids)) if drafts else None,
+    }
+
+
+def counts(tokens: int) -> dict[str, Any]:
+    """Of an answer nearly all of whose drafts were accepted; the last is cut off by the end."""
+    drafts = max(1, -(-(tokens - 1) // 5))
+    per_position = [drafts, drafts, drafts, drafts - tokens % 2]
+    return {
+        "drafts": drafts,
+        "draft_tokens": K * drafts,
+        "accepted": sum(per_position),
+        "accepted_per_position": per_position,
+        "output_tokens": tokens,
+    }
+
+
+def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What /metrics counts meanwhile."""
+    sums = {name: sum(part[name] for part in parts) for name in ("drafts", "draft_tokens", "accepted", "output_tokens")}
+    by_position = zip(*(part["accepted_per_position"] for part in parts), strict=True)
     return sums | {"accepted_per_position": [sum(column) for column in by_position]}
-
-
-def written(i: int) -> dict[str, Any]:
-    return {"text": f"answer {i}", "finish_reason": "stop", "tokens": 3, "token_ids": [1, 2, i]}
-
-
-def text(i: int) -> dict[str, Any]:
-    """An answer that is the gold one."""
-    row = GOLD_ROWS[i]
-    answer = written(i) | {"token_ids": row["answer"]}
-    return {"id": row["id"], "category": "prose", "mtp": copy.deepcopy(answer), "plain": copy.deepcopy(answer)}
 
 
 def sampling() -> dict[str, Any]:
@@ -346,29 +382,13 @@ def sampling() -> dict[str, Any]:
     return {"temperature": 1, "tokens": 3, "seeds": SEEDS, "prompts": rows}
 
 
-def timings() -> dict[str, Any]:
-    def rounds(ratio: float, size: int, count: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "prompts": [f"p{i:03}"] * size,
-                "warm_up": i < 2,
-                "order": ["mtp", "plain"] if i % 2 else ["plain", "mtp"],
-                "mtp_seconds": 1.0 + 0.01 * (i % 3),
-                "plain_seconds": ratio if i >= 2 else 60.0,
-                "plain_again_seconds": ratio * 1.01 if i % 3 == 2 else None,
-                "mtp_tokens": [100] * size,
-                "plain_tokens": [100] * size,
-                "mtp_counts": [],
-            }
-            for i in range(count + 2)
-        ]
-
+def ties() -> dict[str, Any]:
+    """One divergence with MTP, at a near-tie."""
+    divergence = {"id": "code-00", "between": ["plain 8", "mtp 8"], "place": 7, "tokens": [300, 301], "gap": 0.06}
     return {
-        "k": K,
-        "in_a_row": 3,
-        "at_once": 8,
-        "sequential": rounds(2.6, 3, ROUNDS),
-        "concurrent": rounds(2.1, 8, ROUNDS),
+        "compared": {"with_mtp": 130, "without_mtp": 110},
+        "shifts": [{"id": "code-00", "positions": 400, "largest": 0.06}],
+        "divergences": [divergence],
     }
 
 

@@ -18,21 +18,23 @@ from conformance import FIXTURES, PACKAGE
 from conformance.harness.check import declaration, judge, outcome_of
 from conformance.harness.closeness import load_bounds, load_likeness
 from conformance.harness.floors import load_floors
+from conformance.harness.looks import Looks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import load_profile
+from conformance.harness.tolerances import load_tolerances
 from conformance.harness.verdict import Outcome, Verdict
-from conformance.harness.views.acceptance import Acceptance
-from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.answers import Tools
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.load import Load
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
-from conformance.harness.views.timings import Timings
+from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
 
 Documents = synthetic.Documents
@@ -50,17 +52,18 @@ BUILDERS: Builders = {
     "numerics": lambda d: Numerics.of(d["numerics"]),
     "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
     "parity": lambda d: Parity.of(d["parity"]),
-    "gold": lambda d: Gold.of(d["texts"], d["gold"], FIXTURES / "gold"),
+    "gold": lambda d: Gold.of(Load.of([d["load"]]), d["gold"], FIXTURES / "gold"),
     "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "tools": lambda d: Tools.of(d["tools"]),
-    "acceptance": lambda d: Acceptance.of(d["acceptance"]),
-    "texts": lambda d: Texts.of(d["texts"]),
+    "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
+    "texts": lambda d: Texts.of(d["ties"]),
+    "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
+    "tolerances": lambda _: load_tolerances(FIXTURES / "facts" / "tolerances.toml"),
     "sampling": lambda d: Sampling.of(d["sampling"]),
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
-    "timings": lambda d: Timings.of(d["timings"]),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
@@ -124,12 +127,12 @@ def test_every_check_has_its_negative_control() -> None:
 MOVED = {"unsupported": "vLLM 9 has no z in Gemma4MTP."}
 
 
-def test_few_prompts_are_inconclusive() -> None:
+def test_few_comparisons_are_inconclusive() -> None:
     documents = synthetic.healthy()
-    documents["texts"]["prompts"] = documents["texts"]["prompts"][:60]
+    documents["ties"]["compared"]["with_mtp"] = 20
     found = outcome("LOSS-01", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "(n = 60; about " in found.sentence
+    assert "(n = 20; about " in found.sentence
 
 
 def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:
@@ -224,10 +227,28 @@ def test_another_model_as_draft_is_an_error_with_the_key() -> None:
 
 def test_conditional_rates_and_noise_are_noted() -> None:
     (first, *_) = outcome("ACC-02", synthetic.healthy()).findings
-    assert first.note.startswith("conditional acceptance, given the position before: 0.9")
+    assert first.note.startswith("conditional acceptance, given the position before: 1.0")
     assert first.note.count(";") == 3
+    (length,) = outcome("ACC-01", synthetic.healthy()).findings
+    assert re.search(r"% of \d+ drafted tokens accepted; length by category: code 4\.\d\d, ", length.note)
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
-    assert re.search(r"A/A, .* itself: 0\.990 .*\(n = 4\)", sequential.note)
+    assert re.search(r"A/A, .* itself: 0\.990, spread of one answer 0\.0% \(n = 12\)", sequential.note)
+    assert "client 0.0" in sequential.note
+
+
+def test_where_mtp_pays_is_a_sentence() -> None:
+    (first, *_) = outcome("SPEED-05", synthetic.healthy()).findings
+    assert first.note.startswith("MTP pays at k = 4 up to concurrency 17, the most that was tried")
+
+
+def test_counts_of_a_whole_round_do_where_vllm_counts_no_request() -> None:
+    documents = synthetic.healthy()
+    for each in documents["load"]["rounds"]:
+        for answer in each["mtp"]["answers"]:
+            answer["counts"] = None
+    found = outcome("ACC-01", documents)
+    assert found.verdict is Verdict.PASS
+    assert found.findings[0].n == synthetic.ROUNDS[1]
 
 
 @pytest.mark.parametrize("id", ["GEOM-01", "GEOM-02", "GEOM-03"])

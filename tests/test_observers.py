@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, checkpoint, geometry, timings
+from conformance.harness.observers import OBSERVERS, checkpoint, geometry, observer, ties
+from conformance.harness.observers import load as loading
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
@@ -54,7 +55,7 @@ def observe(profile: Profile, evidence: Evidence) -> Iterator[Observe]:
     def made(name: str, on: Profile = profile, **arms: Launch) -> dict[str, Any]:
         if not opened:
             opened.append(Servers(on, evidence, launcher=launcher(**arms)))
-        return evidence.observe(name, lambda: OBSERVERS[name](on, opened[0], evidence))
+        return evidence.observe(name, lambda: observer(name)(on, opened[0], evidence))
 
     yield made
     for servers in opened:
@@ -120,9 +121,7 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         observe("checkpoint")
 
 
-@pytest.mark.parametrize(
-    "name", ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "acceptance", "texts", "timings", "tools"]
-)
+@pytest.mark.parametrize("name", ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "load", "ties", "tools"])
 def test_no_server_is_started_for_a_broken_pair(
     observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
 ) -> None:
@@ -192,89 +191,107 @@ def test_hardware_that_refuses_nothing(observe: Observe, profile: Profile) -> No
         observe("moe_refusal", replace(profile, hardware=hardware))
 
 
-def test_acceptance_counts_each_request(observe: Observe) -> None:
-    seen = observe("acceptance")
-    counts = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position": [2, 2, 2, 0], "output_tokens": 9}
-    assert len({row["id"] for row in seen["prompts"]}) == len(seen["prompts"]) == SIZES.mixed_prompts
-    for row in seen["prompts"]:
-        assert counts.items() <= row.items()
-    assert seen["totals"] == {
-        "drafts": 18,
-        "draft_tokens": 72,
-        "accepted": 54,
-        "accepted_per_position": [18, 18, 18, 0],
-        "output_tokens": 81,
-    }
+COUNTS = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position": [2, 2, 2, 0], "output_tokens": 9}
+
+
+def measured(seen: Mapping[str, Any], concurrency: int) -> list[dict[str, Any]]:
+    return [row for row in seen["rounds"] if row["concurrency"] == concurrency and not row["warm_up"]]
+
+
+def test_a_load_is_counted_by_round_and_where_vllm_tells_by_request(observe: Observe) -> None:
+    seen = observe("load", mtp=launch("good", "--k", "4", "--counts-requests"))
+    for row in measured(seen, 1):
+        assert row["mtp"]["counted"] == {
+            "drafts": 6, "draft_tokens": 24, "accepted": 18, "accepted_per_position": [6, 6, 6, 0], "output_tokens": 27
+        }  # fmt: skip
+        assert [answer["counts"] for answer in row["mtp"]["answers"]] == [COUNTS] * 3
+        assert row["plain"]["counted"] is row["plain"]["answers"][0]["counts"] is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--k", "4", "--fault", "miscounts"), "7 tokens accepted, 6 by position"),
+        (("--k", "4", "--fault", "miscounts"), "tokens accepted, 18 by position"),
         (("--k", "3"), "has 3 draft positions, but k is 4"),
         ((), "it has no vllm:spec_decode_num_drafts_total"),
-        (("--k", "4", "--fault", "rubbish"), "prompt code-2 got no usable answer"),
+        (("--k", "4", "--fault", "rubbish"), "got no usable answer"),
     ],
 )
-def test_acceptance_that_makes_no_sense_is_an_error(
-    observe: Observe, arguments: tuple[str, ...], sentence: str
-) -> None:
+def test_a_load_that_makes_no_sense_is_an_error(observe: Observe, arguments: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(ObservationError, match=sentence):
-        observe("acceptance", mtp=launch("good", *arguments))
+        observe("load", mtp=launch("good", *arguments))
 
 
-def test_texts_are_the_answers_of_the_timings(observe: Observe) -> None:
-    seen, timed = observe("texts"), observe("timings")
-    asked = [name for each in timed["sequential"] if not each["warm_up"] for name in each["prompts"]]
-    assert {row["id"] for row in seen["prompts"]} == set(asked)
-    first = next(row for row in seen["prompts"] if row["id"] == "code-0")
-    assert first["category"] == "code"
-    assert first["mtp"] == first["plain"]
-    assert first["plain"] == {
-        "text": "echo code 0",
-        "finish_reason": "stop",
-        "tokens": 9,
-        "token_ids": list(range(9)),
-    }
-
-
-def test_timings_alternate_and_flag_their_warm_up(observe: Observe) -> None:
-    seen = observe("timings", plain=launch("good", "--seconds", "0.1"))
-    assert [row["warm_up"] for row in seen["sequential"]] == [True, False, False, False]
-    assert [row["order"] for row in seen["sequential"]] == [
+def test_a_load_alternates_and_flags_its_warm_up(observe: Observe) -> None:
+    seen = observe("load", plain=launch("good", "--seconds", "0.1"))
+    in_a_row = [row for row in seen["rounds"] if row["concurrency"] == 1]
+    assert [row["warm_up"] for row in in_a_row] == [True, False, False, False]
+    assert [row["order"] for row in in_a_row] == [
         ["plain", "mtp"],
         ["mtp", "plain", "plain"],
         ["plain", "mtp"],
         ["mtp", "plain", "plain"],
     ]
-    for row in seen["sequential"]:
-        assert row["mtp_tokens"] == row["plain_tokens"] == [9, 9, 9]
-        assert 0.03 < row["mtp_seconds"] < 0.3 <= row["plain_seconds"]
-        assert (row["plain_again_seconds"] is not None) == (row["order"].count("plain") == 2)
-    assert [len(row["prompts"]) for row in seen["concurrent"]] == [8, 8]
+    for row in in_a_row:
+        assert [answer["tokens"] for answer in row["mtp"]["answers"]] == [9, 9, 9]
+        assert 0.03 < row["mtp"]["seconds"] < 0.3 <= row["plain"]["seconds"]
+        assert (row["plain_again"] is not None) == (row["order"].count("plain") == 2)
+    assert [len(row["prompts"]) for row in measured(seen, 8)] == [8]
+    answer = in_a_row[1]["plain"]["answers"][0]
+    assert (answer["text"], answer["finish_reason"], answer["token_ids"]) == ("echo code 0", "stop", list(range(9)))
+    assert 0.1 < answer["first_seconds"] <= answer["seconds"]
+    assert seen["prompts"]["code-0"] == {"category": "code", "token_ids": [2, 105, 106]}
 
 
 def prompts(count: int) -> list[Prompt]:
-    return [Prompt(str(number), "c", "CC0-1.0", ({"role": "user"},), 4) for number in range(count)]
+    return [Prompt(str(number), "c", "CC0-1.0", ({"role": "user"},), 64) for number in range(count)]
 
 
-def test_rounds_walk_through_the_prompts() -> None:
-    rounds = timings.plan(prompts(4), SIZES, 3, 3)
-    assert [[prompt.id for prompt in each.prompts] for each in rounds] == [
-        ["1", "2", "3"],
-        ["0", "1", "2"],
-        ["3", "0", "1"],
-        ["2", "3", "0"],
-    ]
-    assert timings.plan(prompts(4), SIZES, 0, 3) == []
+def test_rounds_walk_through_the_prompts_from_cell_to_cell_and_look_to_look() -> None:
+    sizes = replace(SIZES, rounds={"2": 2, "1": 1})
+    first, second = (loading.plan(prompts(8), sizes, look) for look in (1, 2))
+    walk = [[prompt.id for prompt in each.prompts] for each in first + second if not each.warm_up]
+    assert walk == [["0", "1", "2"], ["3", "4"], ["5", "6"], ["7", "0", "1"], ["2", "3"], ["4", "5"]]
+    assert [each.concurrency for each in first] == [1, 1, 2, 2, 2]
+    assert {prompt.max_tokens for each in first if each.warm_up for prompt in each.prompts} == {16}
+    assert {prompt.max_tokens for each in first if not each.warm_up for prompt in each.prompts} == {32}
+    assert loading.plan(prompts(4), replace(SIZES, rounds={"1": 0}), 1) == []
 
 
 def test_where_one_server_fits_there_are_three_starts() -> None:
-    rounds = timings.plan(prompts(4), replace(SIZES, warm_up_rounds=0), 4, 3)
-    arms = [rounds[number].order[place] for number, place in timings.turns(rounds, together=False)]
+    rounds = loading.plan(prompts(4), replace(SIZES, warm_up_rounds=0, rounds={"1": 4}), 1)
+    arms = [rounds[number].order[place] for number, place in loading.turns(rounds, together=False)]
     assert arms == ["mtp"] * 2 + ["plain"] * 6 + ["mtp"] * 2
-    both = timings.turns(rounds, together=True)
+    both = loading.turns(rounds, together=True)
     assert both == sorted(both)
+
+
+def test_a_later_look_is_another_observation_of_the_same_shape(observe: Observe) -> None:
+    first, second = (observe(name) for name in ("load", "load-2"))
+    assert [row["prompts"] for row in first["rounds"]] != [row["prompts"] for row in second["rounds"]]
+
+
+def test_ties_and_how_far_scores_move(observe: Observe) -> None:
+    seen = observe("ties")
+    assert seen["compared"] == {"with_mtp": 17, "without_mtp": 22}
+    assert seen["divergences"] == []
+    assert [(row["positions"], row["largest"]) for row in seen["shifts"]] == [(9, 0.25)] * SIZES.tie_prompts
+
+
+def test_a_divergence_is_where_the_first_token_differs() -> None:
+    assert ties.divergence([1, 2, 3], [1, 2, 3]) is None
+    assert ties.divergence([1, 2, 3], [1, 4, 3]) == 1
+    assert ties.divergence([1, 2], [1, 2, 3]) == 2
+
+
+def test_answers_are_compared_with_mtp_and_without_in_other_batches() -> None:
+    def row(concurrency: int, again: bool) -> dict[str, Any]:
+        block = {"answers": [{"token_ids": [concurrency]}]}
+        arms = {"mtp": block, "plain": block, "plain_again": block if again else None}
+        return {"concurrency": concurrency, "prompts": ["a"], "warm_up": False} | arms
+
+    names = [(one.name, other.name) for one, other in ties.compared([row(1, True), row(8, False)])]
+    assert names == [("plain 1", "mtp 1"), ("plain 1", "plain_again 1"), ("plain 8", "mtp 8"), ("plain 1", "plain 8")]
 
 
 def test_tool_calls_whole_and_streamed(observe: Observe) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -52,6 +53,15 @@ class FauxServers:
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         del arguments, named
+
+    def mtp(self) -> None:
+        """Nothing to start."""
+
+    def beside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def abandon(self) -> None:
+        """Nothing to end."""
 
     def close(self) -> None:
         type(self).closed += 1
@@ -135,8 +145,7 @@ def test_without_a_directory_one_is_named_after_the_run(run: Run, pair: Path) ->
 
 
 def test_judging_again_gives_the_same_verdicts(run: Run, documents: synthetic.Documents, pair: Path) -> None:
-    documents["acceptance"]["prompts"] = documents["acceptance"]["prompts"][:20]
-    documents["acceptance"]["totals"] = synthetic.totals(documents["acceptance"]["prompts"])
+    documents["tools"]["prompts"] = documents["tools"]["prompts"][:6]
     documents["moe"]["layers"]["model.layers.0.moe.experts"]["backend"] = "MARLIN"
     first = run("--pair", pair, "--evidence", "run")
     again = run("--evidence", "run")
@@ -149,13 +158,13 @@ def damage_marlin(d: dict[str, Any]) -> None:
 
 
 def damage_few_texts(d: dict[str, Any]) -> None:
-    d["texts"]["prompts"] = d["texts"]["prompts"][:30]
+    d["ties"]["compared"]["with_mtp"] = 20
 
 
 def damage_server(d: dict[str, Any]) -> None:
     from conformance.harness.errors import ObservationError
 
-    d["acceptance"] = ObservationError("mtp server died: RuntimeError: boom", "the end\nof its log")
+    d["load"] = ObservationError("mtp server died: RuntimeError: boom", "the end\nof its log")
 
 
 def damage_unsupported(d: dict[str, Any]) -> None:
@@ -174,7 +183,7 @@ def damage_unsupported(d: dict[str, Any]) -> None:
             [
                 "INCONCLUSIVE LOSS-01",
                 "would settle it",
-                "Inconclusive: more samples needed for GOLD-01, GOLD-02, LOSS-01.",
+                "Inconclusive: more samples needed for LOSS-01.",
             ],
         ),
         (
@@ -203,7 +212,7 @@ def test_every_verdict_has_its_exit_code_and_its_words(
 def test_a_server_that_cannot_start_is_started_once(run: Run, documents: synthetic.Documents, pair: Path) -> None:
     damage_server(documents)
     run("--pair", pair, "--evidence", "run")
-    kept = json.loads(Path("run/observations/acceptance.json").read_text())
+    kept = json.loads(Path("run/observations/load.json").read_text())
     assert kept["error"]["kind"] == "ObservationError"
     records = {record.id: record for record in read_journal(Path("run/verdicts.jsonl")).records}
     assert records["ACC-01"].verdict is records["ACC-02"].verdict is Verdict.ERROR
@@ -303,10 +312,10 @@ def test_tampered_evidence_is_not_judged(refused: Refused) -> None:
 
 
 def test_a_stopped_run_goes_on_from_what_it_has(run: Run, documents: synthetic.Documents, pair: Path) -> None:
-    part = {name: documents[name] for name in ("environment", "checkpoint", "refusals", "acceptance")}
+    part = {name: documents[name] for name in ("environment", "checkpoint", "refusals", "load")}
     synthetic.record(Path("run"), part, finished=False)
     synthetic.header(Path("run"), pair=str(pair))
-    documents["acceptance"] = {"never": "asked again"}
+    documents["load"] = {"never": "asked again"}
     assert run("--evidence", "run").ret == 0
     assert is_finished(Path("run"))
 

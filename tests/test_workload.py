@@ -39,7 +39,8 @@ def test_an_answer_whole_and_streamed(serve: Callable[..., Server]) -> None:
     assert (whole.finish_reason, whole.prompt_tokens, whole.output_tokens) == ("stop", 3, 9)
     assert whole.token_ids == tuple(range(9))
     assert 0.01 < whole.seconds < 10
-    assert replace(streamed, seconds=whole.seconds) == whole
+    assert replace(streamed, seconds=whole.seconds, arrivals=()) == whole
+    assert len(streamed.arrivals) == 1
 
 
 def test_a_tool_call_is_put_together_from_its_pieces(serve: Callable[..., Server]) -> None:

@@ -139,6 +139,29 @@ def expect_each_at_least(
         expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
 
+def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source: Seen, what: str) -> Finding:
+    """The interval lies within ``tolerance`` of ``centre``, or wholly outside, or neither."""
+    low, high = centre - tolerance, centre + tolerance
+    inside, outside = low <= estimate.low and estimate.high <= high, estimate.high < low or high < estimate.low
+    verdict = Verdict.PASS if inside else Verdict.FAIL if outside else Verdict.INCONCLUSIVE
+    words = {
+        Verdict.PASS: "lies within",
+        Verdict.FAIL: "lies outside",
+        Verdict.INCONCLUSIVE: "may or may not lie within",
+    }
+    return _record(
+        Finding(
+            verdict,
+            f"{what} {estimate} {words[verdict]} {low:g} to {high:g}",
+            f"{estimate.value:.3f}",
+            f"{low:g} to {high:g}",
+            estimate.n,
+            (estimate.low, estimate.high),
+            source.source,
+        )
+    )
+
+
 def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
     """Actual equals expected; two mappings are compared key by key and the first differences are named.
 

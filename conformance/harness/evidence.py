@@ -88,6 +88,10 @@ class Evidence:
                 write_atomically(path, _json(_made(name, make)))
         return _facts(name, path)
 
+    def holds(self, name: str) -> bool:
+        """Whether the observation is there already."""
+        return (self.directory / "observations" / f"{name}.json").exists()
+
     def log_tails(self, limit: int = 65536) -> str:
         """The last ``limit`` bytes of every server log, for the signatures of known failures."""
         return "\n".join(_tail(path, limit) for path in sorted(self.logs.glob("*.log")))
@@ -182,7 +186,7 @@ def _facts(name: str, path: Path) -> dict[str, Any]:
 
 
 def _validate(name: str, facts: Any) -> None:
-    path = SCHEMAS / f"{name}.json"
+    path = SCHEMAS / f"{name.partition('-')[0]}.json"  # a later look has the shape of the first
     if not path.is_file():
         raise ObservationError(f"there is no observation {name!r}: harness/schemas has no {path.name}")
     wrong = next(iter(Draft202012Validator(_load(path)).iter_errors(facts)), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
@@ -42,9 +44,26 @@ def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
     if arm == MTP:
         speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
         command += ["--speculative-config", json.dumps(speculative | {"num_speculative_tokens": profile.pair.k})]
+        command += per_request_counts()
     if arm == REFUSED:
         command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
     return tuple(command)
+
+
+@functools.cache
+def per_request_counts() -> tuple[str, ...]:
+    """The option that puts a request's own count of drafts into its answer, where the installed vLLM has it.
+
+    Looked up in the source, because importing vLLM takes seconds. Without it acceptance is counted by group of
+    requests.
+    """
+    found = importlib.util.find_spec("vllm")
+    folders = found.submodule_search_locations if found else None
+    for folder in folders or ():
+        source = Path(folder) / "config" / "observability.py"
+        if source.is_file() and "per_request_spec_decode_metrics" in source.read_text(encoding="utf-8"):
+            return ("--per-request-spec-decode-metrics", "summary")
+    return ()
 
 
 def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, str]) -> dict[str, str]:

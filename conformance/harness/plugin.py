@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conformance import cli
+from conformance.harness.backstage import Backstage
 from conformance.harness.catalogue import as_text, catalogue
 from conformance.harness.check import Check, declaration, judge, outcome_of
 from conformance.harness.clerk import PROPERTY, Clerk, record_of
@@ -115,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.pluginmanager.register(Judge(session, servers), "conformance-judge")
     if workerinput is None:
+        config.pluginmanager.register(Backstage(session, servers), "conformance-backstage")
         config.pluginmanager.register(Clerk(session, servers, progress), "conformance-clerk")
 
 

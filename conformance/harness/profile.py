@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -76,12 +77,18 @@ class Sizes:
     mixed_prompts: int = 0
     tool_prompts: int = 0
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
+    rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
     warm_up_rounds: int = 0
-    sequential_rounds: int = 0
-    concurrent_rounds: int = 0
     sampling_prompts: int = 0
     sampling_seeds: int = 0  # samples of each of these prompts on each server
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
+    longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
+    looks: int = 1  # in how many parts a load is measured; what the first settles needs no other
+    tie_prompts: int = 0  # whose tokens are scored again in other batches, to learn how far a score moves
+
+    def by_concurrency(self) -> dict[int, int]:
+        """``rounds`` with its keys as numbers, the smallest first."""
+        return dict(sorted((int(concurrency), rounds) for concurrency, rounds in self.rounds.items()))
 
 
 @plain_dataclass(frozen=True)
@@ -143,7 +150,12 @@ def _sizes(path: Path, level: str) -> Sizes:
     for name in LEVELS:
         if name not in table:
             raise UsageError(f'{path}: table "{name}" is missing; add it.')
-    return tables.convert(path, table[level], Sizes, where=level)
+    sizes = tables.convert(path, table[level], Sizes, where=level)
+    for concurrency in sizes.rounds:
+        if not concurrency.isdecimal() or int(concurrency) < 1:
+            key = f"{level}.rounds.{concurrency}"
+            raise UsageError(f'{path}: key "{key}" is no concurrency; write how many requests at once, such as 8.')
+    return sizes
 
 
 def _find(folder: Path, kind: str, name: str) -> Path:

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, ReadWriteLock
 
 from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import Evidence, write_atomically
@@ -62,7 +63,7 @@ class Servers:
         self._folder = evidence.directory / ".servers"
         self._guard = _guard(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
         self._started: list[Server] = []
-        self._work = FileLock(self._folder / "work.lock")
+        self._own_locks = threading.local()
         if self._guard is not None:
             self._forget()
 
@@ -74,16 +75,19 @@ class Servers:
         """The same server without MTP."""
         return self._running(PLAIN)
 
-    def start_all(self) -> None:
-        """Start both at once where memory allows it; failures are reported to whoever needs the server."""
-        with self._lock():
-            self._start([MTP, PLAIN] if self._profile.hardware.two_servers else [MTP])
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nobody else's requests: held around everything that is counted or timed. Reentrant in one process."""
-        self._open_folder()
-        with self._work:
+        """Nobody else's requests, and nothing ``beside``: held around everything that is counted or timed.
+
+        Reentrant in one thread.
+        """
+        with self._work().write_lock():
+            yield
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Held around what takes a core for seconds, asks no server, and minds no company."""
+        with self._work().read_lock():
             yield
 
     def attempt(self, arm: str) -> Attempt:
@@ -91,8 +95,9 @@ class Servers:
 
         Where memory may be short the others are stopped first, so that nothing but the configuration refuses.
         """
-        with self.exclusive(), self._lock():
-            if self._profile.hardware.memory != "host":
+        roomy = self._profile.hardware.memory == "host" and self._profile.hardware.two_servers
+        with self.beside() if roomy else self.exclusive(), nullcontext() if roomy else self._lock():
+            if not roomy:
                 self._stop_all()
             start = self._prepare(arm)
             outcome = start_together([start], self._grace, self._progress)[arm]
@@ -100,6 +105,10 @@ class Servers:
             start.server.stop(self._grace)
             self._path(arm).unlink(missing_ok=True)
         return Attempt(isinstance(outcome, Server), start.exit_code, seconds, start.server.log)
+
+    def abandon(self) -> None:
+        """End whatever is up or still loading, so that nobody waits for it any longer."""
+        end_recorded(self._folder, self._grace)
 
     def close(self) -> None:
         """End all servers, if this process owns the session."""
@@ -177,6 +186,14 @@ class Servers:
 
     def _own(self, server: Server) -> Server:
         return next((mine for mine in self._started if mine == server), server)
+
+    def _work(self) -> ReadWriteLock:
+        """This thread's own: one instance keeps processes apart, but not threads."""
+        if not hasattr(self._own_locks, "work"):
+            self._open_folder()
+            self._own_locks.work = ReadWriteLock(self._folder / "work.lock", is_singleton=False)
+        lock: ReadWriteLock = self._own_locks.work
+        return lock
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -65,22 +65,23 @@ class Answer:
     prompt_tokens: int
     output_tokens: int
     token_ids: tuple[int, ...]
-    prompt_ids: tuple[int, ...]  # empty for a streamed answer
+    prompt_ids: tuple[int, ...]
     seconds: float
+    arrivals: tuple[float, ...] = ()  # of a streamed answer: seconds until each delivery that brought tokens
+    speculation: Mapping[str, Any] | None = None  # vLLM's own count of this request's drafts, where it gives one
 
     @property
     def text(self) -> str:
         """Everything that was written: thoughts, content and calls, so that two answers can be compared whole."""
         return "".join([self.reasoning, self.content, *(json.dumps(dict(call)) for call in self.tool_calls)])
 
-    def written(self) -> dict[str, Any]:
-        """What was written, as evidence keeps it for comparison with another server's answer."""
-        return {
-            "text": self.text,
-            "finish_reason": self.finish_reason,
-            "tokens": self.output_tokens,
-            "token_ids": list(self.token_ids),
-        }
+
+@dataclass(frozen=True)
+class Continuation:
+    """Greedy tokens, and by how many nats each was likelier than the runner-up."""
+
+    token_ids: tuple[int, ...]
+    gaps: tuple[float, ...]
 
 
 def load_prompts(path: Path) -> list[Prompt]:
@@ -159,18 +160,53 @@ class Client:
             why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise self._server.failure(f"prompt {prompt.id} got no usable answer ({why})") from None
 
-    def ask_at_once(self, prompts: Sequence[Prompt]) -> tuple[list[Answer], float]:
+    def ask_at_once(self, prompts: Sequence[Prompt], *, stream: bool = False) -> tuple[list[Answer], float]:
         """All of them at the same moment; the answers, and the seconds from then until the last has come."""
         begin: list[float] = []
         barrier = Barrier(len(prompts), action=lambda: begin.append(time.perf_counter()))
 
         def ask(prompt: Prompt) -> tuple[Answer, float]:
             barrier.wait()
-            return self.ask(prompt), time.perf_counter()
+            return self.ask(prompt, stream=stream), time.perf_counter()
 
         with ThreadPoolExecutor(len(prompts)) as pool:
             results = list(pool.map(ask, prompts))
         return [answer for answer, _ in results], max(end for _, end in results) - begin[0]
+
+    def continued(self, prefixes: Sequence[Sequence[int]], tokens: int) -> list[Continuation]:
+        """At most so many greedy tokens after each prefix of token ids, all at once, each with its gap."""
+        choices = self._completions(prefixes, max_tokens=tokens, logprobs=2)
+        return [
+            Continuation(
+                tuple(choice.model_extra["token_ids"]),
+                tuple(_gap(list(top.values())) for top in choice.logprobs.top_logprobs),
+            )
+            for choice in choices
+        ]
+
+    def scored(self, sequences: Sequence[Sequence[int]], begin: Sequence[int]) -> list[tuple[float, ...]]:
+        """The gap at each place of each sequence from its ``begin`` on, read and not written by the server."""
+        choices = self._completions(sequences, max_tokens=1, prompt_logprobs=2)
+        tops = [choice.model_extra["prompt_logprobs"] for choice in choices]
+        return [
+            tuple(_gap([entry["logprob"] for entry in place.values()]) for place in top[start:])
+            for top, start in zip(tops, begin, strict=True)
+        ]
+
+    def _completions(self, prompts: Sequence[Sequence[int]], **question: int) -> list[Any]:
+        """/v1/completions of token ids, greedy."""
+        identified = {"return_token_ids": True, "return_tokens_as_token_ids": True}
+        try:
+            completion = self._openai.completions.create(
+                model=self._server.model,
+                prompt=[list(prompt) for prompt in prompts],
+                temperature=0,
+                extra_body={**identified, **question},
+            )
+        except openai.OpenAIError as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            raise self._server.failure(f"scoring {len(prompts)} answers failed ({why})") from None
+        return list(completion.choices)
 
     def _whole(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
         completion = self._openai.chat.completions.create(**question)
@@ -180,7 +216,7 @@ class Client:
         for call in choice.message.tool_calls or []:
             parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
         parts.token_ids = list((choice.model_extra or {})["token_ids"])
-        parts.prompt_ids = list((completion.model_extra or {}).get("prompt_token_ids") or [])
+        parts.take(completion)
         return parts.answer(name, choice.finish_reason, completion.usage, seconds)
 
     def _streamed(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
@@ -189,8 +225,10 @@ class Client:
             **question, stream=True, stream_options={"include_usage": True}
         ):
             usage = chunk.usage or usage
+            parts.take(chunk)
             for choice in chunk.choices:
-                parts.add(choice)
+                if parts.add(choice):
+                    parts.arrivals.append(time.perf_counter() - begin)
                 finish = choice.finish_reason or finish
         return parts.answer(name, finish, usage, time.perf_counter() - begin)
 
@@ -213,17 +251,27 @@ class _Parts:
         self.calls: list[dict[str, str]] = []
         self.token_ids: list[int] = []
         self.prompt_ids: list[int] = []
+        self.arrivals: list[float] = []
+        self.speculation: Mapping[str, Any] | None = None
 
-    def add(self, choice: Any) -> None:
-        """One chunk of a stream: what it adds to each part."""
+    def take(self, message: Any) -> None:
+        """What a whole answer, or a chunk of a stream, carries beside its choices."""
+        extra = message.model_extra or {}
+        self.prompt_ids = list(extra.get("prompt_token_ids") or self.prompt_ids)
+        self.speculation = (extra.get("metrics") or {}).get("speculative_decoding") or self.speculation
+
+    def add(self, choice: Any) -> bool:
+        """One chunk of a stream: what it adds to each part, and whether there were tokens in it."""
+        tokens = (choice.model_extra or {}).get("token_ids") or []
         self.content += choice.delta.content or ""
         self.reasoning += _reasoning(choice.delta)
-        self.token_ids += (choice.model_extra or {}).get("token_ids") or []
+        self.token_ids += tokens
         for call in choice.delta.tool_calls or []:
             while len(self.calls) <= call.index:
                 self.calls.append({"name": "", "arguments": ""})
             self.calls[call.index]["name"] += call.function.name or ""
             self.calls[call.index]["arguments"] += call.function.arguments or ""
+        return bool(tokens)
 
     def answer(self, name: str, finish: str | None, usage: Any, seconds: float) -> Answer:
         if finish is None or usage is None:
@@ -239,9 +287,17 @@ class _Parts:
             token_ids=tuple(self.token_ids),
             prompt_ids=tuple(self.prompt_ids),
             seconds=seconds,
+            arrivals=tuple(self.arrivals),
+            speculation=self.speculation,
         )
 
 
 def _reasoning(message: Any) -> str:
     """Thoughts are no part of OpenAI's schema; vLLM puts them here."""
     return str((message.model_extra or {}).get("reasoning") or "")
+
+
+def _gap(logprobs: Sequence[float]) -> float:
+    """Between the two largest."""
+    first, second, *_ = sorted(logprobs, reverse=True)
+    return first - second

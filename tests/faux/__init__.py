@@ -29,10 +29,11 @@ SIZES = Sizes(
     tool_prompts=2,
     sampling_prompts=2,
     sampling_seeds=30,
+    rounds={"1": 3, "8": 1},
     warm_up_rounds=1,
-    sequential_rounds=3,
-    concurrent_rounds=1,
     again_every=2,
+    longest_answer=32,
+    tie_prompts=4,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
 

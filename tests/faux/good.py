@@ -15,6 +15,8 @@ from typing import Any
 LATE_SECONDS = 0.05
 TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 of them accepted each
 DRAFTS, ACCEPTED, PER_POSITION = 2, 6, (2, 2, 2, 0)
+PROMPT_IDS = [2, 105, 106]
+SHIFT = 0.25  # nats
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -37,6 +39,7 @@ class State:
     def __init__(self, options: argparse.Namespace) -> None:
         self.name: str = options.served_model_name
         self.k: int = options.k
+        self.counts_requests: bool = options.counts_requests
         self.fault: str = options.fault
         self.seconds: float = options.seconds
         self.probe = json.loads(options.probe)
@@ -97,6 +100,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/collective_rpc":
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
+        elif self.path == "/v1/completions":
+            self.send(json.dumps(self.frame("text_completion", self.completions(question), 1)))
         elif self.state.fault == "rubbish" and question["max_tokens"] > 1:
             self.send("<html>It works!</html>", "text/html")
         elif self.path == "/v1/completions":
@@ -136,7 +141,26 @@ class Handler(BaseHTTPRequestHandler):
         if question.get("tools"):
             message |= {"content": None, "reasoning": "hm", "tool_calls": [self.call(question)]}
         choice = {"index": 0, "finish_reason": "stop", "message": message, "token_ids": list(range(tokens))}
-        self.send(json.dumps(self.frame("chat.completion", [choice], tokens)))
+        frame = self.frame("chat.completion", [choice], tokens) | self.speculation(tokens)
+        self.send(json.dumps(frame | {"prompt_token_ids": PROMPT_IDS}))
+
+    def completions(self, question: dict[str, Any]) -> list[dict[str, Any]]:
+        """Continuations with two logprobs for each token; more apart in a batch, as far as ``SHIFT``."""
+        lead = 4.0 + SHIFT * (len(question["prompt"]) > 1)
+        top = {"token_id:1": -0.5, "token_id:2": -0.5 - lead}
+        places = {name: {"logprob": logprob} for name, logprob in top.items()}
+        tokens = min(question["max_tokens"], TOKENS)
+        return [
+            {
+                "index": index,
+                "text": "",
+                "finish_reason": "stop",
+                "token_ids": list(range(tokens)),
+                "logprobs": {"tokens": [], "token_logprobs": [], "top_logprobs": [top] * tokens, "text_offset": []},
+                "prompt_logprobs": [None, *[places] * (len(prompt) - 1)],
+            }
+            for index, prompt in enumerate(question["prompt"])
+        ]
 
     def stream(self, question: dict[str, Any], tokens: int) -> None:
         deltas: list[dict[str, Any]] = [{"content": piece} for piece in self.pieces(question)]
@@ -149,9 +173,24 @@ class Handler(BaseHTTPRequestHandler):
         choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": list(range(tokens))})
         chunks = [self.frame("chat.completion.chunk", [choice], None) for choice in choices]
-        chunks.append(self.frame("chat.completion.chunk", [], tokens))
+        chunks[0]["prompt_token_ids"] = PROMPT_IDS
+        chunks.append(self.frame("chat.completion.chunk", [], tokens) | self.speculation(tokens))
         body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         self.send(body, "text/event-stream")
+
+    def speculation(self, tokens: int) -> dict[str, Any]:
+        """vLLM's own count of a request, where the server is told to give it."""
+        if not self.state.counts_requests or tokens != TOKENS:
+            return {}
+        histogram = [0, 0, 0, DRAFTS, 0]
+        return {
+            "metrics": {
+                "speculative_decoding": {
+                    "acceptance_histogram": histogram,
+                    "num_draft_tokens": DRAFTS * self.state.k,
+                }
+            }
+        }
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
@@ -173,6 +212,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--k", type=int, default=0)
+    parser.add_argument("--counts-requests", action="store_true")
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")

@@ -7,16 +7,16 @@ it returns against ``schemas/<name>.json``. What cannot be seen raises Observati
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from conformance.harness.evidence import Evidence
 from conformance.harness.observers import (
-    acceptance,
     checkpoint,
     draft_load,
     environment,
     geometry,
     gold,
+    load,
     moe,
     moe_oracle,
     moe_refusal,
@@ -24,15 +24,12 @@ from conformance.harness.observers import (
     parity,
     refusals,
     sampling,
-    texts,
-    timings,
+    ties,
     tools,
     wiring,
 )
-from conformance.harness.profile import Profile
-from conformance.harness.servers import Servers
 
-Observer = Callable[[Profile, Servers, Evidence], Mapping[str, Any]]
+Observer = Callable[..., Mapping[str, Any]]  # of (Profile, Servers, Evidence), and of a look where there are several
 
 OBSERVERS: dict[str, Observer] = {
     "environment": environment.observe,
@@ -47,9 +44,14 @@ OBSERVERS: dict[str, Observer] = {
     "gold": gold.observe,
     "moe_oracle": moe_oracle.observe,
     "moe_refusal": moe_refusal.observe,
-    "acceptance": acceptance.observe,
-    "texts": texts.observe,
+    "load": load.observe,
+    "ties": ties.observe,
     "sampling": sampling.observe,
-    "timings": timings.observe,
     "tools": tools.observe,
 }
+
+
+def observer(name: str) -> Observer:
+    """The observer of an observation; "load-2" is the second look of "load", which goes on where the first ended."""
+    kind, _, look = name.partition("-")
+    return partial(OBSERVERS[kind], look=int(look)) if look else OBSERVERS[kind]

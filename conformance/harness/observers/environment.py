@@ -26,7 +26,7 @@ _SECONDS = 300.0
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Imported, installed and locked versions; machine; both registries."""
     wanted = locked(LOCKS / profile.hardware.locked_environment / "lock.txt")
-    with servers.exclusive():  # importing vLLM takes a core for ten seconds
+    with servers.beside():  # importing vLLM takes a core for ten seconds
         found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"])
     installed = found.pop("installed")
     return found | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted}}

@@ -25,7 +25,7 @@ _SECONDS = 300.0
 
 def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Layers and tensors of each build, or why there is none; the same on every machine, whatever the pair."""
-    with servers.exclusive():  # importing vLLM takes a core for ten seconds
+    with servers.beside():  # importing vLLM takes a core for ten seconds
         return build(request(load_facts()))
 
 

@@ -15,7 +15,7 @@ from conformance.harness.servers import Servers
 
 def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Order, choice and every backend's answer by device; the experts are Gemma 4's, whatever the pair's."""
-    with servers.exclusive():  # importing vLLM takes a core for ten seconds
+    with servers.beside():  # importing vLLM takes a core for ten seconds
         return ask_vllm()
 
 

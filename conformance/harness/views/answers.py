@@ -1,4 +1,4 @@
-"""What the server answered: texts with and without MTP, and tool calls."""
+"""Tool calls as the server answered them."""
 
 from __future__ import annotations
 
@@ -7,39 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.harness import stats
 from conformance.harness.errors import ObservationError
-from conformance.harness.stats import Estimate
-
-SHOWN_IDS = 5
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The ``texts`` observation: by prompt, whether the greedy answers of both servers are the same."""
-
-    equal: Mapping[str, bool]
-    source: str = "observations/texts.json"
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation; text and finish reason both count."""
-        return cls(
-            {
-                row["id"]: all(row["mtp"][key] == row["plain"][key] for key in ("text", "finish_reason"))
-                for row in facts["prompts"]
-            }
-        )
-
-    def equal_share(self) -> Estimate:
-        """Share of prompts with equal answers."""
-        return stats.share(sum(self.equal.values()), len(self.equal))
-
-    def different(self) -> str:
-        """The first prompts whose answers differ, as a note; empty where none does."""
-        ids = [id for id, equal in self.equal.items() if not equal]
-        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-        return f"answers differ for {', '.join(ids[:SHOWN_IDS])}{more}" if ids else ""
 
 
 @dataclass(frozen=True)

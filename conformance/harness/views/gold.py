@@ -13,6 +13,7 @@ import pydantic
 from conformance.harness import stats, tables
 from conformance.harness.errors import ObservationError
 from conformance.harness.stats import Estimate
+from conformance.harness.views.load import Answer, Load
 
 ARMS = {"mtp": "with MTP", "plain": "without MTP"}
 
@@ -43,18 +44,23 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Gold:
-    """The answers of the ``texts`` observation beside the gold file of the same target."""
+    """The answers of the ``load`` observation, each prompt's first, beside the gold file of the same target."""
 
-    answers: Mapping[str, Mapping[str, tuple[int, ...]]]  # arm -> prompt id -> token ids
+    answers: Mapping[str, Mapping[str, Answer]]  # arm -> prompt id -> answer
     rows: Mapping[str, GoldRow]
-    source: str = "observations/texts.json"
+    source: str = "observations/load.json"
 
     @classmethod
-    def of(cls, texts: Mapping[str, Any], gold: Mapping[str, Any], folder: Path) -> Self:
+    def of(cls, load: Load, gold: Mapping[str, Any], folder: Path) -> Self:
         """Read both observations and the gold file; ObservationError where that was computed from other weights."""
         rows = load_gold(folder / gold["file"], gold["weights_sha256"])
-        asked = [row for row in texts["prompts"] if row["id"] in rows]
-        return cls({arm: {row["id"]: tuple(row[arm]["token_ids"]) for row in asked} for arm in ARMS}, rows)
+        answers: dict[str, dict[str, Answer]] = {arm: {} for arm in ARMS}
+        for _, each in load.rounds():
+            for arm, asked in answers.items():
+                for answer in getattr(each, arm).answers:
+                    if answer.id in rows:
+                        asked.setdefault(answer.id, answer)
+        return cls(answers, rows, load.source)
 
     def compared(self) -> int:
         """How many answers there are to compare, in each arm."""
@@ -68,17 +74,22 @@ class Gold:
     def followed(self, arm: str) -> Estimate:
         """Share of the gold tokens that were written before the first divergence: what the comparison has covered."""
         ends = {name: self._divergence(arm, name) for name in self.answers[arm]}
-        lengths = {name: len(self.rows[name].answer) for name in ends}
+        lengths = {name: len(self._expected(arm, name)) for name in ends}
         before = [lengths[name] if end is None else end.place for name, end in ends.items()]
         return stats.ratio(before, list(lengths.values()))
 
     def _divergence(self, arm: str, name: str) -> Divergence | None:
-        gold, found = self.rows[name], self.answers[arm][name]
-        for place, token in enumerate(gold.answer):
+        gold, found = self.rows[name], self.answers[arm][name].token_ids
+        for place, token in enumerate(self._expected(arm, name)):
             if place >= len(found) or found[place] != token:
                 runner_up = place < len(found) and found[place] == gold.runner_up[place]
                 return Divergence(name, place, gold.gap[place], runner_up)
         return None
+
+    def _expected(self, arm: str, name: str) -> tuple[int, ...]:
+        """The gold answer, up to where the answer was cut because it had become long enough."""
+        answer = self.answers[arm][name]
+        return self.rows[name].answer[: answer.tokens if answer.finish_reason == "length" else None]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=tables.STRICT)

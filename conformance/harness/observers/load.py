@@ -1,0 +1,225 @@
+"""The same prompts with and without MTP, alone and at once, servers taking turns: answers, seconds and counters.
+
+Acceptance, equality of texts and speed are all judged from this one observation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conformance.harness.evidence import Evidence
+from conformance.harness.launch import MTP, PLAIN
+from conformance.harness.metrics import Counters, must_agree, read_after, read_when_still
+from conformance.harness.observers.refusals import require_sound_pair
+from conformance.harness.profile import Profile, Sizes
+from conformance.harness.server import Server
+from conformance.harness.servers import Servers
+from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, load_prompts, spread
+
+IN_A_ROW = 3  # requests one after another before the other server has its turn, as in the published figures
+WARM_UP_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Round:
+    """One group of prompts, and the order in which the servers get it; plain twice gives the A/A comparison."""
+
+    concurrency: int
+    prompts: tuple[Prompt, ...]
+    warm_up: bool
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One group of prompts on one server."""
+
+    answers: Sequence[Answer]
+    seconds: float
+    client_seconds: float  # CPU time of this process
+    counted: Counters | None  # by /metrics; None without MTP
+
+
+def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
+    """For each concurrency its warm-up rounds, then its measured ones; the server that goes first alternates.
+
+    Measured rounds walk through the prompts, from one concurrency to the next and from one look to the next, and
+    begin anew at their end. Warm-up rounds have the last prompts, cut short.
+    """
+    every = sizes.by_concurrency()
+    place = (look - 1) * sum(rounds * _group(concurrency) for concurrency, rounds in every.items())
+    planned = []
+    for concurrency, rounds in every.items():
+        size = _group(concurrency)
+        for number in range(-sizes.warm_up_rounds if rounds else 0, rounds):
+            start = place if number >= 0 else -size
+            chosen = [prompts[(start + step) % len(prompts)] for step in range(size)]
+            planned.append(_round(concurrency, chosen, number, sizes))
+            place += size if number >= 0 else 0
+    return planned
+
+
+def _group(concurrency: int) -> int:
+    return IN_A_ROW if concurrency == 1 else concurrency
+
+
+def _round(concurrency: int, prompts: Sequence[Prompt], number: int, sizes: Sizes) -> Round:
+    order: tuple[str, ...] = (MTP, PLAIN) if number % 2 == 0 else (PLAIN, MTP)
+    if sizes.again_every and number >= 0 and number % sizes.again_every == 0:
+        order = (*order, PLAIN)
+    longest = WARM_UP_TOKENS if number < 0 else sizes.longest_answer
+    return Round(concurrency, tuple(cut(prompt, longest) for prompt in prompts), number < 0, order)
+
+
+def cut(prompt: Prompt, longest: int) -> Prompt:
+    """The prompt with its answer limited to so many tokens; 0 sets no other limit than its own."""
+    return replace(prompt, max_tokens=min(prompt.max_tokens, longest)) if longest else prompt
+
+
+def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, int]]:
+    """In which order to run what: (round, place in its order).
+
+    Round by round where both servers are up. Where only one fits, so that every change is a restart: the first half
+    with MTP, everything without, the second half with MTP, which cancels a drift of the machine as alternation does.
+    """
+    every = [(number, place) for number, each in enumerate(rounds) for place in range(len(each.order))]
+    if together:
+        return every
+    half = len(rounds) / 2
+
+    def block(turn: tuple[int, int]) -> int:
+        number, place = turn
+        return 1 if rounds[number].order[place] == PLAIN else (0 if number < half else 2)
+
+    return sorted(every, key=block)
+
+
+def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 1) -> Mapping[str, Any]:
+    """Every round of every concurrency on each server; ``look`` 2 goes on where 1 has ended."""
+    require_sound_pair(profile, servers, evidence)
+    prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
+    rounds = plan(prompts, profile.sizes, look)
+    with servers.exclusive():
+        done = _measured(profile, servers, rounds)
+    asked = {prompt.id: prompt for each in rounds for prompt in each.prompts}
+    tokens = {answer.id: list(answer.prompt_ids) for block in done.values() for answer in block.answers}
+    return {
+        "k": profile.pair.k,
+        "prompts": {id: {"category": prompt.category, "token_ids": tokens[id]} for id, prompt in asked.items()},
+        "rounds": [_row(number, each, done) for number, each in enumerate(rounds)],
+    }
+
+
+class Arm:
+    """One server, its client, and with MTP its counters as they stood after the last block."""
+
+    def __init__(self, server: Server, asking: Client, k: int | None) -> None:
+        """``k`` is None for the server without MTP."""
+        self._server, self._client, self._k = server, asking, k
+        self._before = read_when_still(server) if k else None
+
+    def run(self, each: Round) -> Block:
+        """The answers to one group of prompts; the counters are read when the clock has stopped."""
+        begin = time.process_time()
+        if each.concurrency == 1:
+            answers = [self._client.ask(prompt, stream=True) for prompt in each.prompts]
+            seconds = sum(answer.seconds for answer in answers)
+        else:
+            answers, seconds = self._client.ask_at_once(each.prompts, stream=True)
+        client_seconds = time.process_time() - begin
+        return Block(answers, seconds, client_seconds, self._counted(answers))
+
+    def _counted(self, answers: Sequence[Answer]) -> Counters | None:
+        if self._before is None or self._k is None:
+            return None
+        before, tokens = self._before, sum(answer.output_tokens for answer in answers)
+        self._before = read_after(self._server, before, tokens)
+        counted = self._before - before
+        must_agree(counted, self._k, requests=len(answers))
+        return counted
+
+
+def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> dict[tuple[int, int], Block]:
+    done: dict[tuple[int, int], Block] = {}
+    arms: dict[Server, Arm] = {}
+    with ExitStack() as opened:
+        for number, place in turns(rounds, profile.hardware.two_servers):
+            arm = rounds[number].order[place]
+            server = servers.mtp() if arm == MTP else servers.plain()
+            if server not in arms:
+                asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
+                arms[server] = Arm(server, asking, profile.pair.k if arm == MTP else None)
+            done[number, place] = arms[server].run(rounds[number])
+    return done
+
+
+def _row(number: int, each: Round, done: Mapping[tuple[int, int], Block]) -> dict[str, Any]:
+    blocks: dict[str, list[dict[str, Any]]] = {MTP: [], PLAIN: []}
+    for place, arm in enumerate(each.order):
+        blocks[arm].append(_block(done[number, place]))
+    (mtp,), (plain, *again) = blocks[MTP], blocks[PLAIN]
+    return {
+        "concurrency": each.concurrency,
+        "prompts": [prompt.id for prompt in each.prompts],
+        "warm_up": each.warm_up,
+        "order": list(each.order),
+        "mtp": mtp,
+        "plain": plain,
+        "plain_again": again[0] if again else None,
+    }
+
+
+def _block(block: Block) -> dict[str, Any]:
+    return {
+        "seconds": block.seconds,
+        "client_seconds": block.client_seconds,
+        "counted": None if block.counted is None else counts(block.counted),
+        "answers": [_answer(answer) for answer in block.answers],
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    first, *_ = (*answer.arrivals, answer.seconds)
+    return {
+        "seconds": answer.seconds,
+        "first_seconds": first,
+        "gaps_ms": [round(1000 * gap, 2) for gap in _gaps(answer.arrivals)],
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "tokens": answer.output_tokens,
+        "token_ids": list(answer.token_ids),
+        "counts": None if answer.speculation is None else counts_of(answer.speculation, answer.output_tokens),
+    }
+
+
+def _gaps(arrivals: Sequence[float]) -> Iterator[float]:
+    return (later - earlier for earlier, later in itertools.pairwise(arrivals))
+
+
+def counts_of(speculation: Mapping[str, Any], output_tokens: int) -> dict[str, Any]:
+    """vLLM's own count of one request (a histogram over the number of tokens accepted in a draft) as counters."""
+    histogram: list[int] = speculation["acceptance_histogram"]
+    per_position = [sum(histogram[position:]) for position in range(1, len(histogram))]
+    return {
+        "drafts": sum(histogram),
+        "draft_tokens": speculation["num_draft_tokens"],
+        "accepted": sum(per_position),
+        "accepted_per_position": per_position,
+        "output_tokens": output_tokens,
+    }
+
+
+def counts(counted: Counters) -> dict[str, Any]:
+    """Counters of /metrics."""
+    return {
+        "drafts": counted.drafts,
+        "draft_tokens": counted.draft_tokens,
+        "accepted": counted.accepted,
+        "accepted_per_position": list(counted.per_position),
+        "output_tokens": counted.generated,
+    }

@@ -1,0 +1,144 @@
+"""Whether MTP changes what is written: first divergences, held against the server's own without MTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from conformance.harness import stats
+from conformance.harness.errors import ObservationError
+from conformance.harness.stats import Estimate
+from conformance.harness.views.load import Answer, Load
+
+SHOWN = 3
+LONGEST_PERIOD = 16  # tokens of a phrase that is repeated
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where two answers to one prompt differ; ``gap`` in nats, by the server without MTP."""
+
+    id: str
+    between: tuple[str, str]
+    place: int
+    tokens: tuple[int | None, int | None]
+    gap: float
+
+    @property
+    def with_mtp(self) -> bool:
+        return any(name.startswith("mtp") for name in self.between)
+
+    def __str__(self) -> str:
+        one, other = ("its end" if token is None else f"token {token}" for token in self.tokens)
+        return (
+            f"{self.id} differs at token {self.place} ({self.between[0]}: {one}, {self.between[1]}: {other}), "
+            f"where the most likely token led by {self.gap:.2f} nats"
+        )
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The ``ties`` observation: how many answers were compared, and where they diverged.
+
+    The server with MTP is compared with the one without, and that one with itself, again and in other batches (A/A).
+    """
+
+    compared: Mapping[bool, int]  # with MTP or not -> comparisons
+    divergences: tuple[Divergence, ...]
+    largest_shift: float  # of the gap between the two most likely tokens, over batches; nats
+    positions: int  # at which it was measured
+    source: str = "observations/ties.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation."""
+        divergences = tuple(
+            Divergence(row["id"], tuple(row["between"]), row["place"], tuple(row["tokens"]), row["gap"])
+            for row in facts["divergences"]
+        )
+        shifts = [row["largest"] for row in facts["shifts"]]
+        compared = {True: facts["compared"]["with_mtp"], False: facts["compared"]["without_mtp"]}
+        return cls(compared, divergences, max(shifts, default=0.0), sum(row["positions"] for row in facts["shifts"]))
+
+    def equal_share(self, *, with_mtp: bool) -> Estimate:
+        """Share of comparisons without a divergence."""
+        diverged = len(self._of(with_mtp))
+        return stats.share(self.compared[with_mtp] - diverged, self.compared[with_mtp])
+
+    def allowed_share(self, margin: float) -> float:
+        """What the server without MTP reaches against itself at the least, less a declared margin."""
+        return self.equal_share(with_mtp=False).low - margin
+
+    def near(self, resolution: float) -> float:
+        """How near a tie has to be for either token to be written, in nats.
+
+        As far as the server without MTP moved a gap, or the widest gap at which it differed from itself; and never
+        less than the logits resolve.
+        """
+        if not self.positions:
+            raise ObservationError(f"{self.source}: no scores were compared across batches")
+        return max(self.largest_shift, resolution, *(found.gap for found in self._of(False)), 0.0)
+
+    def no_ties(self, resolution: float) -> list[str]:
+        """The divergences with MTP at which no near-tie excuses it, each as a sentence."""
+        return [str(found) for found in self._of(True) if found.gap > self.near(resolution)]
+
+    def note(self, resolution: float) -> str:
+        """What the comparison of the server without MTP with itself has shown."""
+        itself = f"{len(self._of(False))} of {self.compared[False]} answers differ"
+        shift = f"at most {self.largest_shift:.3f} nats at {self.positions} places"
+        near = f"a tie is near up to {self.near(resolution):.3f}"
+        noise = f"A/A, without MTP against itself: {itself}, the lead of the most likely token moves by {shift}; {near}"
+        return "; ".join([noise, *(str(found) for found in self._of(True)[:SHOWN])])
+
+    def _of(self, with_mtp: bool) -> list[Divergence]:
+        return [found for found in self.divergences if found.with_mtp == with_mtp]
+
+
+@dataclass(frozen=True)
+class Form:
+    """Answers with MTP beside those without, in everything but their words."""
+
+    pairs: tuple[tuple[Answer, Answer], ...]  # without, with
+    pad: int
+    source: str
+
+    @classmethod
+    def of(cls, load: Load, checkpoint: Mapping[str, Any]) -> Self:
+        """Read the answers of every round, and which token pads."""
+        pad = (checkpoint["target"]["special_tokens"] or {}).get("<pad>")
+        if pad is None:
+            raise ObservationError("observations/checkpoint.json: the target's tokenizer has no <pad>")
+        pairs = [pair for _, each in load.rounds() for pair in zip(each.plain.answers, each.mtp.answers, strict=True)]
+        return cls(tuple(pairs), pad, load.source)
+
+    def objections(self) -> list[str]:
+        """What is wrong with an answer with MTP that the one without has not, each as a sentence."""
+        return [sentence for plain, mtp in self.pairs for sentence in self._objections(plain, mtp)]
+
+    def length_ratio(self) -> Estimate:
+        """Tokens with MTP over tokens without, by prompt."""
+        plain, mtp = ([answer.tokens for answer in side] for side in zip(*self.pairs, strict=True))
+        return stats.speedup(mtp, plain)
+
+    def _objections(self, plain: Answer, mtp: Answer) -> Iterator[str]:
+        if self.pad in mtp.token_ids:
+            yield f"{mtp.id} has <pad> at token {mtp.token_ids.index(self.pad)} with MTP"
+        if loops(mtp.token_ids) and not loops(plain.token_ids):
+            yield f"{mtp.id} repeats itself at its end with MTP: {list(mtp.token_ids[-LONGEST_PERIOD:])}"
+        same = plain.token_ids == mtp.token_ids
+        if same and plain.finish_reason != mtp.finish_reason:
+            yield f'{mtp.id} ends by "{mtp.finish_reason}" with MTP, by "{plain.finish_reason}" without'
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether the end is one phrase of at most ``LONGEST_PERIOD`` tokens over and over, three times at least.
+
+    A phrase of one token counts from twelve on: digits, blanks and rules repeat in good text.
+    """
+    return any(
+        len(tokens) >= period * times and list(tokens[-period * times :]) == list(tokens[-period:]) * times
+        for period in range(1, LONGEST_PERIOD + 1)
+        for times in (max(3, 12 // period),)
+    )
