@@ -79,6 +79,7 @@ class Sizes:
     warm_up_rounds: int = 0
     sequential_rounds: int = 0
     concurrent_rounds: int = 0
+    looks: int = 1  # how often the growing data may be judged before it is called inconclusive
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
 
 
