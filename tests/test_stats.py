@@ -221,7 +221,9 @@ def test_looks_share_the_error() -> None:
     assert stats.look_confidence(2) == pytest.approx(0.975)
 
 
-@pytest.mark.parametrize(("slower", "faster"), [([1.0], [1.0]), ([], []), ([1.0, 0.0], [1.0, 1.0])])
+@pytest.mark.parametrize(
+    ("slower", "faster"), [([1.0], [1.0]), ([], []), ([1.0, 0.0], [1.0, 1.0]), ([1.0, 1.0], [1.0])]
+)
 def test_timings_that_carry_no_interval_are_refused(slower: list[float], faster: list[float]) -> None:
     with pytest.raises(ObservationError):
         stats.speedup(slower, faster)

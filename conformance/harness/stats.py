@@ -172,8 +172,10 @@ def speedup(
     Raises ObservationError for fewer than two pairs or rounds, or a time that is not positive.
     """
     first, second = np.asarray(slower, dtype=float), np.asarray(faster, dtype=float)
-    if first.size < 2 or first.size != second.size:
-        raise ObservationError(f"{first.size} times against {second.size}: an interval needs at least two pairs")
+    if first.size != second.size:
+        raise ObservationError(f"{first.size} times against {second.size}: they do not pair up")
+    if first.size < 2:
+        raise ObservationError(f"{first.size} timed rounds: an interval needs at least two")
     if (first <= 0).any() or (second <= 0).any():
         raise ObservationError("a request took no time at all: the timings are wrong")
     logs, codes = np.log(first / second), _strata(strata or [""] * first.size)
