@@ -16,15 +16,18 @@ from typing import Any
 
 import pytest
 
-from conformance import PACKAGE
+from conformance import FIXTURES, PACKAGE
+from conformance.harness import power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.clerk import Clerk
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.floors import load_floors
 from conformance.harness.journal import record_to_json
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
-from conformance.harness.profile import LEVELS
-from conformance.harness.verdict import ExitCode, Judgement, Run
+from conformance.harness.profile import LEVELS, load_profile
+from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
+from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import moe_table
 from conformance.reports.terminal import picture
@@ -62,13 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def qualify(options: argparse.Namespace) -> int:
-    """Observe what is not recorded yet, and judge."""
+    """Observe what is not recorded yet, and judge; with ``--plan`` only say what that takes."""
+    if options.plan:
+        return show_plan(options)
     words = [
         f"--{name}={value}" for name in ("hardware", "pair", "level", "evidence") if (value := getattr(options, name))
     ]
     return _judge(
         [*words, *["--certify"] * options.certify, *["-n", str(options.workers)] * bool(options.workers)], options
     )
+
+
+def show_plan(options: argparse.Namespace) -> int:
+    """Print how many samples each floor needs beside what the level takes; nothing is started."""
+    profile = load_profile(
+        options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+    )
+    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+    if profile.level in BELOW_QUALIFY:
+        print(f"level {profile.level} judges no floor")
+    else:
+        print(power.as_text(power.plan(floors, profile.sizes), profile.sizes.looks), end="")
+    return ExitCode.QUALIFIED
 
 
 def rejudge(options: argparse.Namespace) -> int:
@@ -155,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
+    run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")
     run.set_defaults(run=qualify)
 
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)

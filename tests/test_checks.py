@@ -139,7 +139,10 @@ def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown(
     documents = synthetic.healthy()
     (finding,) = outcome("LOSS-04", documents).findings
     assert finding.note.startswith("a shift of 11% of the probability would have shown with probability 0.95; widest")
-    documents["sampling"]["prompts"] = documents["sampling"]["prompts"][:1]
+    few = {"7 1 5": 20, "7 1 6": 10, "7 2 8": 12, "7 3 8": 8}
+    row = documents["sampling"]["prompts"][0]
+    row["mtp"]["samples"] = row["plain"]["samples"] = few
+    documents["sampling"].update(seeds=50, prompts=[row])
     found = outcome("LOSS-04", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "might have been missed, 20% must not; take more samples" in found.sentence

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
+from conformance.harness import stats
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import (
     FAMILIES,
@@ -13,7 +16,9 @@ from conformance.harness.check import (
     check,
     expect_all,
     expect_at_least,
+    expect_at_least_by_looks,
     expect_each_at_least,
+    expect_each_at_least_by_looks,
     expect_equal,
     expect_match,
     expect_none,
@@ -68,6 +73,108 @@ def test_an_informational_floor_fails_nothing_and_says_so() -> None:
     found = expect_at_least(Estimate(1.0, 0.9, 1.1, 12, ""), floor(2.0, enforced=False), source=Seen())
     assert found.verdict is Verdict.PASS
     assert found.sentence == "speed 1.000 [0.900, 1.100] misses 2 (informational)"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look shows: intervals made beforehand, or measurements to make one of."""
+
+    number: int
+    shown: Sequence[Estimate]
+
+    @property
+    def source(self) -> str:
+        return f"observations/look-{self.number}.json"
+
+
+class Lazy:
+    """Looks that notice how many of them were asked for."""
+
+    def __init__(self, *shown: Sequence[Estimate], count: int = 0) -> None:
+        self.shown, self.count, self.asked = shown, count or len(shown), 0
+
+    def __iter__(self) -> Iterator[Look]:
+        for shown in self.shown:
+            self.asked += 1
+            yield Look(self.asked, shown)
+        self.asked += 1  # one too many
+
+
+UNDECIDED, GOOD, BAD = Estimate(2.1, 1.9, 2.3, 9, ""), Estimate(2.2, 2.1, 2.3, 20, ""), Estimate(1.5, 1.4, 1.6, 20, "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "verdict", "asked", "words"),
+    [
+        ([GOOD, BAD], Verdict.PASS, 1, "speed 2.200 [2.100, 2.300] reaches 2 at look 1 of 2"),
+        ([BAD, GOOD], Verdict.FAIL, 1, "misses 2 at look 1 of 2"),
+        ([UNDECIDED, GOOD, BAD], Verdict.PASS, 2, "reaches 2 at look 2 of 3"),
+        ([UNDECIDED, BAD], Verdict.FAIL, 2, "misses 2 at look 2 of 2"),
+        ([UNDECIDED, UNDECIDED], Verdict.INCONCLUSIVE, 2, "may or may not reach 2 at look 2 of 2 (n = 9; about"),
+        ([GOOD], Verdict.PASS, 1, "speed 2.200 [2.100, 2.300] reaches 2"),
+    ],
+)
+def test_no_look_is_asked_for_after_the_decision(
+    shown: list[Estimate], verdict: Verdict, asked: int, words: str
+) -> None:
+    looks = Lazy(*([each] for each in shown))
+    found = expect_at_least_by_looks(
+        looks, lambda look, _: look.shown[0], floor(2.0), note=lambda look: str(look.number)
+    )
+    assert (found.verdict, looks.asked, found.source) == (verdict, asked, f"observations/look-{asked}.json")
+    assert words in found.sentence
+    assert found.note == str(asked)
+    assert ("look" in found.sentence) == (len(shown) > 1)
+
+
+def test_an_informational_floor_is_worth_one_look() -> None:
+    looks = Lazy([UNDECIDED], [UNDECIDED])
+    found = expect_at_least_by_looks(looks, lambda look, _: look.shown[0], floor(2.0, enforced=False))
+    assert (found.verdict, looks.asked) == (Verdict.PASS, 1)
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "said"),
+    [
+        ([[GOOD, GOOD], [BAD, BAD]], 1, ["PASS look-1", "PASS look-1"]),
+        ([[GOOD, UNDECIDED], [BAD, GOOD]], 2, ["PASS look-1", "PASS look-2"]),
+        ([[UNDECIDED, UNDECIDED], [UNDECIDED, GOOD]], 2, ["INCONCLUSIVE look-2", "PASS look-2"]),
+        ([[BAD, UNDECIDED], [BAD, GOOD]], 1, ["FAIL look-1", "INCONCLUSIVE look-1"]),
+    ],
+)
+def test_every_position_is_settled_at_its_own_look(shown: list[list[Estimate]], asked: int, said: list[str]) -> None:
+    looks = Lazy(*shown)
+
+    def checking() -> None:
+        expect_each_at_least_by_looks(looks, lambda look, _: look.shown, [floor(2.0), floor(2.0)], what="rate")
+
+    found = judge(checking, {}).findings
+    assert [f"{f.verdict} {f.source[13:-5]}" for f in found] == said
+    assert looks.asked == asked
+    assert "rate at position 2" in found[1].sentence
+
+
+def test_looks_that_show_nothing_are_an_error() -> None:
+    with pytest.raises(ObservationError, match="nothing to look at"):
+        expect_at_least_by_looks(Lazy(count=2), lambda look, _: look.shown[0], floor(2.0))
+    with pytest.raises(ObservationError, match="do not pair up"):
+        expect_each_at_least_by_looks(Lazy([GOOD]), lambda look, _: look.shown, [floor(2.0)] * 2, what="x")
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_looking_several_times_keeps_the_error_rate(count: int) -> None:
+    """With the truth at the floor, every decision is wrong."""
+    rng, wrong, trials = np.random.default_rng(5), 0, 2000
+    for _ in range(trials):
+        ratios = list(np.exp(rng.normal(np.log(2.0), 0.2, 20 * count)))
+        looks = Lazy(*([UNDECIDED] for _ in range(count)))
+
+        def estimate(look: Look, confidence: float, ratios: list[float] = ratios) -> Estimate:
+            some = ratios[: 20 * look.number]
+            return stats.speedup(some, [1.0] * len(some), confidence=confidence)
+
+        wrong += expect_at_least_by_looks(looks, estimate, floor(2.0)).verdict is not Verdict.INCONCLUSIVE
+    assert wrong / trials <= 0.05
 
 
 def test_a_text_matches_or_not() -> None:

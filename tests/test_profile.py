@@ -56,6 +56,11 @@ def test_a_pair_may_lie_elsewhere(tmp_path: Path) -> None:
     assert (pair.name, pair.home) == ("mine", str(tmp_path))
 
 
+def test_how_often_the_data_may_be_judged_is_fixed_by_level() -> None:
+    looks = [load_profile("cpu", "micro-26b-a4b-nvfp4", level).sizes.looks for level in LEVELS]
+    assert looks == [1, 1, 2, 3]
+
+
 def test_unknown_names_are_answered_with_the_known_ones(fixtures: Path) -> None:
     assert told(fixtures, hardware="cpuu").endswith('hardware has cpu. Did you mean "cpu"?')
     assert told(fixtures, pair="llama").endswith("models has micro-26b-a4b-bf16, micro-26b-a4b-nvfp4.")

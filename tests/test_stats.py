@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError
 from conformance.harness.stats import Estimate
+
+IntArray = NDArray[np.int64]
 
 
 def workload(rng: np.random.Generator, prompts: int, k: int, rate: float) -> tuple[list[int], list[int]]:
@@ -43,14 +46,62 @@ def test_the_interval_is_wider_where_prompts_differ() -> None:
     assert unlike.high - unlike.low > 3 * (alike.high - alike.low)
 
 
-def test_the_interval_covers_the_truth_at_about_its_nominal_rate() -> None:
-    rng = np.random.default_rng(7)
-    hits = 0
-    for _ in range(120):
-        accepted, drafts = workload(rng, 60, 4, 0.7)
-        estimate = stats.ratio(accepted, [4 * d for d in drafts])
-        hits += estimate.low <= 0.7 <= estimate.high
-    assert 0.89 <= hits / 120 <= 1.0
+Rates = tuple[float, ...]
+
+
+def answers(rng: np.random.Generator, rates: Rates, prompts: int, likeness: float) -> tuple[IntArray, IntArray]:
+    """Joint counts (prompts × k) and drafts of answers that end at 11 to 96 tokens, with their accepted runs.
+
+    ``likeness``: a + b of the beta distribution of the prompts' conditional rates; 0 where all have the same.
+    """
+    own = np.tile(rates, (prompts, 1))
+    own = rng.beta(own * likeness, (1 - own) * likeness) if likeness else own
+    runs = np.cumprod(rng.random((prompts, 96, len(rates))) < own[:, None, :], axis=2)
+    written = 1 + np.cumsum(1 + runs.sum(axis=2), axis=1)
+    asked = np.column_stack([np.ones(prompts, bool), written[:, :-1] < rng.integers(11, 97, prompts)[:, None]])
+    return (runs * asked[:, :, None]).sum(axis=1), asked.sum(axis=1)
+
+
+@pytest.mark.parametrize("likeness", [0, 30], ids=["alike", "spread"])
+@pytest.mark.parametrize("prompts", [30, 100])
+@pytest.mark.parametrize(
+    "rates", [(0.99,) * 4, (0.95, 0.9, 0.85, 0.8), (0.85, 0.85, 0.86, 0.82), (0.6, 0.5, 0.5, 0.4)], ids=str
+)
+def test_acceptance_is_covered_at_its_nominal_rate(rates: Rates, prompts: int, likeness: float) -> None:
+    rng, trials, categories = np.random.default_rng(7), 800, [f"c{i % 10}" for i in range(prompts)]
+    joint, drafts = answers(rng, rates, 20000, likeness)
+    truths = [*(joint.sum(axis=0) / drafts.sum()), 1 + joint.sum() / drafts.sum()]
+    hits = np.zeros(len(truths))
+    for _ in range(trials):
+        joint, drafts = answers(rng, rates, prompts, likeness)
+        estimates = [stats.ratio(list(column), list(drafts), categories) for column in joint.T]
+        estimates.append(stats.acceptance_length(list(joint.sum(axis=1)), list(drafts), 4, categories))
+        hits += [e.low <= truth <= e.high for e, truth in zip(estimates, truths, strict=True)]
+    rate, failures = hits / trials, 10 * prompts * (1 - np.array(truths[:4]))
+    assert rate.min() >= 0.92
+    assert rate[[*(failures > 10), True]].max() <= 0.98  # an exact interval of a handful of failures covers more
+
+
+def test_categories_that_differ_are_no_uncertainty() -> None:
+    rng, trials, hits, widths = np.random.default_rng(8), 400, np.zeros(2), np.zeros(2)
+    means = np.linspace(0.5, 0.95, 10)
+    categories = [f"c{i % 10}" for i in range(40)]
+    for _ in range(trials):
+        accepted = list(rng.binomial(20, np.tile(means, 4)))
+        for i, strata in enumerate((categories, None)):
+            estimate = stats.ratio(accepted, [20] * 40, strata)
+            hits[i] += estimate.low <= means.mean() <= estimate.high
+            widths[i] += estimate.high - estimate.low
+    assert 0.92 <= hits[0] / trials <= 0.98 < hits[1] / trials
+    assert widths[0] < 0.7 * widths[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes"),
+    [("aabb", [0, 0, 1, 1]), ("aabc", [0, 0, 1, 1]), ("aabbbc", [0, 0, 1, 1, 1, 0]), ("abc", [0, 0, 0])],
+)
+def test_a_lonely_prompt_joins_others(labels: str, codes: list[int]) -> None:
+    assert list(stats._strata(list(labels))) == codes
 
 
 def test_few_prompts_say_nothing() -> None:
@@ -65,9 +116,10 @@ def test_a_perfect_score_is_still_uncertain() -> None:
     assert estimate.high == 1.0
 
 
-def test_prompts_that_all_agree_have_no_spread() -> None:
+def test_prompts_that_all_agree_count_by_their_tokens() -> None:
     estimate = stats.ratio([5] * 20, [10] * 20)
-    assert (estimate.low, estimate.value, estimate.high) == (0.5, 0.5, 0.5)
+    exact = stats.share(100, 200)
+    assert (estimate.low, estimate.high) == pytest.approx((exact.low, exact.high))
 
 
 def test_prompts_without_a_draft_are_left_out_of_n() -> None:
@@ -115,7 +167,63 @@ def test_a_drift_of_the_machine_cancels() -> None:
     assert [estimate.low, estimate.high] == pytest.approx([2.0, 2.0])
 
 
-@pytest.mark.parametrize(("slower", "faster"), [([1.0], [1.0]), ([], []), ([1.0, 0.0], [1.0, 1.0])])
+def log_ratios(rng: np.random.Generator, count: int, size: int, noise: float) -> tuple[IntArray, list[float]]:
+    """Rounds, and ratios with a true geometric mean of 2: ten categories, a spread within them, and noise by round."""
+    rounds, categories = np.arange(count * size) // size, np.arange(count * size) % 10
+    centre = np.linspace(-0.4, 0.4, 10)[categories]
+    logs = centre - centre.mean() + rng.normal(0, 0.16, rounds.size) + rng.normal(0, noise, count)[rounds]
+    return rounds, list(2 * np.exp(logs))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize(("count", "size"), [(5, 8), (12, 8), (5, 17), (12, 17)])
+def test_a_speedup_at_once_is_covered_at_its_nominal_rate(count: int, size: int, noise: float) -> None:
+    rng, trials, hits = np.random.default_rng(9), 600, 0
+    categories = [f"c{i % 10}" for i in range(count * size)]
+    for _ in range(trials):
+        rounds, ratios = log_ratios(rng, count, size, noise)
+        estimate = stats.speedup(ratios, [1.0] * len(ratios), categories, list(rounds))
+        hits += estimate.low <= 2 <= estimate.high
+    assert 0.92 <= hits / trials <= 0.98
+    assert (estimate.n, estimate.method) == (count * size, f"t interval of log ratios, {count} rounds")
+
+
+@pytest.mark.parametrize("prompts", [30, 100])
+def test_a_speedup_in_a_row_is_covered_at_its_nominal_rate(prompts: int) -> None:
+    rng, trials, hits, widths = np.random.default_rng(10), 300, 0, np.zeros(2)
+    categories = [f"c{i % 10}" for i in range(prompts)]
+    for _ in range(trials):
+        _, ratios = log_ratios(rng, prompts, 1, 0.0)
+        both = [stats.speedup(ratios, [1.0] * prompts, strata) for strata in (categories, None)]
+        hits += both[0].low <= 2 <= both[0].high
+        widths += [each.high - each.low for each in both]
+    assert 0.92 <= hits / trials <= 0.98
+    assert widths[0] < 0.7 * widths[1]
+
+
+def test_a_single_round_carries_no_interval() -> None:
+    with pytest.raises(ObservationError, match="1 timed rounds"):
+        stats.speedup([2.0, 2.0], [1.0, 1.0], clusters=[1, 1])
+
+
+def test_a_higher_confidence_is_wider() -> None:
+    ratios, categories = [1.0, 2.0, 3.0, 2.0] * 5, ["a", "b", "c", "d"] * 5
+    ones = [1.0] * 20
+    for strata, rounds in ((None, None), (["a"] * 20, None), (["a"] * 20, [i // 3 for i in range(20)])):
+        usual, wider = (stats.speedup(ratios, ones, strata, rounds, confidence=c) for c in (0.95, 0.99))
+        assert wider.low < usual.low < usual.high < wider.high
+    usual, wider = (stats.ratio([7, 8] * 10, [10] * 20, categories, confidence=c) for c in (0.95, 0.99))
+    assert wider.low < usual.low < usual.high < wider.high
+
+
+def test_looks_share_the_error() -> None:
+    assert stats.look_confidence(1) == pytest.approx(0.95)
+    assert stats.look_confidence(2) == pytest.approx(0.975)
+
+
+@pytest.mark.parametrize(
+    ("slower", "faster"), [([1.0], [1.0]), ([], []), ([1.0, 0.0], [1.0, 1.0]), ([1.0, 1.0], [1.0])]
+)
 def test_timings_that_carry_no_interval_are_refused(slower: list[float], faster: list[float]) -> None:
     with pytest.raises(ObservationError):
         stats.speedup(slower, faster)

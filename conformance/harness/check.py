@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 from conformance.harness.closeness import Bound, Deviation, Likeness, bound_of
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.floors import Floor
+from conformance.harness.looks import Looks
 from conformance.harness.profile import LEVELS
-from conformance.harness.stats import POWER, Estimate, Homogeneity, needed
+from conformance.harness.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
 FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED")
@@ -34,6 +35,10 @@ class Seen(Protocol):
 
     @property
     def source(self) -> str: ...
+
+
+S = TypeVar("S", bound=Seen, covariant=True)
+T = TypeVar("T", bound=Seen)
 
 
 @dataclass(frozen=True)
@@ -107,34 +112,14 @@ def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str
 
     ``what`` names the quantity where the floor's own name will not do; ``note`` is shown beside the table.
     """
-    verdict = decide(estimate, floor.bound)
-    words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
-    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:g}"
-    more = needed(estimate, floor.bound)
-    if verdict is Verdict.INCONCLUSIVE and more is not None:
-        sentence += f" (n = {estimate.n}; about {more} would settle it)"
-    if not floor.enforced:
-        verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
-    return _record(
-        Finding(
-            verdict,
-            sentence,
-            f"{estimate.value:.3f}",
-            f"{floor.bound:g}",
-            estimate.n,
-            (estimate.low, estimate.high),
-            source.source,
-            note,
-        )
-    )
+    return _record(_against(estimate, floor, source, what, note))
 
 
 def expect_each_at_least(
     estimates: Sequence[Estimate], floors: Sequence[Floor], *, source: Seen, what: str, note: str = ""
 ) -> None:
     """One finding for each draft position; there must be as many floors, so that no position goes unjudged."""
-    if len(estimates) != len(floors) or not floors:
-        raise ObservationError(f"{len(estimates)} estimates against {len(floors)} floors: they do not pair up")
+    _must_pair(estimates, floors)
     for position, (estimate, floor) in enumerate(zip(estimates, floors, strict=True), 1):
         expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
@@ -159,6 +144,104 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
             (estimate.low, estimate.high),
             source.source,
         )
+    )
+
+
+def expect_at_least_by_looks(
+    looks: Looks[T],
+    estimate: Callable[[T, float], Estimate],
+    floor: Floor,
+    *,
+    what: str = "",
+    note: Callable[[T], str] | str = "",
+    confidence: float = CONFIDENCE,
+) -> Finding:
+    """The verdict rule at each look in turn, until one decides; the looks after that are never asked for.
+
+    ``estimate`` gets the look and the confidence that its share of the error leaves it. The finding is that of the
+    look that decided, else of the last one. A floor that is not enforced is worth one look.
+    """
+    settled = _by_looks(looks, lambda look, level: [estimate(look, level)], [floor], [what], note, confidence)
+    return _record(settled[0])
+
+
+def expect_each_at_least_by_looks(
+    looks: Looks[T],
+    estimates: Callable[[T, float], Sequence[Estimate]],
+    floors: Sequence[Floor],
+    *,
+    what: str,
+    note: Callable[[T], str] | str = "",
+    confidence: float = CONFIDENCE,
+) -> None:
+    """The same for each draft position; a position that was decided stays so while others look again.
+
+    One position that misses its floor settles the check: nothing more is gathered for the others.
+    """
+    names = [f"{what} at position {position}" for position in range(1, len(floors) + 1)]
+    for finding in _by_looks(looks, estimates, floors, names, note, confidence):
+        _record(finding)
+
+
+def _by_looks(
+    looks: Looks[T],
+    estimates: Callable[[T, float], Sequence[Estimate]],
+    floors: Sequence[Floor],
+    names: Sequence[str],
+    note: Callable[[T], str] | str,
+    confidence: float,
+) -> list[Finding]:
+    """For each floor, the finding of the look that decided it, or of the last."""
+    findings: dict[int, Finding] = {}
+    open_floors, level = list(range(len(floors))), look_confidence(looks.count, confidence)
+    for number, look in enumerate(looks, 1):
+        found = estimates(look, level)
+        _must_pair(found, floors)
+        words = note(look) if callable(note) else note
+        when = f" at look {number} of {looks.count}" if looks.count > 1 else ""
+        for i in open_floors:
+            findings[i] = _against(found[i], floors[i], look, names[i], words, when, level)
+        open_floors = [i for i in open_floors if findings[i].verdict is Verdict.INCONCLUSIVE]
+        # The last look is counted, not waited for: whoever asks a lazy sequence for one more makes it gather.
+        if not open_floors or number == looks.count or any(f.verdict is Verdict.FAIL for f in findings.values()):
+            break
+    if not findings:
+        raise ObservationError("there was nothing to look at")
+    return [findings[i] for i in range(len(floors))]
+
+
+def _must_pair(estimates: Sequence[Estimate], floors: Sequence[Floor]) -> None:
+    if len(estimates) != len(floors) or not floors:
+        raise ObservationError(f"{len(estimates)} estimates against {len(floors)} floors: they do not pair up")
+
+
+def _against(
+    estimate: Estimate,
+    floor: Floor,
+    source: Seen,
+    what: str,
+    note: str,
+    when: str = "",
+    confidence: float = CONFIDENCE,
+) -> Finding:
+    """The comparison of one estimate with its floor; ``when`` says at which look."""
+    verdict = decide(estimate, floor.bound)
+    words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
+    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:g}{when}"
+    more = needed(estimate, floor.bound, confidence=confidence)
+    if verdict is Verdict.INCONCLUSIVE and more is not None:
+        sentence += f" (n = {estimate.n}; about {more} would settle it)"
+    if not floor.enforced:
+        verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
+    return Finding(
+        verdict,
+        sentence,
+        f"{estimate.value:.3f}",
+        f"{floor.bound:g}",
+        estimate.n,
+        (estimate.low, estimate.high),
+        source.source,
+        note,
     )
 
 

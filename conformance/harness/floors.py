@@ -22,13 +22,20 @@ class _Row:
     source: str
     date: str
     enforced: bool = True
+    expected: float | tuple[float, ...] | None = None
+    spread: float | None = None
+    spread_of_rounds: float = 0.0
+    seconds: float | None = None
+    planned_from: str = ""
 
 
 @dataclass(frozen=True)
 class Floor:
     """One bound: the published ``value`` times the ``factor`` that this hardware is allowed.
 
-    A floor that is not ``enforced`` is shown beside the value and fails nothing.
+    A floor that is not ``enforced`` is shown beside the value and fails nothing. The rest are planning figures for
+    ``--plan`` (harness/power.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of
+    its logarithm, for speedups) and of a round's noise, the seconds a sample takes, and where all that comes from.
     """
 
     name: str
@@ -38,6 +45,11 @@ class Floor:
     source: str
     date: str
     enforced: bool = True
+    expected: float | None = None
+    spread: float | None = None
+    spread_of_rounds: float = 0.0
+    seconds: float | None = None
+    planned_from: str = ""
 
     @property
     def bound(self) -> float:
@@ -71,10 +83,17 @@ def load_floors(directory: Path, hardware: str, pair: str) -> Floors:
     if not path.is_file():
         raise UsageError(f"{path}: there are no floors of {pair} on {hardware}; write them there, with their sources.")
     rows = tables.convert(path, tables.parse(path), dict[str, _Row])
-    return Floors(str(path), {name: _floors(name, row) for name, row in rows.items()})
+    return Floors(str(path), {name: _floors(path, name, row) for name, row in rows.items()})
 
 
-def _floors(name: str, row: _Row) -> tuple[Floor, ...]:
+def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:
     values = (row.value,) if isinstance(row.value, float) else row.value
+    expected = row.expected if isinstance(row.expected, tuple) else (row.expected,) * len(values)
+    if len(expected) != len(values):
+        raise UsageError(f'{path}: key "{name}.expected" must be as long as "{name}.value".')
     provenance = (row.factor, row.n, row.source, row.date, row.enforced)
-    return tuple(Floor(name.replace("_", " "), value, *provenance) for value in values)
+    planning = (row.spread, row.spread_of_rounds, row.seconds, row.planned_from)
+    return tuple(
+        Floor(name.replace("_", " "), value, *provenance, hoped, *planning)
+        for value, hoped in zip(values, expected, strict=True)
+    )

@@ -82,9 +82,12 @@ class Judge:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--list-checks`` prints the catalogue and ends; so does ``--moe-table`` with its table."""
+    """``--list-checks`` prints the catalogue and ends; so do ``--moe-table`` and ``--plan`` with theirs."""
     if config.option.moe_table:
         return cli.main(["moe-table"])
+    if config.option.plan:
+        names = ("hardware", "pair", "level")
+        return cli.main(["--plan", *(f"--{name}={value}" for name in names if (value := getattr(config.option, name)))])
     if not config.option.list_checks:
         return None
     print(as_text(catalogue()), end="")

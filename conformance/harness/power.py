@@ -1,0 +1,148 @@
+"""How many samples a floor needs, before anything is run: a power calculation over the planning figures of the floors.
+
+A planning figure says what to expect and how much it spreads; it decides nothing, it only says whether a level is
+likely to settle its floors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy import stats
+
+from conformance.harness.floors import Floor, Floors
+from conformance.harness.observers.load import IN_A_ROW
+from conformance.harness.profile import Sizes
+from conformance.harness.stats import MINIMUM_CLUSTERS, POWER, look_confidence
+
+AT_ONCE = 8  # of the published figure
+LIMIT = 100_000  # samples, beyond which a floor is as good as unreachable
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the samples of a floor are and how many a level takes for one look.
+
+    Floors with the same ``load`` are judged by the same requests, which cost their time once. ``logarithmic``: the
+    spread is one of log ratios. ``at_once``: samples that share a round's noise, so that the round is the unit.
+    """
+
+    load: str
+    unit: str
+    taken: Callable[[Sizes], int]
+    logarithmic: bool = False
+    at_once: int = 1
+    minimum: int = 2
+
+
+def _in_a_row(sizes: Sizes) -> int:
+    return IN_A_ROW * sizes.by_concurrency().get(1, 0)
+
+
+def _at_once(sizes: Sizes) -> int:
+    return sizes.by_concurrency().get(AT_ONCE, 0)
+
+
+_ACCEPTANCE = Sampling("in a row", "prompts", _in_a_row, minimum=MINIMUM_CLUSTERS)
+SAMPLINGS = {
+    "acceptance_length": _ACCEPTANCE,
+    "acceptance_per_position": _ACCEPTANCE,
+    "speedup_sequential": Sampling("in a row", "prompts", _in_a_row, logarithmic=True),
+    "speedup_concurrent": Sampling("at once", f"rounds of {AT_ONCE}", _at_once, logarithmic=True, at_once=AT_ONCE),
+    "acceptance_length_of_pair": _ACCEPTANCE,
+    "gold_followed": _ACCEPTANCE,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One floor beside what a level takes for it: ``needed`` is None where it cannot be computed or reached."""
+
+    name: str
+    floor: Floor
+    sampling: Sampling
+    taken: int
+    needed: int | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one look; None without a planning figure."""
+        return None if self.floor.seconds is None else self.taken * self.floor.seconds
+
+
+def plan(floors: Floors, sizes: Sizes) -> list[Plan]:
+    """The floors that are judged by an interval, in the order of their file."""
+    plans = []
+    for row in floors.rows:
+        if sampling := SAMPLINGS.get(row):
+            rows = floors.each(row)
+            for position, floor in enumerate(rows, 1):
+                name = f"{floor.name} {position}" if len(rows) > 1 else floor.name
+                needs = needed_for(floor, sampling, look_confidence(sizes.looks))
+                plans.append(Plan(name, floor, sampling, sampling.taken(sizes), needs))
+    return plans
+
+
+def needed_for(floor: Floor, sampling: Sampling, confidence: float) -> int | None:
+    """The fewest samples whose interval clears the floor with probability ``POWER``, if the planning figures hold.
+
+    From the power of the t test (noncentral t); None without figures, or where the expected value lies below the floor.
+    """
+    if floor.expected is None or floor.spread is None:
+        return None
+    margin = math.log(floor.expected / floor.bound) if sampling.logarithmic else floor.expected - floor.bound
+    spread = math.sqrt(floor.spread**2 / sampling.at_once + floor.spread_of_rounds**2)
+    if margin <= 0:
+        return None
+    if _power(LIMIT, margin, spread, confidence) < POWER:
+        return None
+    low, high = sampling.minimum - 1, sampling.minimum
+    while _power(high, margin, spread, confidence) < POWER:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(middle, margin, spread, confidence) >= POWER else (middle, high)
+    return high
+
+
+def _power(n: int, margin: float, spread: float, confidence: float) -> float:
+    """The probability that the interval's low end, of n samples, lies above the floor."""
+    if spread == 0:
+        return 1.0
+    away = margin / spread * math.sqrt(n)
+    if away > 37:  # beyond it the noncentral t is lost in rounding
+        return 1.0
+    return float(stats.nct.sf(stats.t.isf((1 - confidence) / 2, n - 1), n - 1, away))
+
+
+def as_text(plans: list[Plan], looks: int) -> str:
+    """A line for each floor, and the time of all; requests that several floors share are counted once."""
+    seconds: dict[str, float] = {}
+    for each in plans:
+        seconds[each.sampling.load] = max(seconds.get(each.sampling.load, 0.0), each.seconds or 0.0)
+    first = sum(seconds.values())
+    total = f"in all about {first:.0f} s for the first look"
+    if looks > 1:
+        total += (
+            f", {looks * first:.0f} s if all {looks} are needed; a look takes {look_confidence(looks):.1%} intervals"
+        )
+    return "\n".join([*map(_line, plans), f"{total}. Starting the servers is not counted."]) + "\n"
+
+
+def _line(each: Plan) -> str:
+    floor, unit = each.floor, each.sampling.unit
+    begin = f"{each.name}: floor {floor.bound:g}"
+    if floor.expected is None or floor.spread is None:
+        return f"{begin}: no planning figure, so n cannot be computed; the level takes {each.taken} {unit}{_time(each)}"
+    spread = f"spread {floor.spread:g}" + (f", {floor.spread_of_rounds:g} by round" * bool(floor.spread_of_rounds))
+    begin += f", expected {floor.expected:g} ({spread})"
+    if each.needed is None:
+        return f"{begin}: no n is likely to reach it; the level takes {each.taken}{_time(each)}"
+    short = " TOO FEW" if each.taken < each.needed else ""
+    return f"{begin}: needs {each.needed} {unit}, the level takes {each.taken}{short}{_time(each)}"
+
+
+def _time(each: Plan) -> str:
+    return "" if each.seconds is None else f", about {each.seconds:.0f} s"

@@ -1,0 +1,97 @@
+"""The plan before a run: how many samples a floor needs, what a level takes, and that nothing is started for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conformance import FIXTURES, PACKAGE, cli
+from conformance.harness import power, stats
+from conformance.harness.errors import UsageError
+from conformance.harness.floors import Floor, load_floors
+from conformance.harness.power import SAMPLINGS, needed_for
+from conformance.harness.profile import Sizes
+from conformance.harness.stats import CONFIDENCE, MINIMUM_CLUSTERS, look_confidence
+
+LENGTH = Floor("acceptance length", 3.68, 1.0, 2, "somewhere", "2026", True, 4.0, 0.5, 0.0, 0.5)
+SIZES = Sizes(mixed_prompts=60, rounds={"1": 20, "8": 11}, looks=2)
+EMBEDDED = FIXTURES / "floors" / "cpu.micro-26b-a4b-nvfp4.toml"
+
+
+@pytest.mark.parametrize(("expected", "spread"), [(2.7, 0.25), (2.5, 0.2)])
+def test_so_many_prompts_pass_with_the_power_that_was_asked_for(expected: float, spread: float) -> None:
+    rng, trials = np.random.default_rng(6), 1000
+    floor = replace(LENGTH, value=2.34, expected=expected, spread=spread)
+    n = needed_for(floor, SAMPLINGS["speedup_sequential"], CONFIDENCE)
+    assert n is not None
+    ratios = expected * np.exp(rng.normal(0, spread, (trials, n)))
+    passed = sum(stats.speedup(list(row), [1.0] * n).low >= 2.34 for row in ratios)
+    assert passed / trials == pytest.approx(0.95, abs=0.025)
+
+
+def test_rounds_are_needed_where_the_noise_is_theirs() -> None:
+    floor = replace(LENGTH, value=1.91, expected=2.18, spread=0.16, spread_of_rounds=0.05)
+    noisy = replace(floor, spread_of_rounds=0.3)
+    few, many = (needed_for(each, SAMPLINGS["speedup_concurrent"], CONFIDENCE) for each in (floor, noisy))
+    assert few is not None
+    assert many is not None
+    assert 3 <= few < 11 < many
+
+
+@pytest.mark.parametrize("change", [{"expected": None}, {"spread": None}, {"expected": 3.6}, {"spread": 500.0}])
+def test_what_cannot_be_computed_or_reached_has_no_n(change: dict[str, float | None]) -> None:
+    assert needed_for(replace(LENGTH, **change), SAMPLINGS["acceptance_length"], CONFIDENCE) is None
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.001])
+def test_an_interval_has_its_minimum_of_prompts(spread: float) -> None:
+    assert needed_for(replace(LENGTH, spread=spread), SAMPLINGS["acceptance_length"], CONFIDENCE) == MINIMUM_CLUSTERS
+
+
+def test_several_looks_need_more() -> None:
+    once, twice = (needed_for(LENGTH, SAMPLINGS["acceptance_length"], look_confidence(n)) for n in (1, 2))
+    assert once is not None
+    assert twice is not None
+    assert once < twice
+
+
+def test_a_line_says_what_is_needed_and_what_the_level_takes(tmp_path: Path) -> None:
+    spoilt = re.sub(r"(expected = 2.7\nspread = )0.15", r"\g<1>1.5", EMBEDDED.read_text())
+    (tmp_path / EMBEDDED.name).write_text(spoilt)
+    text = power.as_text(power.plan(load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4"), SIZES), SIZES.looks)
+    assert "acceptance length: floor 3.68, expected 4.93 (spread 0.28): needs 10 prompts, the level takes 60, " in text
+    assert "acceptance per position 4: floor 0.51" in text
+    assert re.search(r"speedup sequential: .* needs \d{4} prompts, the level takes 60 TOO FEW, about 67 s", text)
+    assert "gold followed: floor 0.9: no planning figure, so n cannot be computed; the level takes 60 prompts" in text
+    assert "in all about 100 s for the first look, 200 s if all 2 are needed" in text
+
+
+def test_a_plan_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["--plan"]) == cli.main(["qualify", "--plan"]) == pytest.main(["--plan", str(PACKAGE)]) == 0
+    texts = capfd.readouterr().out.split("acceptance length: ")[1:]
+    assert len(texts) == 3
+    assert len(set(texts)) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(["--plan", "--level", "smoke"]) == 0
+    assert capfd.readouterr().out == "level smoke judges no floor\n"
+    assert cli.main(["--plan", "--hardware", "nowhere"]) == 2
+
+
+def test_every_floor_that_is_expected_says_from_where() -> None:
+    for path in (FIXTURES / "floors").glob("*.toml"):
+        floors = load_floors(path.parent, *path.stem.split(".", 1))
+        for floor in (each for name in floors.rows for each in floors.each(name)):
+            assert (floor.expected is None) == (floor.planned_from == "")
+
+
+def test_as_many_values_are_expected_as_there_are_floors(tmp_path: Path) -> None:
+    (tmp_path / EMBEDDED.name).write_text(EMBEDDED.read_text().replace("[0.994, 0.982, ", "["))
+    with pytest.raises(UsageError, match=r'"acceptance_per_position.expected" must be as long as'):
+        load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4")
