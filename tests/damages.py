@@ -601,9 +601,9 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
     ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
     ("TOOL-02", broken_json, "t00 is get_weather with arguments that are not JSON"),
-    ("ACC-01", no_acceptance, "acceptance length 1.04"),
-    ("ACC-02", no_acceptance, "joint acceptance at position 1 0.04"),
-    ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.030] misses 0.51"),
+    ("ACC-01", no_acceptance, "acceptance length 1.101"),
+    ("ACC-02", no_acceptance, "joint acceptance at position 1 0.101"),
+    ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.097] misses 0.51"),
     ("ACC-03", lost_at_eight, "acceptance length 8 at once over in a row 0."),
     ("ACC-04", tenth_lost, "acceptance length of pair 4."),
     ("LOSS-01", tenth_differs, "share of equal texts 0.846"),
@@ -614,7 +614,7 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("LOSS-03", half_as_long, "length with MTP over without 0."),
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-05", does_not_pay_at_17, "speedup 17 at once 0.7"),
-    ("SPEED-02", slow_at_once, "speedup at once 1.3"),
+    ("SPEED-02", slow_at_once, "speedup at once 1.4"),
 ]
 
 

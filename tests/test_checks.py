@@ -126,10 +126,10 @@ MOVED = {"unsupported": "vLLM 9 has no z in Gemma4MTP."}
 
 def test_few_comparisons_are_inconclusive() -> None:
     documents = synthetic.healthy()
-    documents["ties"]["compared"]["with_mtp"] = 20
+    documents["ties"]["compared"]["with_mtp"] = 30
     found = outcome("LOSS-01", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "(n = 20; about " in found.sentence
+    assert "(n = 30; about " in found.sentence
 
 
 def unconfigured(documents: Documents, *names: str) -> None:
