@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.profile import Profile
 
-MTP, PLAIN, REFUSED = "mtp", "plain", "moe-refusal"
+MTP, PLAIN, REFUSED, SYNTHETIC = "mtp", "plain", "moe-refusal", "synthetic"
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Settings of the engine that a user's shell may hold and that would change what is observed behind the profile's back.
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
@@ -42,9 +43,30 @@ def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
     if arm == MTP:
         speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
         command += ["--speculative-config", json.dumps(speculative | {"num_speculative_tokens": profile.pair.k})]
+        command += ["--per-request-spec-decode-metrics", "summary"] * per_request_counts()
     if arm == REFUSED:
         command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
     return tuple(command)
+
+
+def per_request_counts() -> bool:
+    """Whether the installed vLLM can tell with each answer how many of its drafted tokens were accepted."""
+    found = importlib.util.find_spec("vllm")
+    folders = (found.submodule_search_locations if found else None) or []
+    files = [Path(folder) / "config" / "observability.py" for folder in folders]
+    return any(f.is_file() and "per_request_spec_decode_metrics" in f.read_text(encoding="utf-8") for f in files)
+
+
+def synthetic(launch: Launch, joint: Sequence[float]) -> Launch:
+    """The same server, but vLLM itself accepts drafted tokens at random, with these joint rates at position 1 … k.
+
+    Raises ValueError for a launch that does not draft.
+    """
+    command = list(launch.command)
+    place = command.index("--speculative-config") + 1
+    wanted = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(joint)}
+    command[place] = json.dumps(json.loads(command[place]) | wanted)
+    return replace(launch, command=tuple(command))
 
 
 def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -54,6 +54,7 @@ class Answer:
     token_ids: tuple[int, ...]
     prompt_ids: tuple[int, ...]  # empty for a streamed answer
     seconds: float
+    speculation: Mapping[str, Any] | None = None  # what vLLM counted of it, where the server tells
 
     @property
     def text(self) -> str:
@@ -114,8 +115,8 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None) -> Answer:
-        """One answer; ObservationError where there is none."""
+    def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None, ignore_eos: bool = False) -> Answer:
+        """One answer, of all its ``max_tokens`` with ``ignore_eos``; ObservationError where there is none."""
         question: dict[str, Any] = {
             "model": self._server.model,
             "messages": list(prompt.messages),
@@ -127,6 +128,8 @@ class Client:
             question["tools"] = list(prompt.tools)
         if prompt.chat_template_kwargs:
             question["extra_body"]["chat_template_kwargs"] = prompt.chat_template_kwargs
+        if ignore_eos:
+            question["extra_body"]["ignore_eos"] = True
         if seed is not None:
             question["seed"] = seed
         begin = time.perf_counter()
@@ -159,6 +162,7 @@ class Client:
             parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
         parts.token_ids = list((choice.model_extra or {})["token_ids"])
         parts.prompt_ids = list((completion.model_extra or {}).get("prompt_token_ids") or [])
+        parts.speculation = _speculation(completion)
         return parts.answer(name, choice.finish_reason, completion.usage, seconds)
 
     def _streamed(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
@@ -167,6 +171,7 @@ class Client:
             **question, stream=True, stream_options={"include_usage": True}
         ):
             usage = chunk.usage or usage
+            parts.speculation = _speculation(chunk) or parts.speculation
             for choice in chunk.choices:
                 parts.add(choice)
                 finish = choice.finish_reason or finish
@@ -191,6 +196,7 @@ class _Parts:
         self.calls: list[dict[str, str]] = []
         self.token_ids: list[int] = []
         self.prompt_ids: list[int] = []
+        self.speculation: Mapping[str, Any] | None = None
 
     def add(self, choice: Any) -> None:
         """One chunk of a stream: what it adds to each part."""
@@ -217,7 +223,15 @@ class _Parts:
             token_ids=tuple(self.token_ids),
             prompt_ids=tuple(self.prompt_ids),
             seconds=seconds,
+            speculation=self.speculation,
         )
+
+
+def _speculation(message: Any) -> Mapping[str, Any] | None:
+    """Counts of the request's drafts are no part of OpenAI's schema either."""
+    metrics = (message.model_extra or {}).get("metrics") or {}
+    found: Mapping[str, Any] | None = metrics.get("speculative_decoding")
+    return found
 
 
 def _reasoning(message: Any) -> str:

@@ -24,6 +24,8 @@ _MODEL = {
 PROBE_ANSWERS: dict[str, Any] = {
     "conformance_snapshot": {"vllm_version": "0", "rank": 0, "models": {"draft": _MODEL, "target": _MODEL}},
     "conformance_describe": {"vllm_version": "0"},
+    "conformance_coins_begin": {"vllm_version": "0"},
+    "conformance_coins_end": {"drafts": 1000},
     "conformance_moe": {
         "vllm_version": "0",
         "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},
@@ -41,7 +43,13 @@ class State:
         self.seconds: float = options.seconds
         self.probe = json.loads(options.probe)
         self.lock = threading.Lock()
-        self.answered = self.generated = 0
+        self.answered = self.generated = self.asked = 0
+        self.tells: bool = options.per_request_spec_decode_metrics == "summary"
+
+    def rubbish(self, question: dict[str, Any]) -> bool:
+        self.asked += 1
+        late = self.fault == "rubbish from the third on" and self.asked > 2
+        return late or (self.fault == "rubbish" and question["max_tokens"] > 1)
 
     def count(self, tokens: int) -> None:
         with self.lock:
@@ -95,9 +103,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
             self.send("{}", status=404)
         elif self.path == "/collective_rpc":
+            print(question["method"], flush=True)
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
-        elif self.state.fault == "rubbish" and question["max_tokens"] > 1:
+        elif self.state.rubbish(question):
             self.send("<html>It works!</html>", "text/html")
         else:
             self.answer(question)
@@ -146,7 +155,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
-        return {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        frame = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        if self.state.tells and usage:
+            counts = {"num_spec_steps": DRAFTS, "num_draft_tokens": DRAFTS * self.state.k}
+            frame["metrics"] = {"speculative_decoding": counts | {"acceptance_histogram": [0, 0, 0, DRAFTS, 0]}}
+        return frame
 
     @staticmethod
     def pieces(question: dict[str, Any]) -> list[str]:
@@ -167,7 +180,10 @@ def main() -> None:
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
+    parser.add_argument("--per-request-spec-decode-metrics", default="none")
+    parser.add_argument("--speculative-config", default="")
     options = parser.parse_args()
+    print(options.speculative_config, flush=True)
     print("INFO 11-23 14:25:00 [api_server.py:1] Using CPU Unquantized MoE backend", flush=True)
     Handler.state = State(options)
     ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
