@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from conformance import FIXTURES
+from conformance.harness.calibration import load_plan
 from conformance.harness.closeness import Bound, load_bounds
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
@@ -18,6 +19,7 @@ from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
@@ -211,3 +213,9 @@ def texts(observe: Observe) -> Texts:
 def timings(observe: Observe) -> Timings:
     """Seconds with and without MTP."""
     return Timings.of(observe("timings"))
+
+
+@pytest.fixture(scope="session")
+def calibration(observe: Observe) -> Calibration:
+    """Accepted draft tokens where chance alone accepts them, at known rates."""
+    return Calibration.of(observe("calibration"), load_plan())

@@ -12,6 +12,7 @@ from typing import Any
 from conformance.harness.evidence import Evidence
 from conformance.harness.observers import (
     acceptance,
+    calibration,
     checkpoint,
     draft_load,
     environment,
@@ -50,4 +51,5 @@ OBSERVERS: dict[str, Observer] = {
     "texts": texts.observe,
     "timings": timings.observe,
     "tools": tools.observe,
+    "calibration": calibration.observe,
 }
