@@ -76,7 +76,7 @@ def test_unknown_names_are_answered_with_the_known_ones(fixtures: Path) -> None:
         ("hardware/cpu.toml", "two_servers", "two_server", 'is unknown; remove it. Did you mean "two_servers"?'),
         ("hardware/cpu.toml", "stop_seconds = 10", "", 'key "bounds.stop_seconds" is missing; add it.'),
         ("hardware/cpu.toml", '"host"', '"hots"', "it must be 'unified', 'discrete' or 'host'."),
-        ("hardware/cpu.toml", '"8"', "8", 'key "serve_args.2" is 8; it must be a valid string.'),
+        ("hardware/cpu.toml", '"24"', "24", 'key "serve_args.2" is 24; it must be a valid string.'),
         ("hardware/cpu.toml", '">=0.28"', '"newest"', 'moe_backend.bf16."newest" is no version specifier'),
         ("levels.toml", "[qualify]\nmixed_prompts", "[qualify]\nmixd_prompts", 'key "qualify.mixd_prompts" is unknown'),
         ("levels.toml", "[smoke]", "[smokey]", 'table "smoke" is missing; add it.'),
