@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from conformance.harness.observers import (
+    calibration,
     checkpoint,
     draft_load,
     environment,
@@ -46,6 +47,7 @@ OBSERVERS: dict[str, Observer] = {
     "load": load.observe,
     "ties": ties.observe,
     "tools": tools.observe,
+    "calibration": calibration.observe,
 }
 
 
