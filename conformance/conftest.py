@@ -10,7 +10,7 @@ import pytest
 
 from conformance import FIXTURES
 from conformance.harness.calibration import load_plan
-from conformance.harness.closeness import Bound, load_bounds
+from conformance.harness.closeness import Bound, Likeness, load_bounds, load_likeness
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
@@ -30,6 +30,7 @@ from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
+from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
@@ -218,6 +219,18 @@ def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
 def texts(observe: Observe) -> Texts:
     """Where answers with MTP leave those without."""
     return Texts.of(observe("ties"))
+
+
+@pytest.fixture(scope="session")
+def sampling(observe: Observe) -> Sampling:
+    """Tokens sampled with and without MTP."""
+    return Sampling.of(observe("sampling"))
+
+
+@pytest.fixture(scope="session")
+def likeness() -> Likeness:
+    """When two samples count as drawn from one distribution."""
+    return load_likeness(FIXTURES / "facts" / "sampling.toml")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_none, expect_within
+from conformance.harness.check import check, expect_at_least, expect_none, expect_same_distribution, expect_within
+from conformance.harness.closeness import Likeness
 from conformance.harness.tolerances import Tolerances
+from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.texts import Form, Texts
 
 
@@ -36,3 +38,12 @@ def test_form_of_answers(form: Form, tolerances: Tolerances) -> None:
     expect_within(
         form.length_ratio(), 1.0, tolerances["length_ratio"], source=form, what="length with MTP over without"
     )
+
+
+@check(
+    "LOSS-04", level="qualify", claim="Sampled at temperature 1, the next tokens are distributed with MTP as without."
+)
+def test_samples_are_distributed_alike(sampling: Sampling, likeness: Likeness) -> None:
+    """One healthy run in a thousand fails by chance: the alarm of fixtures/facts/sampling.toml."""
+    found = sampling.homogeneity(likeness.alarm)
+    expect_same_distribution(found, likeness, source=sampling, note=sampling.widest())

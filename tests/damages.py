@@ -517,6 +517,23 @@ def trials_unlike_each_other(d: Documents) -> None:
         row["trials"] = [every[begin : begin + size] for begin in range(0, len(every), size)]
 
 
+def all_accepted(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = {"7 1 5": synthetic.SEEDS}
+
+
+def drawn_again_with_the_rejected(d: Documents) -> None:
+    """The drafted token 1 has p + (1 - p) p = 0.84 for p = 0.6."""
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = {"7 1 5": 112, "7 1 6": 56, "7 2 8": 20, "7 3 8": 12}
+
+
+def later_position_differs(d: Documents) -> None:
+    """The second token is as it should be, the third never the rarer of its two."""
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"]["7 1 5"] += row["mtp"]["samples"].pop("7 1 6")
+
+
 # check -> damages, each with a part of the sentence that it must give
 DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
@@ -634,6 +651,17 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("LOSS-03", pads, "code-00 has <pad> at token 2 with MTP"),
     ("LOSS-03", repeats, "code-00 repeats itself at its end with MTP"),
     ("LOSS-03", half_as_long, "length with MTP over without 0."),
+    (
+        "LOSS-04",
+        all_accepted,
+        "widest difference: token 1 after 7 in s0 comes in 100% with MTP, in 60% without",
+    ),
+    ("LOSS-04", drawn_again_with_the_rejected, "the distributions differ: p = "),
+    (
+        "LOSS-04",
+        later_position_differs,
+        "widest difference: token 5 after 7 1 in s0 comes in 100% with MTP, in 67% without",
+    ),
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-05", does_not_pay_at_17, "speedup 17 at once 0.7"),
     ("SPEED-02", slow_at_once, "speedup at once 1.4"),
@@ -641,6 +669,20 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("CAL-01", last_steps_lost, 'joint acceptance at position 4 at the rates "published" is'),
     ("CAL-01", trials_unlike_each_other, "the intervals of acceptance length hold the truth in"),
 ]
+
+
+def no_samples(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = row["plain"]["samples"] = {}
+
+
+def lost_samples(d: Documents) -> None:
+    del d["sampling"]["prompts"][1]["mtp"]["samples"]["7 2 8"]
+
+
+def only_first_tokens(d: Documents) -> None:
+    for row in d["sampling"]["prompts"]:
+        row["mtp"]["samples"] = row["plain"]["samples"] = {"7": synthetic.SEEDS}
 
 
 def no_versions(d: Documents) -> None:
@@ -927,6 +969,9 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("LOSS-03", no_padding_token, "has no <pad>"),
     ("SPEED-01", no_rounds, "no measured rounds"),
     ("SPEED-01", only_warm_up, "no measured rounds"),
+    ("LOSS-04", no_samples, "s0: 0 samples came of 200 seeds"),
+    ("LOSS-04", lost_samples, "samples came of 200 seeds"),
+    ("LOSS-04", only_first_tokens, "no context was reached 20 times by both servers"),
     ("SPEED-01", unequal_lengths, "the times do not compare"),
     ("SPEED-02", only_in_a_row, "no measured rounds with 8 requests at once"),
     ("SPEED-02", unequal_lengths, "the times do not compare"),

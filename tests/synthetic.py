@@ -20,7 +20,7 @@ from conformance.harness.facts import load_facts
 from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
 
-K = 4
+K, SEEDS = 4, 200
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
 Documents = dict[str, dict[str, Any]]
 
@@ -59,6 +59,7 @@ def healthy() -> Documents:
         "moe_oracle": moe_oracle(),
         "load": load(),
         "ties": ties(),
+        "sampling": sampling(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
         "calibration": calibration(),
     }
@@ -366,6 +367,23 @@ def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
     sums = {name: sum(part[name] for part in parts) for name in ("drafts", "draft_tokens", "accepted", "output_tokens")}
     by_position = zip(*(part["accepted_per_position"] for part in parts), strict=True)
     return sums | {"accepted_per_position": [sum(column) for column in by_position]}
+
+
+def sampling() -> dict[str, Any]:
+    """Four prefixes; in each arm the same first token, then one of three, of which the commonest leads to two."""
+    shares = {"7 1 5": 0.4, "7 1 6": 0.2, "7 2 8": 0.25, "7 3 8": 0.15}
+
+    def sampled(first: int, moved: int) -> dict[str, Any]:
+        counts = {sequence: round(share * SEEDS) for sequence, share in shares.items()}
+        counts["7 1 5"] += moved
+        counts["7 2 8"] -= moved
+        return {"first_seed": first, "samples": counts}
+
+    rows = [
+        {"id": f"s{i}", "category": "prose", "text": f"Once {i}", "mtp": sampled(i, i), "plain": sampled(1000 + i, 0)}
+        for i in range(4)
+    ]
+    return {"temperature": 1, "tokens": 3, "seeds": SEEDS, "prompts": rows}
 
 
 def ties() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from conformance import FIXTURES, PACKAGE
 from conformance.harness.calibration import load_plan
 from conformance.harness.check import declaration, judge, outcome_of
-from conformance.harness.closeness import load_bounds
+from conformance.harness.closeness import load_bounds, load_likeness
 from conformance.harness.floors import load_floors
 from conformance.harness.looks import Looks
 from conformance.harness.moe_facts import load_moe_facts
@@ -34,6 +34,7 @@ from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
+from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
@@ -64,6 +65,8 @@ BUILDERS: Builders = {
     "texts": lambda d: Texts.of(d["ties"]),
     "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
     "tolerances": lambda _: load_tolerances(FIXTURES / "facts" / "tolerances.toml"),
+    "sampling": lambda d: Sampling.of(d["sampling"]),
+    "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
@@ -133,6 +136,16 @@ def test_few_comparisons_are_inconclusive() -> None:
     found = outcome("LOSS-01", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "(n = 30; about " in found.sentence
+
+
+def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:
+    documents = synthetic.healthy()
+    (finding,) = outcome("LOSS-04", documents).findings
+    assert finding.note.startswith("a shift of 11% of the probability would have shown with probability 0.95; widest")
+    documents["sampling"]["prompts"] = documents["sampling"]["prompts"][:1]
+    found = outcome("LOSS-04", documents)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "might have been missed, 20% must not; take more samples" in found.sentence
 
 
 def unconfigured(documents: Documents, *names: str) -> None:

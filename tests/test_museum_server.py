@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from museum.show import on_show
 from museum.worker import EXHIBITS
 from test_checks import FUNCTIONS, judged
 
 from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
 from conformance.harness.floors import load_floors
-from conformance.harness.launch import MTP, PROBE, vllm_launch
+from conformance.harness.launch import MTP
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.profile import load_profile
-from conformance.harness.server import Server, Start, start_together
+from conformance.harness.server import Server
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.gold import Gold
 from conformance.harness.workload import MIXED, client, load_prompts
@@ -56,16 +55,8 @@ EXPECTED: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("museum")
-    launch = vllm_launch(PROFILE, MTP, folder / "snapshots", os.environ)
-    command = tuple("museum.worker.Museum" if word == PROBE else word for word in launch.command)
-    here = {**launch.environment, "PYTHONPATH": str(Path(__file__).parent)}
-    bounds = PROFILE.hardware.bounds
-    start = Start(replace(launch, command=command, environment=here), "museum", folder / "log", bounds, lambda _: None)
-    started = start_together([start], bounds.stop_seconds, lambda _: None)["museum"]
-    assert isinstance(started, Server), started
-    yield started
-    started.stop(bounds.stop_seconds)
+    with on_show(PROFILE, tmp_path_factory.mktemp("museum"), MTP) as up:
+        yield up[MTP]
 
 
 def observed(server: Server, directory: Path) -> dict[str, Any]:

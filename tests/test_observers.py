@@ -375,3 +375,18 @@ def test_an_import_that_fails_says_why() -> None:
     assert raised.value.sentence == (
         "vLLM or transformers cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"
     )
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_samples_are_counted_under_seeds_that_no_two_requests_share(
+    observe: Observe, profile: Profile, together: bool
+) -> None:
+    seen = observe("sampling", replace(profile, hardware=replace(profile.hardware, two_servers=together)))
+    assert (seen["tokens"], seen["seeds"], [row["id"] for row in seen["prompts"]]) == (5, 30, ["s-0", "s-1"])
+    assert [row[arm]["first_seed"] for row in seen["prompts"] for arm in ("mtp", "plain")] == [0, 10**6, 30, 10**6 + 30]
+    assert seen["prompts"][1]["mtp"]["samples"] == {"0 1 2 0 1": 10, "1 2 0 1 2": 10, "2 0 1 2 0": 10}
+
+
+def test_a_server_that_gives_no_samples_is_an_error(observe: Observe) -> None:
+    with pytest.raises(ObservationError, match="mtp server: prefix s-0 got no usable samples"):
+        observe("sampling", mtp=launch("good", "--k", "4", "--fault", "rubbish"))

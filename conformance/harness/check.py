@@ -14,12 +14,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from conformance.harness.closeness import Bound, Deviation, bound_of
+from conformance.harness.closeness import Bound, Deviation, Likeness, bound_of
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.floors import Floor
 from conformance.harness.looks import Looks
 from conformance.harness.profile import LEVELS
-from conformance.harness.stats import CONFIDENCE, Estimate, look_confidence, needed
+from conformance.harness.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
 FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED", "CAL")
@@ -295,6 +295,25 @@ def expect_close(
         source.source,
     )
     return _record(finding)
+
+
+def expect_same_distribution(found: Homogeneity, likeness: Likeness, *, source: Seen, note: str = "") -> Finding:
+    """What was sampled in two ways comes from one distribution; INCONCLUSIVE where too large a shift might be missed.
+
+    ``found`` must have been tested at the alarm of ``likeness``; ``note`` is shown beside its power.
+    """
+    shown = f"p = {found.p:.2g} (G = {found.statistic:.1f}, {found.degrees} degrees of freedom, n = {found.n})"
+    if found.p < likeness.alarm:
+        verdict, sentence = Verdict.FAIL, f"the distributions differ: {shown}; {note}"
+    elif found.detectable > likeness.shift:
+        missed = f"a shift of {found.detectable:.0%} might have been missed, {likeness.shift:.0%} must not"
+        verdict, sentence = Verdict.INCONCLUSIVE, f"{shown}, but {missed}; take more samples"
+    else:
+        verdict, sentence = Verdict.PASS, f"no difference: {shown}"
+    power = f"a shift of {found.detectable:.0%} of the probability would have shown with probability {POWER:g}"
+    value, floor = f"p = {found.p:.2g}", f"p ≥ {likeness.alarm:g}"
+    notes = "; ".join(filter(None, (power, note)))
+    return _record(Finding(verdict, sentence, value, floor, found.n, None, source.source, notes))
 
 
 def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:

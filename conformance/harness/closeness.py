@@ -39,6 +39,16 @@ class Bound:
     date: str
 
 
+@pydantic.dataclasses.dataclass(frozen=True, config=tables.STRICT)
+class Likeness:
+    """When two samples count as drawn from one distribution, and how small a difference must not have been missed."""
+
+    alarm: float  # a smaller p fails: the share of healthy runs that do
+    shift: float  # total variation, as a share of the probability
+    source: str
+    date: str
+
+
 def deviation(found: Matrix, expected: Matrix) -> Deviation:
     """Compare [rows, columns] with its reference; raises ObservationError for different shapes and for nothing."""
     ours, theirs = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
@@ -59,6 +69,11 @@ def deviation(found: Matrix, expected: Matrix) -> Deviation:
 def load_bounds(path: Path) -> dict[str, Bound]:
     """The bounds of a TOML file by name; raises UsageError naming file, key and mend."""
     return tables.convert(path, tables.parse(path), dict[str, Bound])
+
+
+def load_likeness(path: Path) -> Likeness:
+    """``[same_distribution]`` of a TOML file; raises UsageError naming file, key and mend."""
+    return tables.convert(path, tables.parse(path), dict[str, Likeness])["same_distribution"]
 
 
 def bound_of(bounds: Mapping[str, Bound], name: str) -> Bound:

@@ -82,6 +82,8 @@ class Sizes:
     warm_up_rounds: int = 0
     calibration_trials: int = 0  # of each vector of known rates
     calibration_prompts: int = 0  # of each trial
+    sampling_prompts: int = 0
+    sampling_seeds: int = 0  # samples of each of these prompts on each server
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
     longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
     looks: int = 1  # in how many parts a load is measured; what the first settles needs no other

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import openai
@@ -23,7 +23,7 @@ from conformance.harness.server import Server
 from conformance.harness.tables import STRICT
 
 IDLE_SECONDS = 2.0  # after which a connection is not used again
-MIXED, TOOLS = "mixed.jsonl", "tools.jsonl"  # in the profile's folder of prompts
+MIXED, TOOLS, SAMPLING = "mixed.jsonl", "tools.jsonl", "sampling.jsonl"  # in the profile's folder of prompts
 
 
 @table(frozen=True, config=STRICT)
@@ -38,6 +38,19 @@ class Prompt:
     tools: tuple[dict[str, Any], ...] = ()
     chat_template_kwargs: dict[str, Any] | None = None
     expected: dict[str, Any] | None = None  # the call that must come back: name and arguments
+
+
+@table(frozen=True, config=STRICT)
+class Prefix:
+    """One row of sampling.jsonl: the beginning of a text, outside any chat."""
+
+    id: str
+    category: str
+    licence: str
+    text: str
+
+
+Row = TypeVar("Row", Prompt, Prefix)
 
 
 @dataclass(frozen=True)
@@ -73,16 +86,25 @@ class Continuation:
 
 def load_prompts(path: Path) -> list[Prompt]:
     """The prompts of a JSON Lines file; raises UsageError naming file, line and mend."""
+    return _load(path, Prompt)
+
+
+def load_prefixes(path: Path) -> list[Prefix]:
+    """The same for texts to be continued."""
+    return _load(path, Prefix)
+
+
+def _load(path: Path, shape: type[Row]) -> list[Row]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; prompts are JSON Lines.")
-    prompts: list[Prompt] = []
+    prompts: list[Row] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         where = Path(f"{path}:{number}")
         try:
             row = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{where}: not valid JSON ({error}).") from None
-        prompts.append(tables.convert(where, row, Prompt))
+        prompts.append(tables.convert(where, row, shape))
     ids = [prompt.id for prompt in prompts]
     for repeated in sorted({name for name in ids if ids.count(name) > 1}):
         raise UsageError(f'{path}: id "{repeated}" is there more than once; rename one.')

@@ -27,6 +27,8 @@ PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft
 SIZES = Sizes(
     mixed_prompts=9,
     tool_prompts=2,
+    sampling_prompts=2,
+    sampling_seeds=30,
     rounds={"1": 3, "8": 1},
     warm_up_rounds=1,
     again_every=2,
@@ -78,7 +80,8 @@ def with_prompts(profile: Profile, folder: Path) -> Profile:
     ]
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     call = {"expected": {"name": "weather", "arguments": {"city": "Oslo"}}, "tools": [tool]}
+    prefixes = [{"id": f"s-{i}", "category": "prose", "licence": "CC0-1.0", "text": f"Once {i}"} for i in range(3)]
     folder.mkdir()
-    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]])):
+    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]]), ("sampling", prefixes)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     return replace(profile, prompts=folder)

@@ -112,6 +112,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(json.dumps(self.frame("text_completion", self.completions(question), 1)))
         elif self.state.rubbish(question):
             self.send("<html>It works!</html>", "text/html")
+        elif self.path == "/v1/completions":
+            self.samples(question)
         else:
             self.answer(question)
 
@@ -129,6 +131,13 @@ class Handler(BaseHTTPRequestHandler):
             self.whole(question, tokens)
         if state.fault != "never counts":
             threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"])]).start()
+
+    def samples(self, question: dict[str, Any]) -> None:
+        """Token t of the answer to seed s is s + t, modulo 3."""
+        seeds = range(question["seed"], question["seed"] + question["n"])
+        places = range(question["max_tokens"])
+        choices = [{"index": i, "token_ids": [(s + t) % 3 for t in places]} for i, s in enumerate(seeds)]
+        self.send(json.dumps(self.frame("text_completion", choices, 0)))
 
     def whole(self, question: dict[str, Any], tokens: int) -> None:
         message: dict[str, Any] = {

@@ -12,8 +12,9 @@ from torch import nn
 
 from conformance.inside_vllm import adapters
 from conformance.inside_vllm.probe import Probe
+from museum.load import LOAD_EXHIBITS
+from museum.undo import Undo, replaced
 
-Undo = Callable[[], None]
 LAYER, EXPERT = 14, 3  # where an expert is broken
 
 
@@ -23,13 +24,6 @@ class SiluAndMul(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = x.chunk(2, -1)
         return nn.functional.silu(gate) * up
-
-
-def replaced(owner: Any, name: str, value: Any) -> Undo:
-    """Set an attribute; the result sets the old one again."""
-    old = getattr(owner, name)
-    setattr(owner, name, value)
-    return lambda: setattr(owner, name, old)
 
 
 def embedding_not_shared(worker: Any) -> Undo:
@@ -135,14 +129,14 @@ class Museum(Probe):
     _conformance_offset = 0.0
 
     def conformance_break(self, exhibit: str) -> str:
-        """Bring one defect in."""
-        undo: Undo = EXHIBITS[exhibit](self)
-        self._conformance_undo = undo
+        """Bring one defect in, beside those that are there."""
+        undo: Undo = (EXHIBITS | LOAD_EXHIBITS)[exhibit](self)
+        self._conformance_undo = [*getattr(self, "_conformance_undo", []), undo]
         return exhibit
 
     def conformance_mend(self) -> str:
-        """Take it out again."""
-        self._conformance_undo()
+        """Take the last one out again."""
+        self._conformance_undo.pop()()
         return "mended"
 
     def conformance_offset_coins(self, by: float) -> float:

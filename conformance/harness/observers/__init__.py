@@ -24,6 +24,7 @@ from conformance.harness.observers import (
     numerics,
     parity,
     refusals,
+    sampling,
     ties,
     tools,
     wiring,
@@ -46,6 +47,7 @@ OBSERVERS: dict[str, Observer] = {
     "moe_refusal": moe_refusal.observe,
     "load": load.observe,
     "ties": ties.observe,
+    "sampling": sampling.observe,
     "tools": tools.observe,
     "calibration": calibration.observe,
 }
