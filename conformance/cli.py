@@ -11,6 +11,8 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from conformance import FIXTURES, PACKAGE
 from conformance.harness import power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.clerk import Clerk
+from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.floors import load_floors
 from conformance.harness.journal import record_to_json
@@ -29,10 +32,11 @@ from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.oracle import MoeOracle
-from conformance.reports import moe_table
+from conformance.reports import coverage_table, moe_table
+from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table")
+COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate")
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -125,6 +129,34 @@ def show_moe_table(options: argparse.Namespace) -> int:
     return ExitCode.QUALIFIED
 
 
+def calibrate(options: argparse.Namespace) -> int:
+    """Make many trials at known rates on the real server; print how often the intervals hold, or put it in a document.
+
+    Not qualified where CAL-01 would fail, or where the coverage is outside of what is published as sound.
+    """
+    profile = load_profile(options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, "qualify")
+    sizes = replace(profile.sizes, calibration_trials=options.trials, calibration_prompts=options.prompts)
+    try:
+        found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
+    except (ObservationError, Unsupported) as error:
+        print(f"qualify: {error}", file=sys.stderr)
+        return ExitCode.INSTRUMENT
+    table = coverage_table.as_markdown(found, datetime.now(UTC).date())
+    if options.into:
+        text = options.into.read_text(encoding="utf-8")
+        text = between(text, coverage_table.BEGIN, coverage_table.END, table, str(options.into))
+        options.into.write_text(text, encoding="utf-8")
+    else:
+        print(table, end="")
+    wrong = [*found.calibration.biased(), *found.calibration.too_narrow(), *found.calibration.outside()]
+    print("".join(f"{sentence}\n" for sentence in wrong), end="", file=sys.stderr)
+    return ExitCode.NOT_QUALIFIED if wrong else ExitCode.QUALIFIED
+
+
+def _to_stderr(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
+
+
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
     result = Result()
@@ -192,6 +224,14 @@ def _parser() -> argparse.ArgumentParser:
     shape.add_argument("--markdown", action="store_true", help="as the table of docs/moe-backends.md")
     shape.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
     kernels.set_defaults(run=show_moe_table)
+
+    known = commands.add_parser("calibrate", help="how often the intervals hold known rates", allow_abbrev=False)
+    known.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    known.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
+    known.add_argument("--trials", type=int, default=80, metavar="N", help="at each vector of rates (default: 80)")
+    known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")
+    known.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    known.set_defaults(run=calibrate)
     return parser
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from conformance import FIXTURES
+from conformance.harness.calibration import load_plan
 from conformance.harness.closeness import Bound, Likeness, load_bounds, load_likeness
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
@@ -20,6 +21,7 @@ from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.answers import Tools
+from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
@@ -241,3 +243,9 @@ def form(observe: Observe, load: Looks[Load]) -> Form:
 def tolerances() -> Tolerances:
     """How far two things that should be the same may differ."""
     return load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+
+
+@pytest.fixture(scope="session")
+def calibration(observe: Observe) -> Calibration:
+    """Accepted draft tokens where chance alone accepts them, at known rates."""
+    return Calibration.of(observe("calibration"), load_plan())

@@ -495,6 +495,28 @@ def does_not_pay_at_17(d: Documents) -> None:
     slower(d, 17, 3.0)
 
 
+def rates_of(d: Documents, place: int) -> Any:
+    return d["calibration"]["rates"][place]
+
+
+def coins_of_other_rates(d: Documents) -> None:
+    rates_of(d, 1)["joint"] = [0.95, 0.82, 0.72, 0.61]
+
+
+def last_steps_lost(d: Documents) -> None:
+    """Of every answer one accepted token at the last position is not counted."""
+    for row in (each for trial in rates_of(d, 1)["trials"] for each in trial):
+        row["accepted_per_position"][-1] -= row["accepted_per_position"][-1] > 0
+
+
+def trials_unlike_each_other(d: Documents) -> None:
+    """The same requests, so that the rates are as before, but the good ones in one trial and the bad in another."""
+    for row in d["calibration"]["rates"]:
+        size, every = len(row["trials"][0]), [each for trial in row["trials"] for each in trial]
+        every.sort(key=lambda each: sum(each["accepted_per_position"]) / each["drafts"])
+        row["trials"] = [every[begin : begin + size] for begin in range(0, len(every), size)]
+
+
 def all_accepted(d: Documents) -> None:
     for row in d["sampling"]["prompts"]:
         row["mtp"]["samples"] = {"7 1 5": synthetic.SEEDS}
@@ -618,9 +640,9 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
     ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
     ("TOOL-02", broken_json, "t00 is get_weather with arguments that are not JSON"),
-    ("ACC-01", no_acceptance, "acceptance length 1.04"),
-    ("ACC-02", no_acceptance, "joint acceptance at position 1 0.04"),
-    ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.030] misses 0.51"),
+    ("ACC-01", no_acceptance, "acceptance length 1.101"),
+    ("ACC-02", no_acceptance, "joint acceptance at position 1 0.101"),
+    ("ACC-02", last_position_lost, "joint acceptance at position 4 0.000 [0.000, 0.097] misses 0.51"),
     ("ACC-03", lost_at_eight, "acceptance length 8 at once over in a row 0."),
     ("ACC-04", tenth_lost, "acceptance length of pair 4."),
     ("LOSS-01", tenth_differs, "share of equal texts 0.846"),
@@ -642,7 +664,10 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ),
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-05", does_not_pay_at_17, "speedup 17 at once 0.7"),
-    ("SPEED-02", slow_at_once, "speedup at once 1.3"),
+    ("SPEED-02", slow_at_once, "speedup at once 1.4"),
+    ("CAL-01", coins_of_other_rates, 'acceptance length at the rates "published" is'),
+    ("CAL-01", last_steps_lost, 'joint acceptance at position 4 at the rates "published" is'),
+    ("CAL-01", trials_unlike_each_other, "the intervals of acceptance length hold the truth in"),
 ]
 
 
@@ -846,6 +871,38 @@ def lost_token_ids(d: Documents) -> None:
     next(answers_of(d, "mtp"))["token_ids"].pop()
 
 
+def no_rates(d: Documents) -> None:
+    d["calibration"]["rates"] = []
+
+
+def no_trials(d: Documents) -> None:
+    rates_of(d, 2)["trials"] = []
+
+
+def short_trials(d: Documents) -> None:
+    rates_of(d, 2)["trials"] = [trial[:3] for trial in rates_of(d, 2)["trials"]]
+
+
+def coins_passed_by(d: Documents) -> None:
+    rates_of(d, 0)["decided"] = 0
+
+
+def rising_counts(d: Documents) -> None:
+    rates_of(d, 0)["trials"][0][0]["accepted_per_position"] = [0, 0, 0, 1]
+
+
+def half_a_draft(d: Documents) -> None:
+    rates_of(d, 0)["trials"][0][0]["draft_tokens"] -= 2
+
+
+def unexplained_output(d: Documents) -> None:
+    rates_of(d, 0)["trials"][0][0]["output_tokens"] += 50
+
+
+def rate_missing(d: Documents) -> None:
+    rates_of(d, 0)["joint"].pop()
+
+
 # check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
 NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ENV-01", no_versions, "nothing to compare"),
@@ -919,6 +976,14 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("SPEED-02", only_in_a_row, "no measured rounds with 8 requests at once"),
     ("SPEED-02", unequal_lengths, "the times do not compare"),
     ("SPEED-05", no_rounds, "nothing was compared"),
+    ("CAL-01", no_rates, "nothing was looked at"),
+    ("CAL-01", no_trials, "trials of nothing requests with 0 drafts"),
+    ("CAL-01", short_trials, "trials of [3] requests with"),
+    ("CAL-01", coins_passed_by, "but coins decided only 0"),
+    ("CAL-01", rising_counts, "must not rise"),
+    ("CAL-01", half_a_draft, "where k is 4"),
+    ("CAL-01", unexplained_output, "tokens came out of"),
+    ("CAL-01", rate_missing, "are 3, but k is 4"),
 ]
 # Their documents are one answer each: there is no set that could be empty.
 SINGLE_ANSWERS = {"ENV-02", "ENV-03", "CKPT-07", "MOE-02", "DRAFT-10"}

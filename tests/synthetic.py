@@ -11,7 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conformance import FIXTURES
+from conformance.harness.calibration import conditional, load_plan
 from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.facts import load_facts
 from conformance.harness.observers.checkpoint import describe
@@ -58,6 +61,7 @@ def healthy() -> Documents:
         "ties": ties(),
         "sampling": sampling(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
+        "calibration": calibration(),
     }
     return copy.deepcopy(documents)
 
@@ -406,6 +410,30 @@ def tool(i: int) -> dict[str, Any]:
         "whole": copy.deepcopy(delivered),
         "streamed": copy.deepcopy(delivered),
     }
+
+
+@functools.cache
+def calibration() -> dict[str, Any]:
+    """Drafts that seeded coins decided, at the rates that they were told."""
+    chance = np.random.default_rng(1)
+    plan = load_plan()
+
+    def request(joint: tuple[float, ...]) -> dict[str, Any]:
+        drafts, positions, tokens = 0, np.zeros(K, dtype=int), 1
+        while tokens < plan.max_tokens:
+            accepted = (chance.random(K) < conditional(joint)).cumprod()
+            drafts, positions, tokens = drafts + 1, positions + accepted, tokens + 1 + int(accepted.sum())
+        counts = {"drafts": drafts, "draft_tokens": K * drafts, "accepted_per_position": positions.tolist()}
+        return counts | {"output_tokens": plan.max_tokens}
+
+    rows = []
+    for rates in plan.rates:
+        joint = rates.joint_for(K)
+        trials = [[request(joint) for _ in range(12)] for _ in range(4)]
+        decided = sum(each["drafts"] for trial in trials for each in trial)
+        row = {"name": rates.name, "joint": list(joint), "seed": rates.seed, "decided": decided}
+        rows.append(row | {"trials": trials})
+    return {"k": K, "method": "coins", "max_tokens": plan.max_tokens, "rates": rows}
 
 
 def record(directory: Path, documents: Mapping[str, Any], *, finished: bool = True, level: str = "qualify") -> Path:

@@ -15,6 +15,7 @@ from damages import DAMAGES, NOTHING, SINGLE_ANSWERS
 from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
+from conformance.harness.calibration import load_plan
 from conformance.harness.check import declaration, judge, outcome_of
 from conformance.harness.closeness import load_bounds, load_likeness
 from conformance.harness.floors import load_floors
@@ -24,6 +25,7 @@ from conformance.harness.profile import load_profile
 from conformance.harness.tolerances import load_tolerances
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.answers import Tools
+from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
@@ -57,6 +59,7 @@ BUILDERS: Builders = {
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
+    "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
     "tools": lambda d: Tools.of(d["tools"]),
     "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
     "texts": lambda d: Texts.of(d["ties"]),
@@ -129,10 +132,10 @@ MOVED = {"unsupported": "vLLM 9 has no z in Gemma4MTP."}
 
 def test_few_comparisons_are_inconclusive() -> None:
     documents = synthetic.healthy()
-    documents["ties"]["compared"]["with_mtp"] = 20
+    documents["ties"]["compared"]["with_mtp"] = 30
     found = outcome("LOSS-01", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "(n = 20; about " in found.sentence
+    assert "(n = 30; about " in found.sentence
 
 
 def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:

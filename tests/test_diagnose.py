@@ -48,6 +48,7 @@ EXAMPLES = {
     "FP8-AMPERE": ("ACC-01", "ValueError: type fp8e4nv not supported in this architecture"),
     "MARLIN-NULL": ("NUM-01", "model.layers.14.experts is all zeros where at most 2.00% is expected"),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
+    "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
     "TOOLARGS": ("TOOL-02", 'weather-01 is get_weather({}) where get_weather({"city": "Oslo"}) is expected'),
     "TOOLLEAK": ("TOOL-01", "no call but the text <|tool_call>call:get_weather{}"),
     "NOFLAGS": ("TOOL-01", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),

@@ -199,7 +199,7 @@ def measured(seen: Mapping[str, Any], concurrency: int) -> list[dict[str, Any]]:
 
 
 def test_a_load_is_counted_by_round_and_where_vllm_tells_by_request(observe: Observe) -> None:
-    seen = observe("load", mtp=launch("good", "--k", "4", "--counts-requests"))
+    seen = observe("load", mtp=launch("good", "--k", "4", "--per-request-spec-decode-metrics", "summary"))
     for row in measured(seen, 1):
         assert row["mtp"]["counted"] == {
             "drafts": 6, "draft_tokens": 24, "accepted": 18, "accepted_per_position": [6, 6, 6, 0], "output_tokens": 27

@@ -122,6 +122,39 @@ def test_an_attempt_that_succeeds_is_stopped(evidence: Evidence) -> None:
         servers.close()
 
 
+def test_an_extra_server_is_like_the_one_with_mtp_but_for_one_change_and_is_stopped(servers: Servers) -> None:
+    mtp = servers.mtp()
+    with servers.extra("other", lambda launch: replace(launch, command=(*launch.command, "--seconds", "0"))) as other:
+        assert other.command[: len(mtp.command) - 6] == mtp.command[:-6]  # the last six are its port and its name
+        assert other.command[-8:-6] == ("--seconds", "0")
+        assert other.log.name == "other.log"
+        assert other.alive
+    assert not alive(other)
+    assert servers.mtp() == mtp
+
+
+def test_an_extra_server_that_does_not_come_up_is_an_error(servers: Servers) -> None:
+    broken = launch("crashing")
+    with (
+        pytest.raises(ObservationError, match="ValueError: backend 'CUTLASS'"),
+        servers.extra("other", lambda _: broken),
+    ):
+        pytest.fail("it came up")
+    assert servers.mtp().alive
+
+
+def test_where_memory_is_short_an_extra_server_has_it_alone(evidence: Evidence) -> None:
+    servers = Servers(ONE_AT_A_TIME, evidence, launcher=launcher())
+    try:
+        mtp = servers.mtp()
+        with servers.extra("other", lambda launch: launch) as other:
+            assert not alive(mtp)
+            assert other.alive
+        assert servers.mtp().log.name == "mtp.2.log"
+    finally:
+        servers.close()
+
+
 def test_a_server_that_dies_later_is_an_error_for_everybody_after(servers: Servers) -> None:
     mtp = servers.mtp()
     os.kill(mtp.pid or 0, signal.SIGKILL)

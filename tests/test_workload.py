@@ -43,6 +43,15 @@ def test_an_answer_whole_and_streamed(serve: Callable[..., Server]) -> None:
     assert len(streamed.arrivals) == 1
 
 
+def test_the_counts_of_a_request_come_with_its_answer(serve: Callable[..., Server]) -> None:
+    server = serve("--k", "4", "--per-request-spec-decode-metrics", "summary")
+    with client(server, 10) as asking:
+        whole, streamed = asking.ask(PROMPT), asking.ask(PROMPT, stream=True)
+    assert whole.speculation == streamed.speculation
+    assert whole.speculation is not None
+    assert whole.speculation["acceptance_histogram"] == [0, 0, 0, 2, 0]
+
+
 def test_a_tool_call_is_put_together_from_its_pieces(serve: Callable[..., Server]) -> None:
     with client(serve(), 10) as asking:
         whole, streamed = (asking.ask(replace(PROMPT, tools=(TOOL,)), stream=stream) for stream in (False, True))

@@ -54,6 +54,7 @@ class Backstage:
 
     def _start_servers(self) -> None:
         with _left_to_whoever_asks(), self._servers.beside():
+            self._observe(["refusals"])
             require_sound_pair(self._session.profile, self._servers, self._session.evidence)
             self._servers.mtp()
 

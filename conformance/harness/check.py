@@ -22,7 +22,7 @@ from conformance.harness.profile import LEVELS
 from conformance.harness.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
-FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED")
+FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED", "CAL")
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
 
@@ -324,11 +324,11 @@ def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding
     return _record(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
 
 
-def expect_none(found: Sequence[str], *, among: int, source: Seen) -> Finding:
+def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "") -> Finding:
     """No objection was found among so many things looked at."""
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
-    return _compared(list(found), among, max(among - len(found), 0), "without objection", source)
+    return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
 
 
 def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:

@@ -6,14 +6,14 @@ import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.profile import Profile
 
-MTP, PLAIN, REFUSED = "mtp", "plain", "moe-refusal"
+MTP, PLAIN, REFUSED, SYNTHETIC = "mtp", "plain", "moe-refusal", "synthetic"
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Settings of the engine that a user's shell may hold and that would change what is observed behind the profile's back.
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
@@ -64,6 +64,18 @@ def per_request_counts() -> tuple[str, ...]:
         if source.is_file() and "per_request_spec_decode_metrics" in source.read_text(encoding="utf-8"):
             return ("--per-request-spec-decode-metrics", "summary")
     return ()
+
+
+def synthetic(launch: Launch, joint: Sequence[float]) -> Launch:
+    """The same server, but vLLM itself accepts drafted tokens at random, with these joint rates at position 1 … k.
+
+    Raises ValueError for a launch that does not draft.
+    """
+    command = list(launch.command)
+    place = command.index("--speculative-config") + 1
+    wanted = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(joint)}
+    command[place] = json.dumps(json.loads(command[place]) | wanted)
+    return replace(launch, command=tuple(command))
 
 
 def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, str]) -> dict[str, str]:

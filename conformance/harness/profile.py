@@ -38,6 +38,7 @@ class Hardware:
     two_servers: bool  # whether the server with MTP and the one without fit into memory together
     locked_environment: str  # the folder of envs/ whose lock must be installed
     bounds: Bounds
+    calibration: Literal["synthetic", "coins"] = "synthetic"  # who knows the true rates: vLLM itself, or the probe
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
     serve_args: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
@@ -79,6 +80,8 @@ class Sizes:
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
     warm_up_rounds: int = 0
+    calibration_trials: int = 0  # of each vector of known rates
+    calibration_prompts: int = 0  # of each trial
     sampling_prompts: int = 0
     sampling_seeds: int = 0  # samples of each of these prompts on each server
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never

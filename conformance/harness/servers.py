@@ -106,6 +106,26 @@ class Servers:
             self._path(arm).unlink(missing_ok=True)
         return Attempt(isinstance(outcome, Server), start.exit_code, seconds, start.server.log)
 
+    @contextmanager
+    def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
+        """A server of its own, like the one with MTP but for ``change``; it is stopped at the end.
+
+        Where memory may be short the others are stopped first. ObservationError where it does not come up.
+        """
+        with self.exclusive():
+            with self._lock():
+                if self._profile.hardware.memory != "host":
+                    self._stop_all()
+                start = self._prepare(name, MTP, change)
+                outcome = start_together([start], self._grace, self._progress)[name]
+            try:
+                if isinstance(outcome, ObservationError):
+                    raise outcome
+                yield outcome
+            finally:
+                start.server.stop(self._grace)
+                self._path(name).unlink(missing_ok=True)
+
     def abandon(self) -> None:
         """End whatever is up or still loading, so that nobody waits for it any longer."""
         end_recorded(self._folder, self._grace)
@@ -152,12 +172,13 @@ class Servers:
                 self._write(arm, {"ready": True, "server": outcome.record()})
                 self._started.append(outcome)
 
-    def _prepare(self, arm: str) -> Start:
+    def _prepare(self, arm: str, like: str | None = None, change: Callable[[Launch], Launch] | None = None) -> Start:
         self._stop_leftover(arm)
         evidence = self._evidence
         evidence.logs.mkdir(parents=True, exist_ok=True)
         snapshots = evidence.directory.absolute() / "snapshots" / arm
-        launch = self._launcher(self._profile, arm, snapshots, os.environ)
+        launch = self._launcher(self._profile, like or arm, snapshots, os.environ)
+        launch = change(launch) if change else launch
         log = _unused(evidence.logs, arm)
 
         def keep(server: Server) -> None:

@@ -137,8 +137,8 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None) -> Answer:
-        """One answer; ObservationError where there is none."""
+    def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None, ignore_eos: bool = False) -> Answer:
+        """One answer, of all its ``max_tokens`` with ``ignore_eos``; ObservationError where there is none."""
         question: dict[str, Any] = {
             "model": self._server.model,
             "messages": list(prompt.messages),
@@ -150,6 +150,8 @@ class Client:
             question["tools"] = list(prompt.tools)
         if prompt.chat_template_kwargs:
             question["extra_body"]["chat_template_kwargs"] = prompt.chat_template_kwargs
+        if ignore_eos:
+            question["extra_body"]["ignore_eos"] = True
         if seed is not None:
             question["seed"] = seed
         begin = time.perf_counter()

@@ -1,1 +1,4 @@
-"""Code that runs inside vLLM's processes: it looks, and on the CPU it lends NVFP4 a last resort; nothing else."""
+"""Code that runs inside vLLM's processes: it looks, and changes nothing but what these two modules say.
+
+``cpu_nvfp4`` lends NVFP4 a last resort on the CPU; ``coins`` decides about drafts while the instrument is calibrated.
+"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -97,6 +98,50 @@ def loader() -> Any:
 def is_draft(model_config: Any) -> bool:
     """Whether a ModelConfig that the loader was given is the draft's."""
     return bool(follow(model_config, "runner_type") == "draft")
+
+
+def draft_tokens(worker: Any) -> int:
+    """How many tokens the server drafts in a step."""
+    return int(follow(worker, "vllm_config.speculative_config.num_speculative_tokens"))
+
+
+def rejection_sampler(worker: Any) -> Any:
+    """The nn.Module that decides which drafted tokens are accepted, called as ``verified`` expects it.
+
+    Raises Unsupported for any other, that of the new GPU model runner for instance.
+    """
+    found = follow(worker, "model_runner.rejection_sampler")
+    if not isinstance(found, upstream(_SAMPLER, "RejectionSampler")):
+        raise Unsupported(f"vLLM {vllm_version()} verifies drafts by {type(found).__module__}, not by {_SAMPLER}.")
+    takes = tuple(inspect.signature(found.forward).parameters)
+    fields = follow(upstream("vllm.v1.spec_decode.metadata", "SpecDecodeMetadata"), "__dataclass_fields__")
+    missing = [*({"metadata", "logits"} - {takes[0], takes[2]}), *(set(_VERIFIED) - set(fields))]
+    if missing:
+        raise Unsupported(f"vLLM {vllm_version()} has no {', '.join(missing)} where {_SAMPLER} took it.")
+    return found
+
+
+_SAMPLER = "vllm.v1.sample.rejection_sampler"
+_VERIFIED = ("draft_token_ids", "num_draft_tokens", "target_logits_indices", "bonus_logits_indices")
+
+
+def verified(given: tuple[Any, ...]) -> tuple[Any, Any]:
+    """From the rejection sampler's arguments: the drafted tokens, int64 [requests, k], and what the target would say.
+
+    The latter is int64 [requests, k + 1]: its likeliest token at every drafted place and behind the last one. Places
+    that a request did not draft for are -1.
+    """
+    torch = importlib.import_module("torch")
+    metadata, _, logits, *_ = given
+    ids, counts, targets, bonus = (follow(metadata, name) for name in _VERIFIED)
+    lengths, longest = torch.tensor(counts, device=ids.device), max(counts)
+    there = torch.arange(longest, device=ids.device) < lengths[:, None]
+    drafted = torch.full((len(counts), longest), -1, device=ids.device)
+    own = torch.full((len(counts), longest + 1), -1, device=ids.device)
+    drafted[there] = ids.long()
+    own[:, :-1][there] = logits[targets].argmax(-1)
+    own.scatter_(1, lengths[:, None], logits[bonus].argmax(-1)[:, None])
+    return drafted, own
 
 
 def target_class(worker: Any) -> str:

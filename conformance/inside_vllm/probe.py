@@ -15,6 +15,7 @@ from typing import Any
 from conformance.harness.errors import Unsupported
 from conformance.inside_vllm import adapters, numerics, snapshot
 from conformance.inside_vllm.capture import Capture
+from conformance.inside_vllm.coins import Coins
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 _ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
@@ -52,6 +53,7 @@ class Probe:
     """Mixed into vLLM's worker class; ``self`` is the worker."""
 
     _conformance_capture: Capture
+    _conformance_coins: Coins | None = None
 
     def conformance_describe(self) -> dict[str, Any]:
         """Classes, wiring and scales of target and draft."""
@@ -94,6 +96,26 @@ class Probe:
             return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
         file = Path(directory) / "capture.safetensors"
         return {"file": str(file), "calls": self._conformance_capture.end(file)}
+
+    def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:
+        """Let coins decide about every drafted token from now on; ``rates`` are conditional, one for each position.
+
+        Raises RuntimeError while they already do, and ValueError for rates that are none.
+        """
+        if self._conformance_coins is not None:
+            raise RuntimeError("coins decide already; end that first")
+        try:
+            self._conformance_coins = Coins(self, rates, seed)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        return {"vllm_version": adapters.vllm_version()}
+
+    def conformance_coins_end(self) -> dict[str, Any]:
+        """Let the target decide again; tells how many drafts the coins decided. RuntimeError where they did not."""
+        if self._conformance_coins is None:
+            raise RuntimeError("no coins decide here; begin first")
+        coins, self._conformance_coins = self._conformance_coins, None
+        return {"drafts": coins.end()}
 
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""

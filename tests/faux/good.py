@@ -26,6 +26,8 @@ _MODEL = {
 PROBE_ANSWERS: dict[str, Any] = {
     "conformance_snapshot": {"vllm_version": "0", "rank": 0, "models": {"draft": _MODEL, "target": _MODEL}},
     "conformance_describe": {"vllm_version": "0"},
+    "conformance_coins_begin": {"vllm_version": "0"},
+    "conformance_coins_end": {"drafts": 1000},
     "conformance_moe": {
         "vllm_version": "0",
         "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},
@@ -39,12 +41,17 @@ class State:
     def __init__(self, options: argparse.Namespace) -> None:
         self.name: str = options.served_model_name
         self.k: int = options.k
-        self.counts_requests: bool = options.counts_requests
         self.fault: str = options.fault
         self.seconds: float = options.seconds
         self.probe = json.loads(options.probe)
         self.lock = threading.Lock()
-        self.answered = self.generated = 0
+        self.answered = self.generated = self.asked = 0
+        self.tells: bool = options.per_request_spec_decode_metrics == "summary"
+
+    def rubbish(self, question: dict[str, Any]) -> bool:
+        self.asked += 1
+        late = self.fault == "rubbish from the third on" and self.asked > 2
+        return late or (self.fault == "rubbish" and question["max_tokens"] > 1)
 
     def count(self, tokens: int) -> None:
         with self.lock:
@@ -98,11 +105,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
             self.send("{}", status=404)
         elif self.path == "/collective_rpc":
+            print(question["method"], flush=True)
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
         elif self.path == "/v1/completions":
             self.send(json.dumps(self.frame("text_completion", self.completions(question), 1)))
-        elif self.state.fault == "rubbish" and question["max_tokens"] > 1:
+        elif self.state.rubbish(question):
             self.send("<html>It works!</html>", "text/html")
         elif self.path == "/v1/completions":
             self.samples(question)
@@ -141,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         if question.get("tools"):
             message |= {"content": None, "reasoning": "hm", "tool_calls": [self.call(question)]}
         choice = {"index": 0, "finish_reason": "stop", "message": message, "token_ids": list(range(tokens))}
-        frame = self.frame("chat.completion", [choice], tokens) | self.speculation(tokens)
+        frame = self.frame("chat.completion", [choice], tokens)
         self.send(json.dumps(frame | {"prompt_token_ids": PROMPT_IDS}))
 
     def completions(self, question: dict[str, Any]) -> list[dict[str, Any]]:
@@ -174,27 +182,17 @@ class Handler(BaseHTTPRequestHandler):
         choices.append({"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": list(range(tokens))})
         chunks = [self.frame("chat.completion.chunk", [choice], None) for choice in choices]
         chunks[0]["prompt_token_ids"] = PROMPT_IDS
-        chunks.append(self.frame("chat.completion.chunk", [], tokens) | self.speculation(tokens))
+        chunks.append(self.frame("chat.completion.chunk", [], tokens))
         body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         self.send(body, "text/event-stream")
 
-    def speculation(self, tokens: int) -> dict[str, Any]:
-        """vLLM's own count of a request, where the server is told to give it."""
-        if not self.state.counts_requests or tokens != TOKENS:
-            return {}
-        histogram = [0, 0, 0, DRAFTS, 0]
-        return {
-            "metrics": {
-                "speculative_decoding": {
-                    "acceptance_histogram": histogram,
-                    "num_draft_tokens": DRAFTS * self.state.k,
-                }
-            }
-        }
-
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
-        return {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        frame = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        if self.state.tells and usage:
+            counts = {"num_spec_steps": DRAFTS, "num_draft_tokens": DRAFTS * self.state.k}
+            frame["metrics"] = {"speculative_decoding": counts | {"acceptance_histogram": [0, 0, 0, DRAFTS, 0]}}
+        return frame
 
     @staticmethod
     def pieces(question: dict[str, Any]) -> list[str]:
@@ -212,11 +210,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--k", type=int, default=0)
-    parser.add_argument("--counts-requests", action="store_true")
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
+    parser.add_argument("--per-request-spec-decode-metrics", default="none")
+    parser.add_argument("--speculative-config", default="")
     options = parser.parse_args()
+    print(options.speculative_config, flush=True)
     print("INFO 11-23 14:25:00 [api_server.py:1] Using CPU Unquantized MoE backend", flush=True)
     Handler.state = State(options)
     ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()

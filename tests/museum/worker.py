@@ -126,6 +126,8 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
 class Museum(Probe):
     """The worker extension of a server on show."""
 
+    _conformance_offset = 0.0
+
     def conformance_break(self, exhibit: str) -> str:
         """Bring one defect in, beside those that are there."""
         undo: Undo = (EXHIBITS | LOAD_EXHIBITS)[exhibit](self)
@@ -136,3 +138,17 @@ class Museum(Probe):
         """Take the last one out again."""
         self._conformance_undo.pop()()
         return "mended"
+
+    def conformance_offset_coins(self, by: float) -> float:
+        """From now on coins fall at other rates than they are told, each by so much."""
+        self._conformance_offset = by
+        return by
+
+    def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:
+        """The probe's own, at the rates that are in force."""
+        return super().conformance_coins_begin([rate + self._conformance_offset for rate in rates], seed)
+
+    def conformance_sampler(self) -> dict[str, Any]:
+        """Which object decides about drafts, and how many hooks it has."""
+        sampler = adapters.rejection_sampler(self)
+        return {"id": id(sampler), "forward": id(sampler.forward.__func__), "hooks": len(sampler._forward_hooks)}

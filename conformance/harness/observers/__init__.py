@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from conformance.harness.observers import (
+    calibration,
     checkpoint,
     draft_load,
     environment,
@@ -48,6 +49,7 @@ OBSERVERS: dict[str, Observer] = {
     "ties": ties.observe,
     "sampling": sampling.observe,
     "tools": tools.observe,
+    "calibration": calibration.observe,
 }
 
 

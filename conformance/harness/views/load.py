@@ -246,8 +246,8 @@ def _block(block: Mapping[str, Any], row: Mapping[str, Any], document: Mapping[s
     if block["counted"] is not None:
         categories = {answer.category for answer in answers}
         whole = _counts(block["counted"], len(answers), categories.pop() if len(categories) == 1 else "mixed", k)
-        counts = by_request or (whole,)
-        _must_sum(by_request, whole)
+        counts = by_request if len(by_request) == len(answers) else (whole,)
+        _must_sum(counts, whole)
     return Block(block["seconds"], block["client_seconds"], answers, counts)
 
 
@@ -283,7 +283,7 @@ def _counts(found: Mapping[str, Any], requests: int, category: str, k: int, id: 
 
 def _must_sum(parts: Sequence[Counts], whole: Counts) -> None:
     """vLLM's count by request must be what /metrics counted meanwhile, or somebody else sent requests."""
-    for name in ("drafts", "draft_tokens", "accepted", "output_tokens") if parts else ():
+    for name in ("drafts", "draft_tokens", "accepted", "output_tokens"):
         summed = sum(getattr(part, name) for part in parts)
         if summed != getattr(whole, name):
             raise ObservationError(

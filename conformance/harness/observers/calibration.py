@@ -1,0 +1,125 @@
+"""What is counted where the rates are known: drafts whose acceptance chance alone decides, in many small trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import cycle, islice
+from typing import Any
+
+from conformance.harness.calibration import Plan, Rates, conditional, load_plan
+from conformance.harness.errors import ObservationError
+from conformance.harness.evidence import Evidence
+from conformance.harness.launch import SYNTHETIC, synthetic
+from conformance.harness.metrics import Counters, must_agree, read_after, read_when_still
+from conformance.harness.observers.draft_load import ask
+from conformance.harness.observers.refusals import require_sound_pair
+from conformance.harness.profile import Profile
+from conformance.harness.server import Server
+from conformance.harness.servers import Servers
+from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, load_prompts
+
+Row = dict[str, Any]
+
+
+def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
+    """For each vector of known rates the counts of every request, trial by trial, beside the rates themselves."""
+    require_sound_pair(profile, servers, evidence)
+    plan, coins = load_plan(), profile.hardware.calibration == "coins"
+    measure = _by_coins if coins else _by_vllm
+    with servers.exclusive():
+        rows = [measure(profile, servers, plan, rates) for rates in plan.rates]
+    method = "coins" if coins else SYNTHETIC
+    return {"k": profile.pair.k, "method": method, "max_tokens": plan.max_tokens, "rates": rows}
+
+
+def _by_coins(profile: Profile, servers: Servers, plan: Plan, rates: Rates) -> Row:
+    """The server with MTP, in which the probe's coins decide until the trials are done."""
+    joint = rates.joint_for(profile.pair.k)
+    with _asking(profile, servers.mtp(), plan) as count, _coins(profile, servers.mtp(), joint, rates.seed) as decided:
+        trials = count()
+    return {"name": rates.name, "joint": list(joint), "seed": rates.seed, "decided": decided[0], "trials": trials}
+
+
+def _by_vllm(profile: Profile, servers: Servers, plan: Plan, rates: Rates) -> Row:
+    """A server of its own, in which vLLM accepts drafts at random; its generator is seeded by its own --seed."""
+    joint = rates.joint_for(profile.pair.k)
+    with (
+        servers.extra(SYNTHETIC, partial(synthetic, joint=joint)) as server,
+        _asking(profile, server, plan) as count,
+    ):
+        return {"name": rates.name, "joint": list(joint), "seed": None, "decided": None, "trials": count()}
+
+
+@contextmanager
+def _coins(profile: Profile, server: Server, joint: tuple[float, ...], seed: int) -> Iterator[list[int]]:
+    """Coins decide in the server; the number of drafts that they decided is in the list at the end."""
+    seconds = profile.hardware.bounds.request_seconds
+    decided: list[int] = []
+    ask(server, "conformance_coins_begin", seconds, rates=list(conditional(joint)), seed=seed)
+    try:
+        yield decided
+    finally:
+        decided.append(ask(server, "conformance_coins_end", seconds)["drafts"])
+
+
+@contextmanager
+def _asking(profile: Profile, server: Server, plan: Plan) -> Iterator[Any]:
+    """What makes all trials of one vector, once it is called: a list of trials, each a list of counts by request."""
+    sizes, k = profile.sizes, profile.pair.k
+    if not sizes.calibration_trials or not sizes.calibration_prompts:
+        raise ObservationError(f"level {profile.level} names no trials: set calibration_… in fixtures/levels.toml")
+    shortest = sorted(load_prompts(profile.prompts / MIXED), key=lambda prompt: len(str(prompt.messages)))
+    cut = [replace(prompt, max_tokens=plan.max_tokens) for prompt in shortest[: plan.at_once]]
+    prompts = list(islice(cycle(cut), sizes.calibration_trials * sizes.calibration_prompts))
+    with client(server, profile.hardware.bounds.request_seconds) as asking:
+        tells = asking.ask(cut[0], ignore_eos=True).speculation is not None  # before any coin is flipped
+
+        def count() -> list[list[Row]]:
+            rows = _told(asking, prompts, plan.at_once) if tells else _counted(server, asking, prompts, k)
+            size = sizes.calibration_prompts
+            return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+        yield count
+
+
+def _told(asking: Client, prompts: Sequence[Prompt], at_once: int) -> list[Row]:
+    """The counts that vLLM gives with each answer; many requests at a time."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return [_row(answer) for answer in pool.map(partial(asking.ask, ignore_eos=True), prompts)]
+
+
+def _row(answer: Answer) -> Row:
+    if answer.speculation is None:
+        raise ObservationError(f"the answer to {answer.id} says nothing of its drafts, as others before it did")
+    histogram = answer.speculation["acceptance_histogram"]
+    return {
+        "drafts": answer.speculation["num_spec_steps"],
+        "draft_tokens": answer.speculation["num_draft_tokens"],
+        "accepted_per_position": [sum(histogram[place:]) for place in range(1, len(histogram))],
+        "output_tokens": answer.output_tokens,
+    }
+
+
+def _counted(server: Server, asking: Client, prompts: Sequence[Prompt], k: int) -> list[Row]:
+    """The counters of /metrics around each request; one at a time."""
+    before, rows = read_when_still(server), []
+    for prompt in prompts:
+        answer = asking.ask(prompt, ignore_eos=True)
+        after = read_after(server, before, answer.output_tokens)
+        must_agree(after - before, k, requests=1)
+        rows.append(_difference(after - before))
+        before = after
+    return rows
+
+
+def _difference(counted: Counters) -> Row:
+    return {
+        "drafts": counted.drafts,
+        "draft_tokens": counted.draft_tokens,
+        "accepted_per_position": list(counted.per_position),
+        "output_tokens": counted.generated,
+    }
