@@ -49,6 +49,7 @@ EXAMPLES = {
     "MARLIN-NULL": ("NUM-01", "model.layers.14.experts is all zeros where at most 2.00% is expected"),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
     "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
+    "CPU-TEMPERATURE": ("LOSS-04", "the distributions differ: p = 2e-89 (G = 460.6, 14 degrees of freedom, n = 993)"),
     "TOOLARGS": ("TOOL-02", 'weather-01 is get_weather({}) where get_weather({"city": "Oslo"}) is expected'),
     "TOOLLEAK": ("TOOL-01", "no call but the text <|tool_call>call:get_weather{}"),
     "NOFLAGS": ("TOOL-01", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),

@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             print(question["method"], flush=True)
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
-        elif self.path == "/v1/completions":
+        elif self.path == "/v1/completions" and "n" not in question:
             self.send(json.dumps(self.frame("text_completion", self.completions(question), 1)))
         elif self.state.rubbish(question):
             self.send("<html>It works!</html>", "text/html")
