@@ -24,6 +24,7 @@ from conformance.harness.catalogue import as_markdown, as_text, between, catalog
 from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.evidence import Evidence, read_header
 from conformance.harness.floors import load_floors
 from conformance.harness.journal import record_to_json
 from conformance.harness.moe_facts import load_moe_facts
@@ -31,12 +32,13 @@ from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
+from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, moe_table
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate")
+COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure")
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -129,6 +131,21 @@ def show_moe_table(options: argparse.Namespace) -> int:
     return ExitCode.QUALIFIED
 
 
+def draw(options: argparse.Namespace) -> int:
+    """Draw acceptance and speedup of recorded evidence, with their intervals, floors and noise."""
+    from conformance.reports import figure  # matplotlib takes a second to import, and only this needs it
+
+    header = read_header(options.evidence)
+    profile = load_profile(header.hardware, header.pair, header.level)
+    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+    evidence = Evidence(options.evidence, recording=False)
+    names = ["load", *(f"load-{look}" for look in range(2, profile.sizes.looks + 1))]
+    load = Load.of([evidence.observe(name, dict) for name in names if name == "load" or evidence.holds(name)])
+    caption = f"{profile.pair.name} on {profile.hardware.name}, vLLM {header.vllm}, {header.started[:10]}"
+    options.into.write_text(figure.as_svg(load, floors, caption), encoding="utf-8")
+    return ExitCode.QUALIFIED
+
+
 def calibrate(options: argparse.Namespace) -> int:
     """Make many trials at known rates on the real server; print how often the intervals hold, or put it in a document.
 
@@ -211,6 +228,13 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    drawing = commands.add_parser(
+        "figure", help="acceptance and speedup of recorded evidence as SVG", allow_abbrev=False
+    )
+    drawing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
+    drawing.add_argument("--into", type=Path, metavar="FILE", required=True, help="where to write it")
+    drawing.set_defaults(run=draw)
 
     checks = commands.add_parser("catalogue", help="list the checks", allow_abbrev=False)
     form = checks.add_mutually_exclusive_group()

@@ -238,7 +238,7 @@ def test_conditional_rates_and_noise_are_noted() -> None:
     (length,) = outcome("ACC-01", synthetic.healthy()).findings
     assert re.search(r"% of \d+ drafted tokens accepted; length by category: code 4\.\d\d, ", length.note)
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
-    assert re.search(r"A/A, .* itself: 0\.990, spread of one answer 0\.0% \(n = 12\)", sequential.note)
+    assert re.search(r"A/A, .* itself: 0\.990 \[0\.990, 0\.990\] \(n = 12\)", sequential.note)
     assert "client 0.0" in sequential.note
 
 

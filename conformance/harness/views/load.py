@@ -117,17 +117,19 @@ class Cell:
             raise ObservationError(f"{mtp} tokens with MTP against {plain} without: the times do not compare")
         return self._compared([(each.plain, each.mtp) for each in self.rounds], confidence)
 
-    def noise(self) -> str:
-        """The server without MTP against itself, as a note: the noise that a speedup is seen through."""
+    def against_itself(self) -> Estimate | None:
+        """The same for the server without MTP against itself (A/A): the noise that a speedup is seen through."""
         pairs = [(each.plain, each.again) for each in self.rounds if each.again is not None]
-        if not pairs:
+        if len(pairs) < 2:
+            return None
+        return self._compared(pairs, CONFIDENCE)
+
+    def noise(self) -> str:
+        """A/A as a note."""
+        found = self.against_itself()
+        if found is None:
             return "no A/A comparison"
-        ratios = [
-            np.log(a.seconds / b.seconds) for one, two in pairs for a, b in zip(one.answers, two.answers, strict=True)
-        ]
-        mean, spread = float(np.exp(np.mean(ratios))), float(np.std(ratios, ddof=1)) if len(ratios) > 1 else 0.0
-        against = f"{mean:.3f}, spread of one answer {spread:.1%} (n = {len(ratios)})"
-        return f"A/A, the server without MTP against itself: {against}"
+        return f"A/A, the server without MTP against itself: {found} (n = {found.n})"
 
     def _makespan(self) -> float:
         """Seconds of all rounds without MTP over seconds with, each until its last answer."""

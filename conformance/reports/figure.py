@@ -1,0 +1,66 @@
+"""Acceptance by position and speedup by concurrency as one picture, from recorded evidence alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window, whatever the user's display
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from conformance.harness.floors import Floors
+from conformance.harness.stats import Estimate
+from conformance.harness.views.acceptance import alone
+from conformance.harness.views.load import Load
+
+SEEN, NOISE, FLOOR = "#1a5fb4", "#9a9996", "#c01c28"
+
+
+def as_svg(load: Load, floors: Floors, caption: str) -> str:
+    """The picture as SVG with its text as text; the same evidence gives the same bytes."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "conformance", "font.size": 9}):
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[2, 3])
+        _acceptance(left, load, floors)
+        _speedup(right, load, floors)
+        figure.suptitle(caption, fontsize=9, color="#5e5c64")
+        sink = io.StringIO()
+        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+    return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()) + "\n"
+
+
+def _acceptance(axes: Axes, load: Load, floors: Floors) -> None:
+    joint = alone(load).joint()
+    places = list(range(1, len(joint) + 1))
+    _dots(axes, places, joint, SEEN, "joint acceptance")
+    bounds = [floor.bound for floor in floors.each("acceptance_per_position")]
+    axes.hlines(bounds, [p - 0.3 for p in places], [p + 0.3 for p in places], color=FLOOR, label="floor")
+    axes.set(xlabel="draft position", ylabel="share of drafts", ylim=(0, 1.05), xticks=places)
+    axes.legend(frameon=False, loc="lower left")
+
+
+def _speedup(axes: Axes, load: Load, floors: Floors) -> None:
+    cells = list(load.cells.values())
+    places = list(range(len(cells)))
+    _dots(axes, places, [cell.speedup() for cell in cells], SEEN, "without MTP / with MTP")
+    noise = [(place, found) for place, cell in zip(places, cells, strict=True) if (found := cell.against_itself())]
+    _dots(axes, [place for place, _ in noise], [found for _, found in noise], NOISE, "A/A: without / without")
+    for concurrency, name in ((1, "speedup_sequential"), (8, "speedup_concurrent")):
+        if concurrency in load.cells:
+            place = list(load.cells).index(concurrency)
+            axes.hlines(floors[name].bound, place - 0.3, place + 0.3, color=FLOOR)
+    axes.axhline(1, color="#c0bfbc", linewidth=0.8, zorder=0)
+    axes.set(xlabel="requests at once", ylabel="speedup", ylim=(0, None))
+    axes.set_xticks(places, [str(cell.concurrency) for cell in cells])
+    axes.legend(frameon=False, loc="center right")
+
+
+def _dots(axes: Axes, places: Sequence[int], found: Sequence[Estimate], colour: str, label: str) -> None:
+    below = [max(0.0, each.value - each.low) for each in found]
+    above = [max(0.0, each.high - each.value) for each in found]
+    values = [each.value for each in found]
+    axes.errorbar(places, values, yerr=[below, above], fmt="o", color=colour, capsize=3, markersize=4, label=label)
