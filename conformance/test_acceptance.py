@@ -6,23 +6,23 @@ from conformance.harness.check import check, expect_at_least, expect_at_least_by
 from conformance.harness.floors import Floors
 from conformance.harness.looks import Looks
 from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.acceptance import Acceptance, alone, kept
+from conformance.harness.views.acceptance import Acceptance, everywhere, kept
 from conformance.harness.views.load import Load
 
 
 @check("ACC-01", level="qualify", claim="Acceptance length reaches its floor.")
 def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
-    """1 + accepted / drafts, one request after another: tokens that one step of the target yields."""
+    """1 + accepted / drafts: tokens that one step of the target yields, over all requests."""
     expect_at_least_by_looks(
-        load.map(alone), Acceptance.length, floors["acceptance_length"], note=Acceptance.by_category
+        load.map(everywhere), Acceptance.length, floors["acceptance_length"], note=Acceptance.by_category
     )
 
 
 @check("ACC-02", level="qualify", claim="Joint acceptance reaches its floor at every draft position.")
 def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
-    """Share of drafts accepted up to and including position 1 … k, one request after another."""
+    """Share of drafts accepted up to and including position 1 … k, over all requests."""
     expect_each_at_least_by_looks(
-        load.map(alone),
+        load.map(everywhere),
         Acceptance.joint,
         floors.each("acceptance_per_position"),
         what="joint acceptance",
@@ -42,4 +42,4 @@ def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) ->
 @check("ACC-04", level="qualify", claim="Acceptance length is what this pair reaches elsewhere.")
 def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
     """The published floor leaves room to a good pair; a tenth less than its own figure is a defect all the same."""
-    expect_at_least_by_looks(load.map(alone), Acceptance.length, floors["acceptance_length_of_pair"])
+    expect_at_least_by_looks(load.map(everywhere), Acceptance.length, floors["acceptance_length_of_pair"])

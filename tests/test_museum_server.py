@@ -13,15 +13,13 @@ from museum.show import on_show
 from museum.worker import EXHIBITS
 from test_checks import FUNCTIONS, judged
 
-from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
-from conformance.harness.floors import load_floors
 from conformance.harness.launch import MTP
 from conformance.harness.observers import OBSERVERS
+from conformance.harness.observers import load as loading
 from conformance.harness.profile import load_profile
 from conformance.harness.server import Server
 from conformance.harness.verdict import Outcome, Verdict
-from conformance.harness.views.gold import Gold
 from conformance.harness.workload import MIXED, client, load_prompts
 
 pytestmark = pytest.mark.server
@@ -69,24 +67,23 @@ def observed(server: Server, directory: Path) -> dict[str, Any]:
     documents = {
         name: evidence.observe(name, lambda name=name: OBSERVERS[name](PROFILE, servers, evidence)) for name in names
     }
-    return documents | {"texts": texts(server)}
+    return documents | {"load": load(server)}
 
 
-def texts(server: Server) -> dict[str, Any]:
-    """Tales, in which a small error of the target shows soonest."""
+def load(server: Server) -> dict[str, Any]:
+    """Tales, in which a small error of the target shows soonest, as answers of both arms."""
     prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category.startswith("prose")]
     with client(server, 60) as asking:
-        answers, _ = asking.ask_at_once(prompts)
-    rows = [{"id": a.id, "category": "prose", "mtp": a.written(), "plain": a.written()} for a in answers]
-    return {"prompts": rows}
+        answers, seconds = asking.ask_at_once(prompts)
+    block = loading.as_row(loading.Block(answers, seconds, 0.0, None))
+    ids = [prompt.id for prompt in prompts]
+    rounds = {"concurrency": len(ids), "prompts": ids, "warm_up": False, "mtp": block, "plain": block}
+    known = {id: {"category": "prose", "token_ids": []} for id in ids}
+    return {"k": PROFILE.pair.k, "prompts": known, "rounds": [rounds | {"plain_again": None}]}
 
 
 def failing(documents: Mapping[str, Any]) -> dict[str, Outcome]:
-    builders = {
-        "gold": lambda d: Gold.of(d["texts"], d["gold"], FIXTURES / "gold"),
-        "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", PROFILE.pair.name),
-    }
-    outcomes = {id: judged(id, documents, builders) for id in WATCHING if id not in BY_THE_SNAPSHOT}
+    outcomes = {id: judged(id, documents, {}) for id in WATCHING if id not in BY_THE_SNAPSHOT}
     assert {outcome.verdict for outcome in outcomes.values()} <= {Verdict.PASS, Verdict.FAIL}, outcomes
     return {id: outcome for id, outcome in outcomes.items() if outcome.verdict is Verdict.FAIL}
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from conformance.harness.floors import Floors
 from conformance.harness.stats import Estimate
-from conformance.harness.views.acceptance import alone
+from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.load import Load
 
 SEEN, NOISE, FLOOR = "#1a5fb4", "#9a9996", "#c01c28"
@@ -34,7 +34,7 @@ def as_svg(load: Load, floors: Floors, caption: str) -> str:
 
 
 def _acceptance(axes: Axes, load: Load, floors: Floors) -> None:
-    joint = alone(load).joint()
+    joint = everywhere(load).joint()
     places = list(range(1, len(joint) + 1))
     _dots(axes, places, joint, SEEN, "joint acceptance")
     bounds = [floor.bound for floor in floors.each("acceptance_per_position")]

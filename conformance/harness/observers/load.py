@@ -161,7 +161,7 @@ def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> di
 def _row(number: int, each: Round, done: Mapping[tuple[int, int], Block]) -> dict[str, Any]:
     blocks: dict[str, list[dict[str, Any]]] = {MTP: [], PLAIN: []}
     for place, arm in enumerate(each.order):
-        blocks[arm].append(_block(done[number, place]))
+        blocks[arm].append(as_row(done[number, place]))
     (mtp,), (plain, *again) = blocks[MTP], blocks[PLAIN]
     return {
         "concurrency": each.concurrency,
@@ -174,7 +174,8 @@ def _row(number: int, each: Round, done: Mapping[tuple[int, int], Block]) -> dic
     }
 
 
-def _block(block: Block) -> dict[str, Any]:
+def as_row(block: Block) -> dict[str, Any]:
+    """A block as evidence keeps it."""
     return {
         "seconds": block.seconds,
         "client_seconds": block.client_seconds,

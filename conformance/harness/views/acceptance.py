@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,27 +15,35 @@ from conformance.harness.views.load import Cell, Counts, Load
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Acceptance at one concurrency; the sampling unit is the request (or the round, where vLLM counts no request)."""
+    """Acceptance over some cells of the load.
+
+    The sampling unit is the prompt, with all of its requests together; or the round, where vLLM counts no request.
+    """
 
     k: int
     counts: tuple[Counts, ...]
-    name: str
     source: str
 
     @classmethod
-    def of(cls, cell: Cell, k: int) -> Self:
+    def of(cls, k: int, cells: Iterable[Cell], source: str) -> Self:
         """The counters of the rounds with MTP."""
-        return cls(k, tuple(found for each in cell.rounds for found in each.mtp.counts), cell.name, cell.source)
+        every = [found for cell in cells for each in cell.rounds for found in each.mtp.counts]
+        by_prompt: dict[str, Counts] = {}
+        for found in every:
+            if found.name:
+                known = by_prompt.get(found.name)
+                by_prompt[found.name] = found if known is None else known + found
+        return cls(k, (*by_prompt.values(), *(found for found in every if not found.name)), source)
 
     def length(self, confidence: float = CONFIDENCE) -> Estimate:
         """Acceptance length: 1 + accepted / drafts."""
-        return _length(self.counts, self.k, confidence)
+        accepted, drafts = [found.accepted for found in self.counts], [found.drafts for found in self.counts]
+        return stats.acceptance_length(accepted, drafts, self.k, strata=self._strata, confidence=confidence)
 
     def joint(self, confidence: float = CONFIDENCE) -> tuple[Estimate, ...]:
         """For each position the share of drafts accepted up to and including it."""
-        drafts = [found.drafts for found in self.counts]
         return tuple(
-            stats.ratio([found.per_position[i] for found in self.counts], drafts, confidence=confidence)
+            self._ratio([f.per_position[i] for f in self.counts], [f.drafts for f in self.counts], confidence)
             for i in range(self.k)
         )
 
@@ -45,7 +53,7 @@ class Acceptance:
         for i in range(self.k):
             before = [found.per_position[i - 1] if i else found.drafts for found in self.counts]
             here = [found.per_position[i] for found in self.counts]
-            rates.append(f"{stats.ratio(here, before)}" if sum(before) else "nothing to accept")
+            rates.append(f"{self._ratio(here, before, CONFIDENCE)}" if sum(before) else "nothing to accept")
         return "conditional acceptance, given the position before: " + "; ".join(rates)
 
     def by_category(self) -> str:
@@ -58,10 +66,17 @@ class Acceptance:
         share = f"{accepted / drafted:.1%} of {drafted} drafted tokens accepted" if drafted else "nothing was drafted"
         return f"{share}; length by category: {', '.join(said)}"
 
+    @property
+    def _strata(self) -> list[str]:
+        return [found.category for found in self.counts]
 
-def alone(load: Load) -> Acceptance:
-    """Acceptance of one request after another."""
-    return Acceptance.of(load.at(1), load.k)
+    def _ratio(self, over: Sequence[int], under: Sequence[int], confidence: float) -> Estimate:
+        return stats.ratio(over, under, strata=self._strata, confidence=confidence)
+
+
+def everywhere(load: Load) -> Acceptance:
+    """Acceptance over all requests, in a row and at once."""
+    return Acceptance.of(load.k, load.cells.values(), load.source)
 
 
 def kept(load: Load) -> Mapping[str, Estimate]:
@@ -69,15 +84,11 @@ def kept(load: Load) -> Mapping[str, Estimate]:
 
     ObservationError where there is nothing beside the requests in a row.
     """
-    others = [Acceptance.of(cell, load.k) for concurrency, cell in load.cells.items() if concurrency > 1]
+    others = [cell for concurrency, cell in load.cells.items() if concurrency > 1]
     if not others:
         raise ObservationError(f"{load.source}: no measured rounds with more than one request at once")
-    return {other.name: stats.over(other.length(), alone(load).length()) for other in others}
-
-
-def _length(counts: Sequence[Counts], k: int, confidence: float) -> Estimate:
-    accepted, drafts = [found.accepted for found in counts], [found.drafts for found in counts]
-    return stats.acceptance_length(accepted, drafts, k, confidence=confidence)
+    alone = Acceptance.of(load.k, [load.at(1)], load.source).length()
+    return {cell.name: stats.over(Acceptance.of(load.k, [cell], load.source).length(), alone) for cell in others}
 
 
 def _point(counts: Sequence[Counts]) -> float:

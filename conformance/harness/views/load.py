@@ -19,12 +19,13 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True)
 class Counts:
-    """Counters of one request, or of several that were counted together.
+    """Counters of one request, or of several that were counted together; ``name`` is the prompt's, or empty.
 
     ``drafts``: target steps that checked a draft; ``draft_tokens``: tokens proposed in them; ``per_position[i]``:
     drafts of which the first i + 1 tokens were all accepted (joint); ``output_tokens``: tokens of the answers.
     """
 
+    name: str
     requests: int
     category: str
     drafts: int
@@ -52,6 +53,19 @@ class Counts:
         if abs(made - self.output_tokens) > k * self.requests:
             return f"{self.output_tokens} tokens came out of {self.drafts} drafts with {self.accepted} accepted"
         return ""
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together, under the name of the first."""
+        return Counts(
+            self.name,
+            self.requests + other.requests,
+            self.category,
+            self.drafts + other.drafts,
+            self.draft_tokens + other.draft_tokens,
+            self.accepted + other.accepted,
+            tuple(one + two for one, two in zip(self.per_position, other.per_position, strict=True)),
+            self.output_tokens + other.output_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -270,6 +284,7 @@ def _answer(id: str, category: str, found: Mapping[str, Any], k: int) -> Answer:
 
 def _counts(found: Mapping[str, Any], requests: int, category: str, k: int, id: str = "") -> Counts:
     counts = Counts(
+        id,
         requests,
         category,
         found["drafts"],
