@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import synthetic
-from damages import DAMAGES, NOTHING, SINGLE_ANSWERS
+from damages import DAMAGES, INSTRUMENTS, NOTHING, SINGLE_ANSWERS
 from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
@@ -23,6 +23,7 @@ from conformance.harness.profile import load_profile
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.acceptance import Acceptance
 from conformance.harness.views.answers import Texts, Tools
+from conformance.harness.views.bench import Bench, load_tolerance
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
@@ -31,6 +32,7 @@ from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
 from conformance.harness.views.static import Environment, Headers, Refusals
+from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.timings import Timings
 from conformance.harness.views.wiring import PairConfig, Wiring
 
@@ -58,6 +60,9 @@ BUILDERS: Builders = {
     "acceptance": lambda d: Acceptance.of(d["acceptance"]),
     "texts": lambda d: Texts.of(d["texts"]),
     "timings": lambda d: Timings.of(d["timings"]),
+    "sweep": lambda d: Sweep.of(d["sweep"]),
+    "bench": lambda d: Bench.of(d["bench"]),
+    "bench_tolerance": lambda _: load_tolerance(FIXTURES / "facts" / "instruments.toml"),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
@@ -114,7 +119,8 @@ def test_nothing_to_judge_is_an_error(id: str, empty: Callable[[Documents], None
 
 
 def test_every_check_has_its_negative_control() -> None:
-    assert {id for id, _, _ in DAMAGES} == FUNCTIONS.keys()
+    assert {id for id, _, _ in DAMAGES} | INSTRUMENTS == FUNCTIONS.keys()
+    assert {id for id, _, _ in NOTHING} >= INSTRUMENTS
     assert {id for id, _, _ in NOTHING} | SINGLE_ANSWERS == FUNCTIONS.keys()
 
 
@@ -215,6 +221,28 @@ def test_conditional_rates_and_noise_are_noted() -> None:
     assert first.note.count(";") == 3
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
     assert re.search(r"A/A, .* itself: 0\.990 .*\(n = 4\)", sequential.note)
+
+
+def test_costs_and_the_best_k_are_noted() -> None:
+    (finding,) = outcome("SPEED-03", synthetic.healthy()).findings
+    assert finding.note.startswith("target 7.00 ms a step, draft 1.01 ms a token, overhead 0.30 target steps; speedup")
+    assert "; k = 4: 4.51, 13.13 ms, 2.40; k = 5: " in finding.note
+    assert finding.note.endswith("k = 7 was the fastest with 2.60 times; the pair's k = 4 gives 2.40 times.")
+    assert finding.interval is not None
+    assert finding.interval[0] > 0.9
+
+
+def test_a_text_that_changes_with_k_is_noted() -> None:
+    documents = synthetic.healthy()
+    documents["sweep"]["rows"][-1]["token_ids"] = [1, 2]
+    (finding,) = outcome("SPEED-03", documents).findings
+    assert finding.note.endswith("Answers differ from those without MTP at k = 8.")
+
+
+def test_both_clients_and_their_costs_are_noted() -> None:
+    (finding,) = outcome("SPEED-04", synthetic.healthy()).findings
+    assert "600.0 and 600.0 output tokens/s (+0.0%)" in finding.note
+    assert "client CPU 0.111 and 0.111 s for 1,000 tokens" in finding.note
 
 
 @pytest.mark.parametrize("id", ["GEOM-01", "GEOM-02", "GEOM-03"])

@@ -17,10 +17,11 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, checkpoint, geometry, timings
+from conformance.harness.observers import OBSERVERS, bench, checkpoint, geometry, sweep, timings
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
+from conformance.harness.views.sweep import Sweep
 from conformance.harness.workload import Prompt
 
 Observe = Callable[..., dict[str, Any]]
@@ -121,7 +122,20 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
 
 
 @pytest.mark.parametrize(
-    "name", ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "acceptance", "texts", "timings", "tools"]
+    "name",
+    [
+        "draft_load",
+        "wiring",
+        "numerics",
+        "moe",
+        "moe_refusal",
+        "acceptance",
+        "texts",
+        "timings",
+        "tools",
+        "sweep",
+        "bench",
+    ],
 )
 def test_no_server_is_started_for_a_broken_pair(
     observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
@@ -358,3 +372,88 @@ def test_an_import_that_fails_says_why() -> None:
     assert raised.value.sentence == (
         "vLLM or transformers cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"
     )
+
+
+@pytest.mark.parametrize("tells", [(), ("--tells",)], ids=["by /metrics", "by the answers"])
+@pytest.mark.parametrize("method", ["probe", "restart"])
+def test_every_k_is_swept(observe: Observe, profile: Profile, method: str, tells: tuple[str, ...]) -> None:
+    server = launch("good", "--k", "4", *tells)
+    arms = {"mtp": server, "sweep": server}
+    if method == "restart":  # one server for each k; the faux ones all draft four
+        with pytest.raises(ObservationError, match=r"at k = 1: 8 tokens drafted in 2 drafts"):
+            Sweep.of(observe("sweep", swept_by(profile, method), **arms))
+        return
+    seen = observe("sweep", swept_by(profile, method), **arms)
+    assert [(row["server"], row["k"]) for row in seen["rows"][:6]] == [("plain", 0), ("mtp", 4), *SWEPT]
+    assert [(row["server"], row["k"]) for row in seen["rows"][6:12]] == [*reversed(SWEPT), ("mtp", 4), ("plain", 0)]
+    counts = {row["k"]: (row["draft_tokens"], row["accepted"], row["accepted_per_position"]) for row in seen["rows"]}
+    assert counts == {0: (0, 0, []), 1: (2, 2, [2]), 2: (4, 4, [2, 2]), 3: (6, 6, [2] * 3), 4: (8, 6, [2, 2, 2, 0])}
+    assert {total["server"]: total["drafts"] for total in seen["counted"]} == {"mtp": 6, "sweep": 24}
+    assert all(0 < row["first_token_seconds"] < row["seconds"] for row in seen["rows"])
+    assert Sweep.of(seen).k == 4
+
+
+SWEPT = [("sweep", k) for k in (1, 2, 3, 4)]
+
+
+def swept_by(profile: Profile, method: Any) -> Profile:
+    return replace(profile, hardware=replace(profile.hardware, sweep=method))
+
+
+def test_servers_of_the_sweep_are_stopped_one_after_the_other(observe: Observe, profile: Profile) -> None:
+    seen = observe("sweep", swept_by(profile, "restart"))
+    assert [total["server"] for total in seen["counted"]] == ["mtp", "sweep-1", "sweep-2", "sweep-3", "sweep-4"]
+    assert len(seen["rows"]) == 18
+
+
+def test_a_vllm_without_schedule_cannot_be_swept(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.harness.servers.draft_schedule", lambda: False)
+    with pytest.raises(Unsupported, match="has no drafts whose length changes"):
+        observe("sweep", swept_by(profile, "probe"))
+
+
+def test_where_one_server_fits_the_sweep_goes_server_by_server(profile: Profile) -> None:
+    planned = sweep.turns(sweep.arms(profile), prompts(3))
+    planned.sort(key=lambda turn: turn[0].server)
+    assert [arm.server for arm, _ in planned] == ["mtp"] * 3 + ["plain"] * 3 + ["sweep"] * 12
+
+
+def test_what_vllm_bench_serve_can_ask_too() -> None:
+    rows = [
+        replace(prompts(1)[0], messages=({"role": "user", "content": "a"},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "b"},), tools=({},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "c"}, {"role": "user", "content": "c"})),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "d"},), chat_template_kwargs={"x": 1}),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "e"},)),
+    ]
+    asked = bench.chosen(rows, replace(SIZES, bench_prompts=3))
+    assert [prompt.messages[0]["content"] for prompt in asked] == ["a", "e", "a"]
+    assert {prompt.max_tokens for prompt in asked} == {SIZES.bench_tokens}
+    assert bench.as_sharegpt(asked)[1]["conversations"][0] == {"from": "human", "value": "e"}
+    with pytest.raises(ObservationError, match="so there is none to ask"):
+        bench.chosen(rows[1:2], SIZES)
+    assert bench.order(2) == [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours")]
+
+
+def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:
+    echo = "import json,sys; print('{}', flush=True); [print(json.dumps({'f': x}), flush=True) for x in sys.stdin]"
+    with bench.bench(answering(echo), {}, tmp_path / "log") as running:
+        assert running.run("one.json", 10) == {"f": "one.json\n"}
+        assert running.run("two.json", 10) == {"f": "two.json\n"}
+    for script, sentence in (("import no_such_module", "ModuleNotFoundError: No"), ("raise SystemExit", "no answer")):
+        with (
+            pytest.raises(ObservationError, match=f"^vllm bench serve measured nothing: {sentence}"),
+            bench.bench(answering(script), {}, tmp_path / "log") as running,
+        ):
+            running.run("x", 1)
+
+
+def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
+    script = "print('{}', flush=True); import time; time.sleep(600)"
+    with (
+        pytest.raises(ObservationError, match=r"measured nothing: no answer within 0\.2 s"),
+        bench.bench(answering(script), {}, tmp_path / "log") as running,
+    ):
+        running.run("x", 0.2)

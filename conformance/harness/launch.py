@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.profile import Profile
 
-MTP, PLAIN, REFUSED = "mtp", "plain", "moe-refusal"
+MTP, PLAIN, REFUSED, SWEEP = "mtp", "plain", "moe-refusal", "sweep"
+SCHEDULE = "num_speculative_tokens_per_batch_size"
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Settings of the engine that a user's shell may hold and that would change what is observed behind the profile's back.
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
@@ -27,7 +30,11 @@ class Launch:
 
 
 def vllm_launch(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
-    """The launch of one arm: "mtp", "plain", or "moe-refusal", which asks for a MoE backend that must be refused."""
+    """The launch of one arm.
+
+    "mtp", "plain", "sweep", which drafts as many tokens as it is told while it runs, or "moe-refusal", which asks for
+    a MoE backend that must be refused.
+    """
     return Launch(vllm_command(profile, arm), vllm_environment(profile, snapshots, inherited))
 
 
@@ -39,12 +46,40 @@ def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(target_folder(profile.pair))]
     command += [*profile.pair.serve_args, *profile.hardware.serve_args, "--worker-extension-cls", PROBE]
-    if arm == MTP:
-        speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
-        command += ["--speculative-config", json.dumps(speculative | {"num_speculative_tokens": profile.pair.k})]
+    if arm in (MTP, SWEEP):
+        command += ["--speculative-config", json.dumps(_speculative(profile, arm))]
+        command += ["--per-request-spec-decode-metrics", "summary"] if per_request_counts() else []
     if arm == REFUSED:
         command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
     return tuple(command)
+
+
+def _speculative(profile: Profile, arm: str) -> dict[str, Any]:
+    speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
+    if arm == MTP:
+        return speculative | {"num_speculative_tokens": profile.pair.k}
+    longest = profile.sizes.sweep_longest_draft
+    # With a schedule, drafts of any length up to the longest are legal. Its last row holds for larger batches too.
+    return speculative | {"num_speculative_tokens": longest, SCHEDULE: [[1, 1, longest]]}
+
+
+def per_request_counts() -> bool:
+    """Whether the installed vLLM can put the counts of speculative decoding into each answer."""
+    return _has_setting("observability", "per_request_spec_decode_metrics")
+
+
+def draft_schedule() -> bool:
+    """Whether the installed vLLM knows drafts whose length changes while it runs."""
+    return _has_setting("speculative", SCHEDULE)
+
+
+def _has_setting(part: str, name: str) -> bool:
+    """Whether vllm/config/<part>.py has the name; it is read, since importing vLLM takes seconds."""
+    found = importlib.util.find_spec("vllm")
+    if found is None or found.origin is None:
+        return False
+    file = Path(found.origin).parent / "config" / f"{part}.py"
+    return file.is_file() and name in file.read_text(encoding="utf-8")
 
 
 def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -40,6 +40,9 @@ class Hardware:
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
     serve_args: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
+    # How k is swept: by the probe in one server more (beside the two, where they fit together), or by a server for each
+    # k, which is right where CUDA graphs are replayed, since they are made for one length.
+    sweep: Literal["probe", "restart"] = "restart"
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
 
@@ -79,6 +82,13 @@ class Sizes:
     warm_up_rounds: int = 0
     sequential_rounds: int = 0
     concurrent_rounds: int = 0
+    sweep_prompts: int = 0
+    sweep_tokens: int = 0  # of an answer, at most
+    sweep_longest_draft: int = 0  # k is swept from 1 up to it
+    bench_prompts: int = 0
+    bench_tokens: int = 0  # of an answer, at most
+    bench_at_once: int = 0
+    bench_rounds: int = 0  # each measures once with our client and once with vllm bench serve
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from conformance.harness.errors import ObservationError
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence, write_atomically
 from conformance.harness.guard import end_recorded, load
-from conformance.harness.launch import MTP, PLAIN, Launch, vllm_launch
+from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, draft_schedule, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
 
@@ -56,7 +56,7 @@ class Servers:
         together: bool = False,
         launcher: Launcher = vllm_launch,
     ) -> None:
-        """``together``: both servers will be needed, so start them at the same time where memory allows it."""
+        """``together``: all servers will be needed, so start them at the same time where memory allows it."""
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together, self._launcher = owns, together, launcher
         self._folder = evidence.directory / ".servers"
@@ -74,10 +74,38 @@ class Servers:
         """The same server without MTP."""
         return self._running(PLAIN)
 
+    def sweep(self) -> Server:
+        """The server with MTP whose k can be changed; Unsupported where this vLLM has none."""
+        if not draft_schedule():
+            raise Unsupported(
+                "This vLLM has no drafts whose length changes while it runs (dynamic speculative decoding)."
+            )
+        return self._running(SWEEP)
+
     def start_all(self) -> None:
-        """Start both at once where memory allows it; failures are reported to whoever needs the server."""
+        """Start them at once where memory allows it; failures are reported to whoever needs the server."""
         with self._lock():
-            self._start([MTP, PLAIN] if self._profile.hardware.two_servers else [MTP])
+            self._start(self._side_by_side() if self._profile.hardware.two_servers else [MTP])
+
+    @contextmanager
+    def extra(self, name: str, profile: Profile) -> Iterator[Server]:
+        """A server with MTP for another profile, another k for instance, which is stopped at the end.
+
+        Where memory may be short the others are stopped first, as for an attempt.
+        """
+        with self.exclusive():
+            with self._lock():
+                if self._profile.hardware.memory != "host":
+                    self._stop_all()
+                start = self._prepare(name, MTP, profile)
+                outcome = start_together([start], self._grace, self._progress)[name]
+            try:
+                if isinstance(outcome, ObservationError):
+                    raise outcome
+                yield outcome
+            finally:
+                start.server.stop(self._grace)
+                self._path(name).unlink(missing_ok=True)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -120,7 +148,7 @@ class Servers:
             record = self._read(arm)
             if record is None:
                 both = self._together and self._profile.hardware.two_servers
-                self._start([MTP, PLAIN] if both else [arm])
+                self._start([*self._side_by_side(), arm] if both else [arm])
                 record = self._read(arm)
             assert record is not None
             if "error" in record:
@@ -130,6 +158,11 @@ class Servers:
                 server.stop(self._grace)  # what it left behind
                 raise self._keep_failure(arm, server.failure("is gone"))
             return server
+
+    def _side_by_side(self) -> list[str]:
+        """The servers that this level needs, as far as they run at the same time."""
+        swept = self._profile.sizes.sweep_prompts and self._profile.hardware.sweep == "probe" and draft_schedule()
+        return [MTP, PLAIN, *[SWEEP] * bool(swept)]
 
     def _start(self, arms: list[str]) -> None:
         missing = [arm for arm in dict.fromkeys(arms) if self._read(arm) is None]
@@ -143,18 +176,19 @@ class Servers:
                 self._write(arm, {"ready": True, "server": outcome.record()})
                 self._started.append(outcome)
 
-    def _prepare(self, arm: str) -> Start:
-        self._stop_leftover(arm)
+    def _prepare(self, name: str, arm: str = "", profile: Profile | None = None) -> Start:
+        """A start of that name; of the arm of the same name and the session's profile unless told otherwise."""
+        self._stop_leftover(name)
         evidence = self._evidence
         evidence.logs.mkdir(parents=True, exist_ok=True)
-        snapshots = evidence.directory.absolute() / "snapshots" / arm
-        launch = self._launcher(self._profile, arm, snapshots, os.environ)
-        log = _unused(evidence.logs, arm)
+        snapshots = evidence.directory.absolute() / "snapshots" / name
+        launch = self._launcher(profile or self._profile, arm or name, snapshots, os.environ)
+        log = _unused(evidence.logs, name)
 
         def keep(server: Server) -> None:
-            self._write(arm, {"ready": False, "server": server.record()})
+            self._write(name, {"ready": False, "server": server.record()})
 
-        return Start(launch, arm, log, self._profile.hardware.bounds, keep)
+        return Start(launch, name, log, self._profile.hardware.bounds, keep)
 
     def _stop_leftover(self, arm: str) -> None:
         """End a start whose process died over it."""

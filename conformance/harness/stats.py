@@ -7,7 +7,7 @@ prompt resemble each other, and counting them singly would make intervals severa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +128,22 @@ def speedup(slower: Sequence[float], faster: Sequence[float]) -> Estimate:
     return Estimate(
         math.exp(mean), math.exp(mean - reach), math.exp(mean + reach), logs.size, "t interval of log ratios"
     )
+
+
+def jackknife(statistic: Callable[[int | None], float], n: int) -> Estimate:
+    """A positive statistic of n prompts, from its values without each of them, by a t interval on its logarithm.
+
+    ``statistic(i)`` leaves the i-th prompt out, ``statistic(None)`` none. For fewer prompts than ``MINIMUM_CLUSTERS``,
+    of which a bootstrap would be too narrow, and for quotients of several sums.
+
+    Raises ObservationError for fewer than two prompts.
+    """
+    if n < 2:
+        raise ObservationError(f"{n} prompts: an interval needs at least two")
+    value, without = math.log(statistic(None)), np.log([statistic(place) for place in range(n)])
+    error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    reach = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    return Estimate(math.exp(value), math.exp(value - reach), math.exp(value + reach), n, "jackknife of logarithms")
 
 
 def needed(estimate: Estimate, floor: float) -> int | None:

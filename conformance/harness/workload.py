@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from threading import Barrier
@@ -54,6 +54,8 @@ class Answer:
     token_ids: tuple[int, ...]
     prompt_ids: tuple[int, ...]  # empty for a streamed answer
     seconds: float
+    first_seconds: float | None = field(default=None, compare=False)  # until the first token; None in one piece
+    speculation: Mapping[str, Any] | None = None  # vLLM's counts of this request, where it tells them
 
     @property
     def text(self) -> str:
@@ -159,6 +161,7 @@ class Client:
             parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
         parts.token_ids = list((choice.model_extra or {})["token_ids"])
         parts.prompt_ids = list((completion.model_extra or {}).get("prompt_token_ids") or [])
+        parts.speculation = _speculation(completion)
         return parts.answer(name, choice.finish_reason, completion.usage, seconds)
 
     def _streamed(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
@@ -167,7 +170,9 @@ class Client:
             **question, stream=True, stream_options={"include_usage": True}
         ):
             usage = chunk.usage or usage
+            parts.speculation = _speculation(chunk) or parts.speculation
             for choice in chunk.choices:
+                parts.first_seconds = parts.first_seconds or time.perf_counter() - begin
                 parts.add(choice)
                 finish = choice.finish_reason or finish
         return parts.answer(name, finish, usage, time.perf_counter() - begin)
@@ -191,6 +196,8 @@ class _Parts:
         self.calls: list[dict[str, str]] = []
         self.token_ids: list[int] = []
         self.prompt_ids: list[int] = []
+        self.first_seconds: float | None = None
+        self.speculation: Mapping[str, Any] | None = None
 
     def add(self, choice: Any) -> None:
         """One chunk of a stream: what it adds to each part."""
@@ -217,9 +224,18 @@ class _Parts:
             token_ids=tuple(self.token_ids),
             prompt_ids=tuple(self.prompt_ids),
             seconds=seconds,
+            first_seconds=self.first_seconds,
+            speculation=self.speculation,
         )
 
 
 def _reasoning(message: Any) -> str:
     """Thoughts are no part of OpenAI's schema; vLLM puts them here."""
     return str((message.model_extra or {}).get("reasoning") or "")
+
+
+def _speculation(answer: Any) -> Mapping[str, Any] | None:
+    """With ``--per-request-spec-decode-metrics``, vLLM's counts are here."""
+    metrics = (answer.model_extra or {}).get("metrics") or {}
+    found: Mapping[str, Any] | None = metrics.get("speculative_decoding")
+    return found

@@ -95,6 +95,14 @@ class Probe:
         file = Path(directory) / "capture.safetensors"
         return {"file": str(file), "calls": self._conformance_capture.end(file)}
 
+    def conformance_draft_length(self, k: int) -> dict[str, Any]:
+        """Draft k tokens a step from now on."""
+        try:
+            adapters.set_draft_length(self, k)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        return {"vllm_version": adapters.vllm_version(), "k": k}
+
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""
         directory = os.environ.get(SNAPSHOT_DIRECTORY)

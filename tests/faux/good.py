@@ -14,7 +14,7 @@ from typing import Any
 
 LATE_SECONDS = 0.05
 TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 of them accepted each
-DRAFTS, ACCEPTED, PER_POSITION = 2, 6, (2, 2, 2, 0)
+DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -41,25 +41,44 @@ class State:
         self.seconds: float = options.seconds
         self.probe = json.loads(options.probe)
         self.lock = threading.Lock()
-        self.answered = self.generated = 0
+        self.length = self.k  # tokens drafted a step, up to k
+        self.tells: bool = options.tells
+        self.answered = self.generated = self.drafted = 0
+        self.per_position = [0] * self.k
 
-    def count(self, tokens: int) -> None:
+    def count(self, tokens: int, length: int) -> None:
         with self.lock:
             self.generated += tokens
-            self.answered += tokens == TOKENS
+            if tokens == TOKENS:
+                self.answered += 1
+                self.drafted += DRAFTS * length
+                for position in range(length):
+                    self.per_position[position] += PER_POSITION[position]
+
+    def speculation(self) -> dict[str, Any]:
+        accepted = sum(PER_POSITION[: self.length])
+        histogram = [0] * (self.k + 1)
+        histogram[accepted // DRAFTS] = DRAFTS
+        return {
+            "acceptance_histogram": histogram,
+            "num_spec_steps": DRAFTS,
+            "num_accepted_draft_tokens": accepted,
+            "num_draft_tokens": DRAFTS * self.length,
+        }
 
     def metrics(self) -> str:
         rows = {"vllm:generation_tokens_total": self.generated}
         if self.k:
             rows |= {
                 "vllm:spec_decode_num_drafts_total": DRAFTS * self.answered,
-                "vllm:spec_decode_num_draft_tokens_total": DRAFTS * self.k * self.answered,
-                "vllm:spec_decode_num_accepted_tokens_total": (ACCEPTED + (self.fault == "miscounts")) * self.answered,
+                "vllm:spec_decode_num_draft_tokens_total": self.drafted,
+                "vllm:spec_decode_num_accepted_tokens_total": sum(self.per_position)
+                + (self.fault == "miscounts") * self.answered,
             }
         lines = [f'{name}{{engine="0",model_name="{self.name}"}} {value}.0' for name, value in rows.items()]
         for position in range(self.k):
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
-            value = PER_POSITION[position] * self.answered
+            value = self.per_position[position]
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
         return "\n".join(lines) + "\n"
 
@@ -94,6 +113,9 @@ class Handler(BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
             self.send("{}", status=404)
+        elif self.path == "/collective_rpc" and question["method"] == "conformance_draft_length":
+            self.state.length = question["kwargs"]["k"]
+            self.send(json.dumps({"results": [{"vllm_version": "0", "k": self.state.length}]}))
         elif self.path == "/collective_rpc":
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
@@ -115,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.whole(question, tokens)
         if state.fault != "never counts":
-            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"])]).start()
+            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"]), state.length]).start()
 
     def whole(self, question: dict[str, Any], tokens: int) -> None:
         message: dict[str, Any] = {
@@ -146,7 +168,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
-        return {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        told = {"metrics": {"speculative_decoding": self.state.speculation()}} if self.state.tells else {}
+        row = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        return row | (told if usage else {})
 
     @staticmethod
     def pieces(question: dict[str, Any]) -> list[str]:
@@ -166,6 +190,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=0)
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
+    parser.add_argument("--tells", action="store_true", help="put the counts of a request into its answer")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
     options = parser.parse_args()
     print("INFO 11-23 14:25:00 [api_server.py:1] Using CPU Unquantized MoE backend", flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 from conformance.harness.evidence import Evidence
 from conformance.harness.observers import (
     acceptance,
+    bench,
     checkpoint,
     draft_load,
     environment,
@@ -23,6 +24,7 @@ from conformance.harness.observers import (
     numerics,
     parity,
     refusals,
+    sweep,
     texts,
     timings,
     tools,
@@ -50,4 +52,6 @@ OBSERVERS: dict[str, Observer] = {
     "texts": texts.observe,
     "timings": timings.observe,
     "tools": tools.observe,
+    "sweep": sweep.observe,
+    "bench": bench.observe,
 }
