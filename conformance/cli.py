@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def qualify(options: argparse.Namespace) -> int:
     """Observe what is not recorded yet, and judge."""
     words = [
-        f"--{name}={value}" for name in ("hardware", "pair", "level", "evidence") if (value := getattr(options, name))
+        f"--{name}={value}"
+        for name in ("hardware", "pair", "level", "evidence", "dataset")
+        if (value := getattr(options, name))
     ]
     return _judge(
         [*words, *["--certify"] * options.certify, *["-n", str(options.workers)] * bool(options.workers)], options
@@ -153,6 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
+    )
+    run.add_argument(
+        "--dataset",
+        metavar="FILE",
+        help='JSON Lines to ask instead of the mixed prompts, as "vllm bench serve --dataset-name custom" reads it',
     )
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.set_defaults(run=qualify)
