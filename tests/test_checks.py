@@ -241,7 +241,7 @@ def test_a_text_that_changes_with_k_is_noted() -> None:
 
 def test_both_clients_and_their_costs_are_noted() -> None:
     (finding,) = outcome("SPEED-04", synthetic.healthy()).findings
-    assert "600.0 and 600.0 output tokens/s (+0.0%)" in finding.note
+    assert "596.0 and 596.0 output tokens/s (+0.0%)" in finding.note
     assert "client CPU 0.111 and 0.111 s for 1,000 tokens" in finding.note
 
 

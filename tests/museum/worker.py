@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,18 @@ def every_expert_returns_zeros(worker: Any) -> Undo:
     return lambda: [scale.copy_(old) for scale, old in zip(scales, before, strict=True)] and None
 
 
+def slow_draft(worker: Any) -> Undo:
+    """Every draft takes 12 ms more."""
+    drafter = adapters.drafter(worker)
+    propose = drafter.propose
+
+    def asleep(*given: Any, **named: Any) -> Any:
+        time.sleep(0.012)
+        return propose(*given, **named)
+
+    return replaced(drafter, "propose", asleep)
+
+
 EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     each.__name__: each
     for each in (
@@ -129,12 +142,15 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
 }
 
 
+TIMED = {slow_draft.__name__: slow_draft}  # what changes no number, only its time
+
+
 class Museum(Probe):
     """The worker extension of a server on show."""
 
     def conformance_break(self, exhibit: str) -> str:
         """Bring one defect in."""
-        undo: Undo = EXHIBITS[exhibit](self)
+        undo: Undo = (EXHIBITS | TIMED)[exhibit](self)
         self._conformance_undo = undo
         return exhibit
 
