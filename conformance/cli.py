@@ -75,7 +75,9 @@ def qualify(options: argparse.Namespace) -> int:
     if options.plan:
         return show_plan(options)
     words = [
-        f"--{name}={value}" for name in ("hardware", "pair", "level", "evidence") if (value := getattr(options, name))
+        f"--{name}={value}"
+        for name in ("hardware", "pair", "level", "evidence", "dataset")
+        if (value := getattr(options, name))
     ]
     return _judge(
         [*words, *["--certify"] * options.certify, *["-n", str(options.workers)] * bool(options.workers)], options
@@ -220,6 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
+    )
+    run.add_argument(
+        "--dataset",
+        metavar="FILE",
+        help='JSON Lines to ask instead of the mixed prompts, as "vllm bench serve --dataset-name custom" reads it',
     )
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")

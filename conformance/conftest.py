@@ -21,6 +21,7 @@ from conformance.harness.profile import LEVELS, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.answers import Tools
+from conformance.harness.views.bench import Bench
 from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
@@ -32,6 +33,7 @@ from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
+from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
 
@@ -50,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
+    group.addoption(
+        "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
+    )
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
     group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")
@@ -249,3 +254,15 @@ def tolerances() -> Tolerances:
 def calibration(observe: Observe) -> Calibration:
     """Accepted draft tokens where chance alone accepts them, at known rates."""
     return Calibration.of(observe("calibration"), load_plan())
+
+
+@pytest.fixture(scope="session")
+def sweep(observe: Observe) -> Sweep:
+    """Seconds and acceptance at every k."""
+    return Sweep.of(observe("sweep"))
+
+
+@pytest.fixture(scope="session")
+def bench(observe: Observe) -> Bench:
+    """Our client beside vllm bench serve."""
+    return Bench.of(observe("bench"))

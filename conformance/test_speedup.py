@@ -1,12 +1,15 @@
-"""SPEED: the same prompts take less time with MTP."""
+"""SPEED: the same prompts take less time with MTP, as much less as they can."""
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_at_least_by_looks
+from conformance.harness.check import check, expect_all, expect_at_least, expect_at_least_by_looks
 from conformance.harness.errors import ObservationError
 from conformance.harness.floors import Floors
 from conformance.harness.looks import Looks
+from conformance.harness.tolerances import Tolerances
+from conformance.harness.views.bench import AGREED, Bench
 from conformance.harness.views.load import Cell, Load
+from conformance.harness.views.sweep import Sweep
 
 
 @check("SPEED-01", level="qualify", claim="Three requests in a row are faster with MTP, by their floor.")
@@ -31,6 +34,19 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
         what="speedup at once",
         note=Cell.account,
     )
+
+
+@check("SPEED-03", level="qualify", claim="The speedup is what acceptance and the cost of a step allow.")
+def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
+    """Measured over expected: acceptance length / (1 + k · c_draft / c_target + overhead), by a sweep over k."""
+    floor = floors["speedup_of_expected"]
+    expect_at_least(sweep.of_expected(), floor, source=sweep, what="measured over expected speedup", note=sweep.note())
+
+
+@check("SPEED-04", level="qualify", claim="`vllm bench serve` measures the same.")
+def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
+    """Output tokens/s and acceptance length of the same prompts; a difference is an ERROR of the instrument."""
+    expect_all(bench.agreement(tolerances["bench_agreement"]), {AGREED}, source=bench, note=bench.note())
 
 
 @check("SPEED-05", level="qualify", claim="MTP pays at every concurrency of the grid.")

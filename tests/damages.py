@@ -534,6 +534,13 @@ def later_position_differs(d: Documents) -> None:
         row["mtp"]["samples"]["7 1 5"] += row["mtp"]["samples"].pop("7 1 6")
 
 
+def slow_draft_in_the_server_under_test(d: Documents) -> None:
+    """12 ms of sleep at each step, which the swept server has not."""
+    for row in d["sweep"]["rows"]:
+        if row["server"] == "mtp":
+            row["seconds"] += 0.012 * row["drafts"]
+
+
 # check -> damages, each with a part of the sentence that it must give
 DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
@@ -665,6 +672,7 @@ DAMAGES: list[tuple[str, Callable[[Documents], None], str]] = [
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-05", does_not_pay_at_17, "speedup 17 at once 0.7"),
     ("SPEED-02", slow_at_once, "speedup at once 1.4"),
+    ("SPEED-03", slow_draft_in_the_server_under_test, "measured over expected speedup 0.5"),
     ("CAL-01", coins_of_other_rates, 'acceptance length at the rates "published" is'),
     ("CAL-01", last_steps_lost, 'joint acceptance at position 4 at the rates "published" is'),
     ("CAL-01", trials_unlike_each_other, "the intervals of acceptance length hold the truth in"),
@@ -849,6 +857,57 @@ def first_counts(d: Documents) -> dict[str, Any]:
     return counts
 
 
+def nothing_swept(d: Documents) -> None:
+    d["sweep"].update(rows=[], counted=[])
+
+
+def one_length_only(d: Documents) -> None:
+    d["sweep"].update(rows=[row for row in d["sweep"]["rows"] if row["k"] in (0, synthetic.K)], counted=[])
+
+
+def prompt_left_out(d: Documents) -> None:
+    d["sweep"]["rows"].pop()
+    d["sweep"]["counted"] = []
+
+
+def longer_drafts(d: Documents) -> None:
+    next(row for row in d["sweep"]["rows"] if row["k"] == 1)["draft_tokens"] *= 2
+
+
+def positions_lost(d: Documents) -> None:
+    d["sweep"]["rows"][-1]["accepted_per_position"].pop()
+
+
+def uncounted_draft(d: Documents) -> None:
+    d["sweep"]["counted"][1]["drafts"] -= 1
+
+
+def one_token_answer(d: Documents) -> None:
+    d["sweep"]["rows"][0]["output_tokens"] = 1
+
+
+def no_runs(d: Documents) -> None:
+    d["bench"]["runs"] = []
+
+
+def no_runs_of_vllm(d: Documents) -> None:
+    d["bench"]["runs"] = [run for run in d["bench"]["runs"] if run["client"] == "ours"]
+
+
+def prompts_dropped(d: Documents) -> None:
+    d["bench"]["runs"][1]["completed"] = 18
+
+
+def slow_client(d: Documents) -> None:
+    for run in d["bench"]["runs"]:
+        run["seconds"] *= 1.06 if run["client"] == "ours" else 1
+
+
+def other_acceptance(d: Documents) -> None:
+    for run in d["bench"]["runs"]:
+        run["accepted"] -= 100 if run["client"] == "vllm" else 0
+
+
 def lost_count(d: Documents) -> None:
     first_counts(d)["accepted"] -= 1
 
@@ -984,6 +1043,20 @@ NOTHING: list[tuple[str, Callable[[Documents], None], str]] = [
     ("CAL-01", half_a_draft, "where k is 4"),
     ("CAL-01", unexplained_output, "tokens came out of"),
     ("CAL-01", rate_missing, "are 3, but k is 4"),
+    ("SPEED-03", nothing_swept, "0 prompts at 0 lengths"),
+    ("SPEED-03", one_length_only, "6 prompts at 1 lengths"),
+    ("SPEED-03", prompt_left_out, "not every prompt was asked at every k"),
+    ("SPEED-03", longer_drafts, "p000 at k = 1: 40 tokens drafted in 20 drafts"),
+    ("SPEED-03", positions_lost, "tokens accepted, by position"),
+    ("SPEED-03", uncounted_draft, "/metrics of the sweep server counts"),
+    ("SPEED-03", one_token_answer, "p000 at k = 0 has no step after its first token"),
+    ("SPEED-04", no_runs, "our client measured nothing"),
+    ("SPEED-04", no_runs_of_vllm, "vllm bench serve measured nothing"),
+    ("SPEED-04", prompts_dropped, "vllm bench serve completed 18 of 20 prompts"),
+    ("SPEED-04", slow_client, "output tokens/s is 562.29 by our client and 596.03 by vllm bench serve, -5.7%"),
+    ("SPEED-04", other_acceptance, "acceptance length is 4.63 by our client and 4.11 by vllm bench serve, +12.8%"),
 ]
+# Two instruments that differ are an ERROR, never a FAIL, so their negative controls are among NOTHING.
+INSTRUMENTS = {"SPEED-04"}
 # Their documents are one answer each: there is no set that could be empty.
 SINGLE_ANSWERS = {"ENV-02", "ENV-03", "CKPT-07", "MOE-02", "DRAFT-10"}

@@ -62,6 +62,8 @@ def healthy() -> Documents:
         "sampling": sampling(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
         "calibration": calibration(),
+        "sweep": sweep(),
+        "bench": bench(),
     }
     return copy.deepcopy(documents)
 
@@ -394,6 +396,52 @@ def ties() -> dict[str, Any]:
         "shifts": [{"id": "code-00", "positions": 400, "largest": 0.06}],
         "divergences": [divergence],
     }
+
+
+SWEPT = range(1, 9)
+SWEEP_PROMPTS = 6
+RATES = (0.95, 0.9, 0.85, 0.8, 0.6, 0.5, 0.4, 0.3)  # joint acceptance by position
+
+
+def sweep() -> dict[str, Any]:
+    """A target step of 7 ms, a draft token of 1 ms, 2 ms for the rest."""
+    rows = []
+    for server, k in (("plain", 0), ("mtp", K), *(("sweep", k) for k in SWEPT)):
+        for i in range(SWEEP_PROMPTS):
+            drafts = 20 + i if k else 0
+            per_position = [round(rate * drafts) for rate in RATES[:k]]
+            tokens = drafts + sum(per_position) if k else 70
+            step = (0.007 + 0.002 + 0.001 * k) * (1 + 0.01 * (i % 3))
+            row = {
+                "server": server,
+                "k": k,
+                "prompt": f"p{i:03}",
+                "seconds": 0.03 + (drafts * step if k else tokens * 0.007),
+                "first_token_seconds": 0.03,
+                "output_tokens": 1 + tokens,
+                "token_ids": [1, 2, i],
+                "drafts": drafts,
+                "draft_tokens": k * drafts,
+                "accepted": sum(per_position),
+                "accepted_per_position": per_position,
+            }
+            rows.append(row)
+    return {"k": K, "method": "probe", "rows": rows, "counted": [counted(rows, name) for name in ("mtp", "sweep")]}
+
+
+def counted(rows: list[dict[str, Any]], server: str) -> dict[str, Any]:
+    """What /metrics of that server has counted."""
+    names = ("drafts", "draft_tokens", "accepted")
+    return {"server": server, **{name: sum(row[name] for row in rows if row["server"] == server) for name in names}}
+
+
+def bench() -> dict[str, Any]:
+    def run(client: str, seconds: float, cpu: float) -> dict[str, Any]:
+        counts = {"completed": 20, "output_tokens": 900, "drafts": 190, "accepted": 690}
+        return {"client": client, "seconds": seconds, "client_cpu_seconds": cpu, **counts}
+
+    runs = [run(client, 1.5 + 0.01 * i, 0.1) for i in range(3) for client in ("ours", "vllm")]
+    return {"prompts": [f"p{i:03}" for i in range(20)], "at_once": 8, "command": ["python"], "runs": runs}
 
 
 def tool(i: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import synthetic
-from damages import DAMAGES, NOTHING, SINGLE_ANSWERS
+from damages import DAMAGES, INSTRUMENTS, NOTHING, SINGLE_ANSWERS
 from jsonschema import Draft202012Validator
 
 from conformance import FIXTURES, PACKAGE
@@ -25,6 +25,7 @@ from conformance.harness.profile import load_profile
 from conformance.harness.tolerances import load_tolerances
 from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.answers import Tools
+from conformance.harness.views.bench import Bench
 from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
@@ -36,6 +37,7 @@ from conformance.harness.views.parity import Parity
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
+from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
 from conformance.harness.views.wiring import PairConfig, Wiring
 
@@ -67,6 +69,8 @@ BUILDERS: Builders = {
     "tolerances": lambda _: load_tolerances(FIXTURES / "facts" / "tolerances.toml"),
     "sampling": lambda d: Sampling.of(d["sampling"]),
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
+    "sweep": lambda d: Sweep.of(d["sweep"]),
+    "bench": lambda d: Bench.of(d["bench"]),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
@@ -123,7 +127,8 @@ def test_nothing_to_judge_is_an_error(id: str, empty: Callable[[Documents], None
 
 
 def test_every_check_has_its_negative_control() -> None:
-    assert {id for id, _, _ in DAMAGES} == FUNCTIONS.keys()
+    assert {id for id, _, _ in DAMAGES} | INSTRUMENTS == FUNCTIONS.keys()
+    assert {id for id, _, _ in NOTHING} >= INSTRUMENTS
     assert {id for id, _, _ in NOTHING} | SINGLE_ANSWERS == FUNCTIONS.keys()
 
 
@@ -255,6 +260,28 @@ def test_counts_of_a_whole_round_do_where_vllm_counts_no_request() -> None:
     found = outcome("ACC-01", documents)
     assert found.verdict is Verdict.PASS
     assert found.findings[0].n == synthetic.ROUNDS[1]
+
+
+def test_costs_and_the_best_k_are_noted() -> None:
+    (finding,) = outcome("SPEED-03", synthetic.healthy()).findings
+    assert finding.note.startswith("target 7.00 ms a step, draft 1.01 ms a token, overhead 0.30 target steps; speedup")
+    assert "; k = 4: 4.51, 13.13 ms, 2.40; k = 5: " in finding.note
+    assert finding.note.endswith("k = 7 was the fastest with 2.60 times; the pair's k = 4 gives 2.40 times.")
+    assert finding.interval is not None
+    assert finding.interval[0] > 0.9
+
+
+def test_a_text_that_changes_with_k_is_noted() -> None:
+    documents = synthetic.healthy()
+    documents["sweep"]["rows"][-1]["token_ids"] = [1, 2]
+    (finding,) = outcome("SPEED-03", documents).findings
+    assert finding.note.endswith("Answers differ from those without MTP at k = 8.")
+
+
+def test_both_clients_and_their_costs_are_noted() -> None:
+    (finding,) = outcome("SPEED-04", synthetic.healthy()).findings
+    assert "596.0 and 596.0 output tokens/s (+0.0%)" in finding.note
+    assert "client CPU 0.111 and 0.111 s for 1,000 tokens" in finding.note
 
 
 @pytest.mark.parametrize("id", ["GEOM-01", "GEOM-02", "GEOM-03"])

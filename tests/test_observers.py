@@ -17,14 +17,16 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, checkpoint, geometry, observer, ties
+from conformance.harness.observers import OBSERVERS, bench, checkpoint, geometry, observer, sweep, ties
 from conformance.harness.observers import load as loading
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
+from conformance.harness.views.sweep import Sweep
 from conformance.harness.workload import Prompt
 
 Observe = Callable[..., dict[str, Any]]
+TELLS = ("--per-request-spec-decode-metrics", "summary")
 
 
 @pytest.fixture
@@ -121,7 +123,10 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         observe("checkpoint")
 
 
-@pytest.mark.parametrize("name", ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "load", "ties", "tools"])
+@pytest.mark.parametrize(
+    "name",
+    ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "load", "ties", "tools", "sweep", "bench"],
+)
 def test_no_server_is_started_for_a_broken_pair(
     observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
 ) -> None:
@@ -199,7 +204,7 @@ def measured(seen: Mapping[str, Any], concurrency: int) -> list[dict[str, Any]]:
 
 
 def test_a_load_is_counted_by_round_and_where_vllm_tells_by_request(observe: Observe) -> None:
-    seen = observe("load", mtp=launch("good", "--k", "4", "--per-request-spec-decode-metrics", "summary"))
+    seen = observe("load", mtp=launch("good", "--k", "4", *TELLS))
     for row in measured(seen, 1):
         assert row["mtp"]["counted"] == {
             "drafts": 6, "draft_tokens": 24, "accepted": 18, "accepted_per_position": [6, 6, 6, 0], "output_tokens": 27
@@ -390,3 +395,83 @@ def test_samples_are_counted_under_seeds_that_no_two_requests_share(
 def test_a_server_that_gives_no_samples_is_an_error(observe: Observe) -> None:
     with pytest.raises(ObservationError, match="mtp server: prefix s-0 got no usable samples"):
         observe("sampling", mtp=launch("good", "--k", "4", "--fault", "rubbish"))
+
+
+@pytest.mark.parametrize("tells", [(), TELLS], ids=["by /metrics", "by the answers"])
+@pytest.mark.parametrize("method", ["probe", "restart"])
+def test_every_k_is_swept(observe: Observe, profile: Profile, method: str, tells: tuple[str, ...]) -> None:
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}", *tells)
+    seen = observe("sweep", swept_by(profile, method), mtp=drafting, sweep=drafting)
+    counts = {row["k"]: (row["draft_tokens"], row["accepted"], row["accepted_per_position"]) for row in seen["rows"]}
+    assert counts == {0: (0, 0, []), 1: (2, 2, [2]), 2: (4, 4, [2, 2]), 3: (6, 6, [2] * 3), 4: (8, 6, [2, 2, 2, 0])}
+    one_for_each_k = {f"sweep-{k}": 6 for k in (1, 2, 3, 4)}
+    swept = {"sweep": 24} if method == "probe" else one_for_each_k
+    assert {total["server"]: total["drafts"] for total in seen["counted"]} == {"mtp": 6, **swept}
+    assert all(0 < row["first_token_seconds"] < row["seconds"] for row in seen["rows"])
+    assert (Sweep.of(seen).k, len(seen["rows"])) == (4, 18)
+
+
+def test_the_sweep_goes_up_and_down(observe: Observe, profile: Profile) -> None:
+    seen = observe("sweep", swept_by(profile, "probe"))
+    assert [(row["server"], row["k"]) for row in seen["rows"][:6]] == [("plain", 0), ("mtp", 4), *SWEPT]
+    assert [(row["server"], row["k"]) for row in seen["rows"][6:12]] == [*reversed(SWEPT), ("mtp", 4), ("plain", 0)]
+
+
+SWEPT = [("sweep", k) for k in (1, 2, 3, 4)]
+
+
+def swept_by(profile: Profile, method: Any) -> Profile:
+    return replace(profile, hardware=replace(profile.hardware, sweep=method))
+
+
+def test_a_vllm_without_schedule_cannot_be_swept(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.harness.servers.draft_schedule", lambda: False)
+    with pytest.raises(Unsupported, match="has no drafts whose length changes"):
+        observe("sweep", swept_by(profile, "probe"))
+
+
+def test_where_one_server_fits_the_sweep_goes_server_by_server(profile: Profile) -> None:
+    planned = sweep.turns(sweep.arms(profile), prompts(3))
+    planned.sort(key=lambda turn: turn[0].server)
+    assert [arm.server for arm, _ in planned] == ["mtp"] * 3 + ["plain"] * 3 + ["sweep"] * 12
+
+
+def test_what_vllm_bench_serve_can_ask_too() -> None:
+    rows = [
+        replace(prompts(1)[0], messages=({"role": "user", "content": "a"},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "b"},), tools=({},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "c"}, {"role": "user", "content": "c"})),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "d"},), chat_template_kwargs={"x": 1}),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "e"},)),
+    ]
+    asked = bench.chosen(rows, replace(SIZES, bench_prompts=3))
+    assert [prompt.messages[0]["content"] for prompt in asked] == ["a", "e", "a"]
+    assert {prompt.max_tokens for prompt in asked} == {SIZES.bench_tokens}
+    assert bench.as_sharegpt(asked)[1]["conversations"][0] == {"from": "human", "value": "e"}
+    with pytest.raises(ObservationError, match="so there is none to ask"):
+        bench.chosen(rows[1:2], SIZES)
+    assert bench.order(2) == [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours")]
+
+
+def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:
+    echo = "import json,sys; print('{}', flush=True); [print(json.dumps({'f': x}), flush=True) for x in sys.stdin]"
+    with bench.bench(answering(echo), {}, tmp_path / "log") as running:
+        assert running.run("one.json", 10) == {"f": "one.json\n"}
+        assert running.run("two.json", 10) == {"f": "two.json\n"}
+    for script, sentence in (("import no_such_module", "ModuleNotFoundError: No"), ("raise SystemExit", "no answer")):
+        with (
+            pytest.raises(ObservationError, match=f"^vllm bench serve measured nothing: {sentence}"),
+            bench.bench(answering(script), {}, tmp_path / "log") as running,
+        ):
+            running.run("x", 1)
+
+
+def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
+    script = "print('{}', flush=True); import time; time.sleep(600)"
+    with (
+        pytest.raises(ObservationError, match=r"measured nothing: no answer within 0\.2 s"),
+        bench.bench(answering(script), {}, tmp_path / "log") as running,
+    ):
+        running.run("x", 0.2)

@@ -63,6 +63,9 @@ class FauxServers:
     def mtp(self) -> None:
         """Nothing to start."""
 
+    def sweep(self) -> None:
+        """Nor here."""
+
     def beside(self) -> AbstractContextManager[None]:
         return nullcontext()
 

@@ -72,6 +72,15 @@ def test_both_start_together_where_they_fit(evidence: Evidence) -> None:
         servers.close()
 
 
+def test_all_three_start_together_where_the_sweep_comes_first(evidence: Evidence) -> None:
+    servers = Servers(PROFILE, evidence, together=True, launcher=launcher())
+    try:
+        assert servers.sweep() != servers.mtp()
+        assert {path.name for path in evidence.logs.iterdir()} == {"mtp.log", "plain.log", "sweep.log"}
+    finally:
+        servers.close()
+
+
 def test_one_that_fails_does_not_take_the_other_with_it(evidence: Evidence) -> None:
     servers = Servers(PROFILE, evidence, together=True, launcher=launcher(mtp=launch("crashing")))
     try:

@@ -17,7 +17,7 @@ from conformance.harness.servers import Servers
 from conformance.harness.session import Session
 
 OFF_LINE = ("environment", "geometry", "moe_refusal", "moe_oracle")  # observations, and the fixtures that read them
-SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "load")
+SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "load", "sweep", "bench")
 # What the reference of PARITY will import; whoever comes first does it, the others wait.
 SLOW_IMPORTS = ("conformance.harness.parity", "transformers.models.gemma4.modeling_gemma4")
 
@@ -38,7 +38,7 @@ class Backstage:
             return
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         if self._session.profile.has_servers and wanted & set(SERVED):
-            self._work.append(self._pool.submit(self._start_servers))
+            self._work.append(self._pool.submit(self._start_servers, "sweep" in wanted and self._sweeps))
         self._work.append(self._pool.submit(self._observe, [name for name in OFF_LINE if name in wanted]))
         self._work += [self._pool.submit(_import, name) for name in SLOW_IMPORTS if "parity" in wanted]
 
@@ -52,10 +52,19 @@ class Backstage:
         for work in self._work:
             work.result()
 
-    def _start_servers(self) -> None:
+    @property
+    def _sweeps(self) -> bool:
+        """Whether the sweep has a server that is up beside the others."""
+        profile = self._session.profile
+        return bool(profile.sizes.sweep_prompts) and profile.hardware.sweep == "probe" and profile.hardware.two_servers
+
+    def _start_servers(self, swept: bool) -> None:
         with _left_to_whoever_asks(), self._servers.beside():
             self._observe(["refusals"])
             require_sound_pair(self._session.profile, self._servers, self._session.evidence)
+            if swept:
+                with _left_to_whoever_asks():
+                    self._servers.sweep()  # brings the others with it
             self._servers.mtp()
 
     def _observe(self, names: Sequence[str]) -> None:

@@ -43,7 +43,7 @@ class Clerk:
         """Begin the evidence before the first check."""
         evidence = self.session.evidence
         if evidence.recording and not self.problems:
-            evidence.begin(self.session.header)
+            self.session.begin()
             self.journal = Journal(evidence.directory / "verdicts.jsonl")
             self.journal.header(self.session.run())
 

@@ -2,7 +2,8 @@
 
 ::
 
-    header.json          who was observed: hardware, pair, level, versions, start
+    header.json          who was observed: hardware, pair, level, versions, start, data set
+    prompts/             what was asked, where a data set took the place of the mixed prompts
     observations/*.json  raw facts, one document for each observer, valid against harness/schemas
     logs/                full server logs
     verdicts.jsonl       the verdicts of the recording run
@@ -47,6 +48,8 @@ class Header:
     vllm: str | None
     suite: str
     format: int = FORMAT
+    dataset: str | None = None  # the file that took the place of the mixed prompts
+    dataset_sha256: str | None = None
 
 
 class Evidence:
@@ -105,6 +108,11 @@ class Evidence:
         files = {str(path.relative_to(self.directory)): _sha256(path) for path in _files(self.directory)}
         document = {"format": FORMAT, "finished": now(), "files": files}
         write_atomically(self.directory / "manifest.json", _json(document))
+
+    @property
+    def prompts(self) -> Path:
+        """Where the prompts of a data set are kept."""
+        return self.directory / "prompts"
 
     @property
     def _locks(self) -> Path:

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.profile import Profile
 
-MTP, PLAIN, REFUSED, SYNTHETIC = "mtp", "plain", "moe-refusal", "synthetic"
+MTP, PLAIN, REFUSED, SYNTHETIC, SWEEP = "mtp", "plain", "moe-refusal", "synthetic", "sweep"
+SCHEDULE = "num_speculative_tokens_per_batch_size"
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Settings of the engine that a user's shell may hold and that would change what is observed behind the profile's back.
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
@@ -29,7 +31,11 @@ class Launch:
 
 
 def vllm_launch(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
-    """The launch of one arm: "mtp", "plain", or "moe-refusal", which asks for a MoE backend that must be refused."""
+    """The launch of one arm.
+
+    "mtp", "plain", "sweep", which drafts as many tokens as it is told while it runs, or "moe-refusal", which asks for
+    a MoE backend that must be refused.
+    """
     return Launch(vllm_command(profile, arm), vllm_environment(profile, snapshots, inherited))
 
 
@@ -41,29 +47,43 @@ def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(target_folder(profile.pair))]
     command += [*profile.pair.serve_args, *profile.hardware.serve_args, "--worker-extension-cls", PROBE]
-    if arm == MTP:
-        speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
-        command += ["--speculative-config", json.dumps(speculative | {"num_speculative_tokens": profile.pair.k})]
-        command += per_request_counts()
+    if arm in (MTP, SWEEP):
+        command += ["--speculative-config", json.dumps(_speculative(profile, arm)), *per_request_counts()]
     if arm == REFUSED:
         command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
     return tuple(command)
+
+
+def _speculative(profile: Profile, arm: str) -> dict[str, Any]:
+    speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
+    if arm == MTP:
+        return speculative | {"num_speculative_tokens": profile.pair.k}
+    longest = profile.sizes.sweep_longest_draft
+    # With a schedule, drafts of any length up to the longest are legal. Its last row holds for larger batches too.
+    return speculative | {"num_speculative_tokens": longest, SCHEDULE: [[1, 1, longest]]}
 
 
 @functools.cache
 def per_request_counts() -> tuple[str, ...]:
     """The option that puts a request's own count of drafts into its answer, where the installed vLLM has it.
 
-    Looked up in the source, because importing vLLM takes seconds. Without it acceptance is counted by group of
-    requests.
+    Without it acceptance is counted by group of requests.
     """
+    told = _has_setting("observability", "per_request_spec_decode_metrics")
+    return ("--per-request-spec-decode-metrics", "summary") if told else ()
+
+
+@functools.cache
+def draft_schedule() -> bool:
+    """Whether the installed vLLM knows drafts whose length changes while it runs."""
+    return _has_setting("speculative", SCHEDULE)
+
+
+def _has_setting(part: str, name: str) -> bool:
+    """Whether vllm/config/<part>.py has the name; it is read, since importing vLLM takes seconds."""
     found = importlib.util.find_spec("vllm")
-    folders = found.submodule_search_locations if found else None
-    for folder in folders or ():
-        source = Path(folder) / "config" / "observability.py"
-        if source.is_file() and "per_request_spec_decode_metrics" in source.read_text(encoding="utf-8"):
-            return ("--per-request-spec-decode-metrics", "summary")
-    return ()
+    sources = [Path(folder) / "config" / f"{part}.py" for folder in (found and found.submodule_search_locations) or ()]
+    return any(source.is_file() and name in source.read_text(encoding="utf-8") for source in sources)
 
 
 def synthetic(launch: Launch, joint: Sequence[float]) -> Launch:
@@ -71,9 +91,18 @@ def synthetic(launch: Launch, joint: Sequence[float]) -> Launch:
 
     Raises ValueError for a launch that does not draft.
     """
+    return _drafting(launch, rejection_sample_method="synthetic", synthetic_acceptance_rates=list(joint))
+
+
+def with_draft_length(launch: Launch, k: int) -> Launch:
+    """The same server, but it drafts k tokens a step; ValueError for a launch that does not draft."""
+    return _drafting(launch, num_speculative_tokens=k)
+
+
+def _drafting(launch: Launch, **wanted: Any) -> Launch:
+    """The same server, with these settings of its speculative decoding."""
     command = list(launch.command)
     place = command.index("--speculative-config") + 1
-    wanted = {"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": list(joint)}
     command[place] = json.dumps(json.loads(command[place]) | wanted)
     return replace(launch, command=tuple(command))
 

@@ -150,6 +150,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
+        dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
     )
 
 

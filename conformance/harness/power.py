@@ -53,6 +53,7 @@ SAMPLINGS = {
     "speedup_concurrent": Sampling("at once", f"rounds of {AT_ONCE}", _at_once, logarithmic=True, at_once=AT_ONCE),
     "acceptance_length_of_pair": _ACCEPTANCE,
     "gold_followed": _ACCEPTANCE,
+    "speedup_of_expected": Sampling("sweep", "prompts", lambda sizes: sizes.sweep_prompts, logarithmic=True),
 }
 
 

@@ -42,6 +42,9 @@ class Hardware:
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
     serve_args: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
+    # How k is swept: by the probe in one server more (beside the two, where they fit together), or by a server for each
+    # k, which is right where CUDA graphs are replayed, since they are made for one length.
+    sweep: Literal["probe", "restart"] = "restart"
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
 
@@ -84,6 +87,13 @@ class Sizes:
     calibration_prompts: int = 0  # of each trial
     sampling_prompts: int = 0
     sampling_seeds: int = 0  # samples of each of these prompts on each server
+    sweep_prompts: int = 0
+    sweep_tokens: int = 0  # of an answer, at most
+    sweep_longest_draft: int = 0  # k is swept from 1 up to it
+    bench_prompts: int = 0
+    bench_tokens: int = 0  # of an answer, at most
+    bench_at_once: int = 0
+    bench_rounds: int = 0  # each measures once with our client and once with vllm bench serve
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
     longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
     looks: int = 1  # in how many parts a load is measured; what the first settles needs no other

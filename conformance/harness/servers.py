@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock, ReadWriteLock
 
-from conformance.harness.errors import ObservationError
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence, write_atomically
 from conformance.harness.guard import end_recorded, load
-from conformance.harness.launch import MTP, PLAIN, Launch, vllm_launch
+from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, draft_schedule, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
 
@@ -57,7 +57,7 @@ class Servers:
         together: bool = False,
         launcher: Launcher = vllm_launch,
     ) -> None:
-        """``together``: both servers will be needed, so start them at the same time where memory allows it."""
+        """``together``: all servers will be needed, so start them at the same time where memory allows it."""
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together, self._launcher = owns, together, launcher
         self._folder = evidence.directory / ".servers"
@@ -74,6 +74,17 @@ class Servers:
     def plain(self) -> Server:
         """The same server without MTP."""
         return self._running(PLAIN)
+
+    def sweep(self) -> Server:
+        """The server with MTP whose k can be changed; Unsupported where this vLLM has none.
+
+        Asked for first, it is started at the same time as the others, where all fit.
+        """
+        if not draft_schedule():
+            raise Unsupported(
+                "This vLLM has no drafts whose length changes while it runs (dynamic speculative decoding)."
+            )
+        return self._running(SWEEP)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -149,7 +160,7 @@ class Servers:
             record = self._read(arm)
             if record is None:
                 both = self._together and self._profile.hardware.two_servers
-                self._start([MTP, PLAIN] if both else [arm])
+                self._start([MTP, PLAIN, arm] if both else [arm])
                 record = self._read(arm)
             assert record is not None
             if "error" in record:
@@ -172,19 +183,20 @@ class Servers:
                 self._write(arm, {"ready": True, "server": outcome.record()})
                 self._started.append(outcome)
 
-    def _prepare(self, arm: str, like: str | None = None, change: Callable[[Launch], Launch] | None = None) -> Start:
-        self._stop_leftover(arm)
+    def _prepare(self, name: str, arm: str = "", change: Callable[[Launch], Launch] | None = None) -> Start:
+        """A start of that name, which is also its arm unless told otherwise."""
+        self._stop_leftover(name)
         evidence = self._evidence
         evidence.logs.mkdir(parents=True, exist_ok=True)
-        snapshots = evidence.directory.absolute() / "snapshots" / arm
-        launch = self._launcher(self._profile, like or arm, snapshots, os.environ)
+        snapshots = evidence.directory.absolute() / "snapshots" / name
+        launch = self._launcher(self._profile, arm or name, snapshots, os.environ)
         launch = change(launch) if change else launch
-        log = _unused(evidence.logs, arm)
+        log = _unused(evidence.logs, name)
 
         def keep(server: Server) -> None:
-            self._write(arm, {"ready": False, "server": server.record()})
+            self._write(name, {"ready": False, "server": server.record()})
 
-        return Start(launch, arm, log, self._profile.hardware.bounds, keep)
+        return Start(launch, name, log, self._profile.hardware.bounds, keep)
 
     def _stop_leftover(self, arm: str) -> None:
         """End a start whose process died over it."""

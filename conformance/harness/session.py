@@ -12,12 +12,14 @@ from conformance.harness import waivers as waiving
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
+from conformance.harness.dataset import load_dataset, sha256, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
 from conformance.harness.profile import Profile, load_profile
 from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
+from conformance.harness.workload import Prompt
 
 DEFAULT_HARDWARE = "cpu"
 DEFAULT_PAIR = "micro-26b-a4b-nvfp4"
@@ -34,6 +36,7 @@ class Options:
     evidence: Path | None = None
     recorded_only: bool = False
     certify: bool = False
+    dataset: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ class Session:
     known_failures: tuple[KnownFailure, ...]
     checks: tuple[Check, ...]
     today: date
+    dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
+
+    def begin(self) -> None:
+        """Make the evidence, with the prompts of the data set if there is one."""
+        self.evidence.begin(self.header)
+        if self.dataset:
+            write_prompts(list(self.dataset), self.evidence.prompts, FIXTURES / "prompts")
 
     def asks_for(self, check: Check) -> bool:
         """Whether the session's level runs this check."""
@@ -101,8 +111,13 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     header = recorded or new_header(
         options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
+    prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
+    if prompts and options.dataset:
+        header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
     profile = load_profile(header.hardware, header.pair, options.level or header.level)
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
+    if header.dataset:
+        profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
     if recording:
         _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
@@ -118,6 +133,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         known_failures=load_known_failures(fixtures / "known_failures"),
         checks=catalogue(),
         today=datetime.now(UTC).date(),
+        dataset=prompts,
     )
 
 
@@ -139,7 +155,19 @@ def _recorded(options: Options) -> Header | None:
         asked, seen = getattr(options, name), getattr(header, name)
         if asked not in (None, seen):
             raise UsageError(f"{options.evidence} was recorded with --{name} {seen}: leave out --{name} {asked}.")
+    if options.dataset and _another_dataset(options.dataset, header):
+        raise UsageError(
+            f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."
+        )
     return header
+
+
+def _another_dataset(asked: Path, header: Header) -> bool:
+    return not asked.is_file() or sha256(asked) != header.dataset_sha256
+
+
+def _dataset(header: Header) -> str:
+    return f"--dataset {header.dataset}" if header.dataset else "the suite's own prompts"
 
 
 def _directory_name(header: Header, profile: Profile) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,6 +224,22 @@ def _by_round(
     error = math.sqrt(count / (count - 1) * float((deviations**2).sum()))
     reach = error * float(stats.t.ppf((1 + confidence) / 2, count - 1))
     return (-reach, reach), f"t interval of log ratios, {count} rounds"
+
+
+def jackknife(statistic: Callable[[int | None], float], n: int, *, confidence: float = CONFIDENCE) -> Estimate:
+    """A positive statistic of n prompts, from its values without each of them, by a t interval on its logarithm.
+
+    ``statistic(i)`` leaves the i-th prompt out, ``statistic(None)`` none. For fewer prompts than ``MINIMUM_CLUSTERS``,
+    of which a bootstrap would be too narrow, and for quotients of several sums.
+
+    Raises ObservationError for fewer than two prompts.
+    """
+    if n < 2:
+        raise ObservationError(f"{n} prompts: an interval needs at least two")
+    value, without = math.log(statistic(None)), np.log([statistic(place) for place in range(n)])
+    error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
+    reach = error * float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    return Estimate(math.exp(value), math.exp(value - reach), math.exp(value + reach), n, "jackknife of logarithms")
 
 
 def look_confidence(looks: int, confidence: float = CONFIDENCE) -> float:

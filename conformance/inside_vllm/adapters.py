@@ -236,6 +236,28 @@ def constant_draft_positions(worker: Any) -> bool:
     return not follow(runs, "advance_draft_positions")
 
 
+def set_draft_length(worker: Any, length: int) -> None:
+    """Propose so many tokens a step from now on, whatever the scheduler asks for.
+
+    The scheduler takes the drafts as they come, as long as it has a schedule of draft lengths. With asynchronous
+    scheduling it does not wait for them, so there it would verify tokens that nobody proposed: Unsupported.
+    """
+    config = follow(worker, "vllm_config.speculative_config")
+    if not follow(config, "num_speculative_tokens_per_batch_size"):
+        raise Unsupported("This server drafts one number of tokens only: it was started without a schedule.")
+    if follow(worker, "vllm_config.scheduler_config.async_scheduling"):
+        raise Unsupported(f"vLLM {vllm_version()} settles the draft's length ahead with asynchronous scheduling.")
+    runs, longest = drafter(worker), int(follow(config, "num_speculative_tokens"))
+    propose = follow(type(runs), "propose")
+    if "num_speculative_tokens" not in inspect.signature(propose).parameters:
+        raise Unsupported(f"vLLM {vllm_version()} has no num_speculative_tokens in {type(runs).__name__}.propose.")
+    if not 1 <= length <= longest:
+        raise ValueError(f"{length} is no draft length between 1 and {longest}")
+    vars(runs).pop("propose", None)
+    if length < longest:
+        runs.propose = lambda *given, **named: propose(runs, *given, **named | {"num_speculative_tokens": length})
+
+
 def moe_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """The modules that hold routed experts, by their path in the model."""
     kind = upstream("vllm.model_executor.layers.fused_moe.routed_experts", "RoutedExperts")

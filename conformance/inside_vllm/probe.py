@@ -117,6 +117,14 @@ class Probe:
         coins, self._conformance_coins = self._conformance_coins, None
         return {"drafts": coins.end()}
 
+    def conformance_draft_length(self, k: int) -> dict[str, Any]:
+        """Draft k tokens a step from now on."""
+        try:
+            adapters.set_draft_length(self, k)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        return {"vllm_version": adapters.vllm_version(), "k": k}
+
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""
         directory = os.environ.get(SNAPSHOT_DIRECTORY)

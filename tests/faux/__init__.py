@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conformance.harness.evidence import Evidence
-from conformance.harness.launch import MTP, REFUSED, Launch
+from conformance.harness.launch import MTP, REFUSED, SWEEP, Launch
 from conformance.harness.profile import Bounds, Hardware, Pair, Profile, Sizes
 
 HERE = Path(__file__).parent
@@ -34,6 +34,13 @@ SIZES = Sizes(
     again_every=2,
     longest_answer=32,
     tie_prompts=4,
+    sweep_prompts=3,
+    sweep_tokens=32,
+    sweep_longest_draft=4,
+    bench_prompts=14,
+    bench_tokens=16,
+    bench_at_once=4,
+    bench_rounds=2,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
 
@@ -58,6 +65,7 @@ def launcher(**arms: Launch) -> Callable[[Profile, str, Path, Mapping[str, str]]
         MTP: launch("good", "--k", "4"),
         "plain": launch("good"),
         REFUSED: launch("crashing"),
+        SWEEP: launch("good", "--k", "4"),
         **{arm.replace("_", "-"): given for arm, given in arms.items()},
     }
     return lambda _profile, arm, _snapshots, _inherited: known[arm]

@@ -14,7 +14,7 @@ from typing import Any
 
 LATE_SECONDS = 0.05
 TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 of them accepted each
-DRAFTS, ACCEPTED, PER_POSITION = 2, 6, (2, 2, 2, 0)
+DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 PROMPT_IDS = [2, 105, 106]
 SHIFT = 0.25  # nats
 _MODEL = {
@@ -45,31 +45,50 @@ class State:
         self.seconds: float = options.seconds
         self.probe = json.loads(options.probe)
         self.lock = threading.Lock()
-        self.answered = self.generated = self.asked = 0
+        speculative = json.loads(options.speculative_config or "{}")
+        self.length: int = speculative.get("num_speculative_tokens", self.k)  # tokens drafted a step, up to k
         self.tells: bool = options.per_request_spec_decode_metrics == "summary"
+        self.answered = self.generated = self.drafted = self.asked = 0
+        self.per_position = [0] * self.k
 
     def rubbish(self, question: dict[str, Any]) -> bool:
         self.asked += 1
         late = self.fault == "rubbish from the third on" and self.asked > 2
         return late or (self.fault == "rubbish" and question["max_tokens"] > 1)
 
-    def count(self, tokens: int) -> None:
+    def count(self, tokens: int, length: int) -> None:
         with self.lock:
             self.generated += tokens
-            self.answered += tokens == TOKENS
+            if tokens == TOKENS:
+                self.answered += 1
+                self.drafted += DRAFTS * length
+                for position in range(length):
+                    self.per_position[position] += PER_POSITION[position]
+
+    def speculation(self) -> dict[str, Any]:
+        accepted = sum(PER_POSITION[: self.length])
+        histogram = [0] * (self.k + 1)
+        histogram[accepted // DRAFTS] = DRAFTS
+        return {
+            "acceptance_histogram": histogram,
+            "num_spec_steps": DRAFTS,
+            "num_accepted_draft_tokens": accepted,
+            "num_draft_tokens": DRAFTS * self.length,
+        }
 
     def metrics(self) -> str:
         rows = {"vllm:generation_tokens_total": self.generated}
         if self.k:
             rows |= {
                 "vllm:spec_decode_num_drafts_total": DRAFTS * self.answered,
-                "vllm:spec_decode_num_draft_tokens_total": DRAFTS * self.k * self.answered,
-                "vllm:spec_decode_num_accepted_tokens_total": (ACCEPTED + (self.fault == "miscounts")) * self.answered,
+                "vllm:spec_decode_num_draft_tokens_total": self.drafted,
+                "vllm:spec_decode_num_accepted_tokens_total": sum(self.per_position)
+                + (self.fault == "miscounts") * self.answered,
             }
         lines = [f'{name}{{engine="0",model_name="{self.name}"}} {value}.0' for name, value in rows.items()]
         for position in range(self.k):
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
-            value = PER_POSITION[position] * self.answered
+            value = self.per_position[position]
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
         return "\n".join(lines) + "\n"
 
@@ -104,6 +123,9 @@ class Handler(BaseHTTPRequestHandler):
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
             self.send("{}", status=404)
+        elif self.path == "/collective_rpc" and question["method"] == "conformance_draft_length":
+            self.state.length = question["kwargs"]["k"]
+            self.send(json.dumps({"results": [{"vllm_version": "0", "k": self.state.length}]}))
         elif self.path == "/collective_rpc":
             print(question["method"], flush=True)
             answer = self.state.probe or PROBE_ANSWERS.get(question["method"])
@@ -130,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.whole(question, tokens)
         if state.fault != "never counts":
-            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"])]).start()
+            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"]), state.length]).start()
 
     def samples(self, question: dict[str, Any]) -> None:
         """Token t of the answer to seed s is s + t, modulo 3."""
@@ -188,11 +210,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
-        frame = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
-        if self.state.tells and usage:
-            counts = {"num_spec_steps": DRAFTS, "num_draft_tokens": DRAFTS * self.state.k}
-            frame["metrics"] = {"speculative_decoding": counts | {"acceptance_histogram": [0, 0, 0, DRAFTS, 0]}}
-        return frame
+        told = {"metrics": {"speculative_decoding": self.state.speculation()}} if self.state.tells else {}
+        row = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        return row | (told if usage else {})
 
     @staticmethod
     def pieces(question: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from conformance.harness.observers import (
+    bench,
     calibration,
     checkpoint,
     draft_load,
@@ -25,6 +26,7 @@ from conformance.harness.observers import (
     parity,
     refusals,
     sampling,
+    sweep,
     ties,
     tools,
     wiring,
@@ -50,6 +52,8 @@ OBSERVERS: dict[str, Observer] = {
     "sampling": sampling.observe,
     "tools": tools.observe,
     "calibration": calibration.observe,
+    "sweep": sweep.observe,
+    "bench": bench.observe,
 }
 
 

@@ -16,7 +16,9 @@ from conformance.harness.servers import Servers
 
 
 def observe(profile: Profile, _servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
-    """Name of the pair's gold file, and the SHA-256 of the target's weights; Unsupported without such a file."""
+    """Name of the pair's gold file, and the SHA-256 of the target's weights; Unsupported without gold answers."""
+    if profile.prompts != FIXTURES / "prompts":
+        raise Unsupported("There are no gold answers for a data set.")
     file = FIXTURES / "gold" / f"{profile.pair.name}.jsonl"
     if not file.is_file():
         raise Unsupported(f"There are no gold answers for {profile.pair.name}: fixtures/gold has no {file.name}.")

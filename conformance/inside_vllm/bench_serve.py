@@ -1,0 +1,35 @@
+"""``python -m conformance.inside_vllm.bench_serve ARGUMENTS``: ``vllm bench serve``, once for each line of input.
+
+A line names the result file of the run; answered by a line of JSON with the CPU seconds that the run took. By the
+functions behind the command, since the command itself dies of a distribution that is not named "vllm", and importing
+vLLM once rather than for each run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from conformance.inside_vllm.adapters import upstream
+
+
+def main() -> None:
+    """Run until the input ends; what the benchmark prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    parser = upstream("vllm.utils.argparse_utils", "FlexibleArgumentParser")()
+    upstream("vllm.benchmarks.serve", "add_cli_args")(parser)
+    run = upstream("vllm.benchmarks.serve", "main")
+    print(json.dumps({"ready": True}), file=answers)
+    for line in sys.stdin:
+        options = parser.parse_args()  # anew, because a run writes into them
+        options.result_filename = line.strip()
+        begin = time.process_time()
+        run(options)
+        print(json.dumps({"cpu_seconds": time.process_time() - begin}), file=answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The sweep over k and the cross-check on real servers; what they say of speed is not asserted, but for a defect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faux import recording
+from museum.show import on_show
+from test_checks import judged
+
+from conformance.harness.launch import MTP, PLAIN, SWEEP
+from conformance.harness.observers import OBSERVERS
+from conformance.harness.profile import load_profile
+from conformance.harness.verdict import Verdict
+
+pytestmark = pytest.mark.server
+
+QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=1))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """All three, with the museum's probe."""
+    with on_show(PROFILE, tmp_path_factory.mktemp("sweep"), MTP, PLAIN, SWEEP) as up:
+        arms = {arm: lambda server=server: server for arm, server in up.items()}
+        yield SimpleNamespace(**arms, exclusive=nullcontext)
+
+
+def seen(name: str, servers: Any, folder: Path) -> dict[str, Any]:
+    evidence = recording(folder)
+    return {name: evidence.observe(name, lambda: OBSERVERS[name](PROFILE, servers, evidence))}
+
+
+def test_answers_do_not_depend_on_k_and_drafts_are_as_long_as_asked(servers: Any, tmp_path: Path) -> None:
+    rows = seen("sweep", servers, tmp_path / "evidence")["sweep"]["rows"]
+    texts = {row["prompt"]: row["token_ids"] for row in rows if row["server"] == PLAIN}
+    assert len(texts) == PROFILE.sizes.sweep_prompts
+    assert {row["k"] for row in rows if row["server"] == SWEEP} == set(range(1, 9))
+    for row in rows:
+        assert row["token_ids"] == texts[row["prompt"]]
+        assert row["draft_tokens"] == row["drafts"] * row["k"]
+
+
+def test_a_draft_that_sleeps_in_the_server_under_test_is_caught(servers: Any, tmp_path: Path) -> None:
+    servers.mtp().call("conformance_break", 30, exhibit="slow_draft_step")
+    try:
+        documents = seen("sweep", servers, tmp_path / "evidence")
+    finally:
+        servers.mtp().call("conformance_mend", 30)
+    found = judged("SPEED-03", documents, {})
+    assert found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE), found  # the latter on a busy machine
+    assert "measured over expected speedup 0." in found.sentence
+
+
+def test_both_clients_see_the_same_tokens_and_acceptance(servers: Any, tmp_path: Path) -> None:
+    runs = seen("bench", servers, tmp_path / "evidence")["bench"]["runs"]
+    assert [run["client"] for run in runs] == ["ours", "vllm"]
+    for name in ("completed", "output_tokens", "drafts", "accepted"):
+        assert runs[0][name] == runs[1][name]
