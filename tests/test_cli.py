@@ -12,6 +12,8 @@ from conformance import PACKAGE, cli
 from conformance.harness.catalogue import BEGIN, END, as_markdown, catalogue, with_table
 from conformance.harness.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("no_waivers")
+
 TOTAL = len(catalogue())
 README = PACKAGE.parent / "README.md"
 

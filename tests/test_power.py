@@ -60,12 +60,12 @@ def test_several_looks_need_more() -> None:
 
 
 def test_a_line_says_what_is_needed_and_what_the_level_takes(tmp_path: Path) -> None:
-    spoilt = re.sub(r"(expected = 2.7\nspread = )0.15", r"\g<1>1.5", EMBEDDED.read_text())
+    spoilt = re.sub(r"(expected = 2.7\nspread = )0.05", r"\g<1>1.5", EMBEDDED.read_text())
     (tmp_path / EMBEDDED.name).write_text(spoilt)
     text = power.as_text(power.plan(load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4"), SIZES), SIZES.looks)
-    assert "acceptance length: floor 3.68, expected 4.93 (spread 0.28): needs 10 prompts, the level takes 60, " in text
+    assert "acceptance length: floor 3.68, expected 4.91 (spread 0.32): needs 10 prompts, the level takes 60, " in text
     assert "acceptance per position 4: floor 0.51" in text
-    assert re.search(r"speedup sequential: .* needs \d{4} prompts, the level takes 60 TOO FEW, about 67 s", text)
+    assert re.search(r"speedup sequential: .* needs \d{4} prompts, the level takes 60 TOO FEW, about \d+ s", text)
     assert "gold followed: floor 0.9: no planning figure, so n cannot be computed; the level takes 60 prompts" in text
     assert "in all about 100 s for the first look, 200 s if all 2 are needed" in text
 
@@ -92,6 +92,6 @@ def test_every_floor_that_is_expected_says_from_where() -> None:
 
 
 def test_as_many_values_are_expected_as_there_are_floors(tmp_path: Path) -> None:
-    (tmp_path / EMBEDDED.name).write_text(EMBEDDED.read_text().replace("[0.994, 0.982, ", "["))
+    (tmp_path / EMBEDDED.name).write_text(EMBEDDED.read_text().replace("[0.991, 0.976, ", "["))
     with pytest.raises(UsageError, match=r'"acceptance_per_position.expected" must be as long as'):
         load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4")

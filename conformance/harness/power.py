@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from conformance.harness.floors import Floor, Floors
-from conformance.harness.observers.load import IN_A_ROW
+from conformance.harness.observers.load import requests_of
 from conformance.harness.profile import Sizes
 from conformance.harness.stats import MINIMUM_CLUSTERS, POWER, look_confidence
 
@@ -38,19 +38,24 @@ class Sampling:
 
 
 def _in_a_row(sizes: Sizes) -> int:
-    return IN_A_ROW * sizes.by_concurrency().get(1, 0)
+    return requests_of(1) * sizes.by_concurrency().get(1, 0)
 
 
 def _at_once(sizes: Sizes) -> int:
     return sizes.by_concurrency().get(AT_ONCE, 0)
 
 
-_ACCEPTANCE = Sampling("in a row", "prompts", _in_a_row, minimum=MINIMUM_CLUSTERS)
+def _everywhere(sizes: Sizes) -> int:
+    requests = sum(requests_of(concurrency) * rounds for concurrency, rounds in sizes.by_concurrency().items())
+    return min(sizes.mixed_prompts, requests)
+
+
+_ACCEPTANCE = Sampling("load", "prompts", _everywhere, minimum=MINIMUM_CLUSTERS)
 SAMPLINGS = {
     "acceptance_length": _ACCEPTANCE,
     "acceptance_per_position": _ACCEPTANCE,
-    "speedup_sequential": Sampling("in a row", "prompts", _in_a_row, logarithmic=True),
-    "speedup_concurrent": Sampling("at once", f"rounds of {AT_ONCE}", _at_once, logarithmic=True, at_once=AT_ONCE),
+    "speedup_sequential": Sampling("load", "prompts", _in_a_row, logarithmic=True),
+    "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _at_once, logarithmic=True, at_once=AT_ONCE),
     "acceptance_length_of_pair": _ACCEPTANCE,
     "gold_followed": _ACCEPTANCE,
     "speedup_of_expected": Sampling("sweep", "prompts", lambda sizes: sizes.sweep_prompts, logarithmic=True),

@@ -16,7 +16,7 @@ from conformance.miniature.model import Target
 from conformance.miniature.tasks import Example, Message, Task
 
 LICENCE = "Apache-2.0"
-PER_CATEGORY = 16
+PER_CATEGORY = 20
 TOOL_ROWS = 48
 LONGEST = 256
 GIVE_UP = 1000  # examples in a row that ask nothing new

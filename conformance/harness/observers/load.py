@@ -52,10 +52,10 @@ def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
     begin anew at their end. Warm-up rounds have the last prompts, cut short.
     """
     every = sizes.by_concurrency()
-    place = (look - 1) * sum(rounds * _group(concurrency) for concurrency, rounds in every.items())
+    place = (look - 1) * sum(rounds * requests_of(concurrency) for concurrency, rounds in every.items())
     planned = []
     for concurrency, rounds in every.items():
-        size = _group(concurrency)
+        size = requests_of(concurrency)
         for number in range(-sizes.warm_up_rounds if rounds else 0, rounds):
             start = place if number >= 0 else -size
             chosen = [prompts[(start + step) % len(prompts)] for step in range(size)]
@@ -64,7 +64,8 @@ def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
     return planned
 
 
-def _group(concurrency: int) -> int:
+def requests_of(concurrency: int) -> int:
+    """How many prompts a round has at this concurrency."""
     return IN_A_ROW if concurrency == 1 else concurrency
 
 
