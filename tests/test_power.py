@@ -67,7 +67,7 @@ def test_a_line_says_what_is_needed_and_what_the_level_takes(tmp_path: Path) -> 
     assert "acceptance per position 4: floor 0.51" in text
     assert re.search(r"speedup sequential: .* needs \d{4} prompts, the level takes 60 TOO FEW, about \d+ s", text)
     assert "gold followed: floor 0.9: no planning figure, so n cannot be computed; the level takes 60 prompts" in text
-    assert "in all about 100 s for the first look, 200 s if all 2 are needed" in text
+    assert re.search(r"in all about \d+ s for the first look, \d+ s if all 2 are needed", text)
 
 
 def test_a_plan_starts_nothing(

@@ -45,8 +45,8 @@ class Estimate:
 
 
 def ratio(
-    numerators: Sequence[int],
-    denominators: Sequence[int],
+    numerators: Sequence[float],
+    denominators: Sequence[float],
     strata: Sequence[str] | None = None,
     *,
     confidence: float = CONFIDENCE,
@@ -115,8 +115,8 @@ def _strata(labels: Sequence[str]) -> Codes:
 
 
 def acceptance_length(
-    accepted: Sequence[int],
-    drafts: Sequence[int],
+    accepted: Sequence[float],
+    drafts: Sequence[float],
     k: int,
     strata: Sequence[str] | None = None,
     *,

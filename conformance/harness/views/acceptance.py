@@ -17,7 +17,8 @@ from conformance.harness.views.load import Cell, Counts, Load
 class Acceptance:
     """Acceptance over some cells of the load.
 
-    The sampling unit is the prompt, with all of its requests together; or the round, where vLLM counts no request.
+    The sampling unit is the prompt, with the mean of its requests, so that a prompt which was asked twice weighs no
+    more than others; or the round, where vLLM counts no request.
     """
 
     k: int
@@ -37,7 +38,7 @@ class Acceptance:
 
     def length(self, confidence: float = CONFIDENCE) -> Estimate:
         """Acceptance length: 1 + accepted / drafts."""
-        accepted, drafts = [found.accepted for found in self.counts], [found.drafts for found in self.counts]
+        accepted, drafts = ([getattr(f, name) / f.times for f in self.counts] for name in ("accepted", "drafts"))
         return stats.acceptance_length(accepted, drafts, self.k, strata=self._strata, confidence=confidence)
 
     def joint(self, confidence: float = CONFIDENCE) -> tuple[Estimate, ...]:
@@ -71,7 +72,11 @@ class Acceptance:
         return [found.category for found in self.counts]
 
     def _ratio(self, over: Sequence[int], under: Sequence[int], confidence: float) -> Estimate:
-        return stats.ratio(over, under, strata=self._strata, confidence=confidence)
+        times = [found.times for found in self.counts]
+        numerators, denominators = (
+            [count / n for count, n in zip(counts, times, strict=True)] for counts in (over, under)
+        )
+        return stats.ratio(numerators, denominators, strata=self._strata, confidence=confidence)
 
 
 def everywhere(load: Load) -> Acceptance:

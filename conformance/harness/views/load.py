@@ -54,6 +54,11 @@ class Counts:
             return f"{self.output_tokens} tokens came out of {self.drafts} drafts with {self.accepted} accepted"
         return ""
 
+    @property
+    def times(self) -> int:
+        """How often one prompt was asked; 1 for requests that were counted together."""
+        return self.requests if self.name else 1
+
     def __add__(self, other: Counts) -> Counts:
         """Both together, under the name of the first."""
         return Counts(
