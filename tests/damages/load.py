@@ -1,4 +1,4 @@
-"""What can go wrong with acceptance, texts, samples, seconds and calibration; each function spoils the documents in one way."""
+"""What can go wrong under load, and with the instrument itself; each function spoils the documents in one way."""
 
 from __future__ import annotations
 
