@@ -26,6 +26,8 @@ def as_svg(load: Load, floors: Floors, caption: str) -> str:
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[2, 3])
         _acceptance(left, load, floors)
         _speedup(right, load, floors)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
         figure.suptitle(caption, fontsize=9, color="#5e5c64")
         sink = io.StringIO()
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
@@ -52,11 +54,12 @@ def _speedup(axes: Axes, load: Load, floors: Floors) -> None:
     for concurrency, name in ((1, "speedup_sequential"), (8, "speedup_concurrent")):
         if concurrency in load.cells:
             place = list(load.cells).index(concurrency)
-            axes.hlines(floors[name].bound, place - 0.3, place + 0.3, color=FLOOR)
+            label = "floor" if concurrency == 1 else "_"  # one entry is enough
+            axes.hlines(floors[name].bound, place - 0.3, place + 0.3, color=FLOOR, label=label)
     axes.axhline(1, color="#c0bfbc", linewidth=0.8, zorder=0)
     axes.set(xlabel="requests at once", ylabel="speedup", ylim=(0, None))
     axes.set_xticks(places, [str(cell.concurrency) for cell in cells])
-    axes.legend(frameon=False, loc="center right")
+    axes.legend(frameon=False, loc="lower left", ncols=2)
 
 
 def _dots(axes: Axes, places: Sequence[int], found: Sequence[Estimate], colour: str, label: str) -> None:
