@@ -371,7 +371,7 @@ def test_earlier_calls_reach_the_api_as_json_text() -> None:
 def test_the_shipped_prompts_cover_every_category() -> None:
     rows = load_prompts(PROMPTS / "mixed.jsonl")
     assert {row.category for row in rows} == set(prompts.CATEGORIES)
-    assert len(rows) >= 110  # so that one text may differ at a floor of 0.95
+    assert len(rows) == prompts.PER_CATEGORY * len(prompts.CATEGORIES)
     assert len({json.dumps(row.messages) for row in rows}) == len(rows)
     assert all(row.licence for row in rows)
 

@@ -68,9 +68,8 @@ def row(name: str, category: str, example: Example) -> dict[str, Any]:
     return made
 
 
-def distinct(stream: Iterator[Example]) -> Iterator[Example]:
-    """The examples without those that ask what an earlier one has asked; ends where nothing new comes any more."""
-    seen: set[str] = set()
+def distinct(stream: Iterator[Example], seen: set[str]) -> Iterator[Example]:
+    """The examples that ask what is not ``seen`` yet, which they then are; ends where nothing new comes any more."""
     repeated = 0
     for example in stream:
         asked = json.dumps(example.messages)
@@ -84,8 +83,9 @@ def distinct(stream: Iterator[Example]) -> Iterator[Example]:
 
 def mixed(seed: int) -> Iterator[dict[str, Any]]:
     """The mixed set: the same number of held-out prompts of every category."""
+    seen: set[str] = set()
     for category, (kinds, keep) in CATEGORIES.items():
-        stream = distinct(filter(keep, tasks.examples(seed, held_out=True, kinds=kinds)))
+        stream = distinct(filter(keep, tasks.examples(seed, held_out=True, kinds=kinds)), seen)
         for number, example in enumerate(itertools.islice(stream, PER_CATEGORY)):
             yield row(f"{category}-{number:02}", category, example)
 
