@@ -59,7 +59,14 @@ def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
 
 def test_every_exhibit_is_shown() -> None:
     shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
-    assert {path.stem for path in MUSEUM.glob("*.py")} == shown | {"__init__", "moe_oracle", "worker", "load", "show", "undo"}
+    assert {path.stem for path in MUSEUM.glob("*.py")} == shown | {
+        "__init__",
+        "moe_oracle",
+        "worker",
+        "load",
+        "show",
+        "undo",
+    }
     assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in shown)
 
 

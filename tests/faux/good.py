@@ -77,18 +77,19 @@ class State:
         }
 
     def metrics(self) -> str:
-        rows = {"vllm:generation_tokens_total": self.generated}
-        if self.k:
-            rows |= {
-                "vllm:spec_decode_num_drafts_total": DRAFTS * self.answered,
-                "vllm:spec_decode_num_draft_tokens_total": self.drafted,
-                "vllm:spec_decode_num_accepted_tokens_total": sum(self.per_position)
-                + (self.fault == "miscounts") * self.answered,
-            }
+        with self.lock:
+            rows = {"vllm:generation_tokens_total": self.generated}
+            if self.k:
+                miscounted = self.answered if self.fault == "miscounts" else 0
+                rows |= {
+                    "vllm:spec_decode_num_drafts_total": DRAFTS * self.answered,
+                    "vllm:spec_decode_num_draft_tokens_total": self.drafted,
+                    "vllm:spec_decode_num_accepted_tokens_total": sum(self.per_position) + miscounted,
+                }
+            positions = list(self.per_position[: self.k])
         lines = [f'{name}{{engine="0",model_name="{self.name}"}} {value}.0' for name, value in rows.items()]
-        for position in range(self.k):
+        for position, value in enumerate(positions):
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
-            value = self.per_position[position]
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
         return "\n".join(lines) + "\n"
 
