@@ -245,6 +245,22 @@ def _against(
     )
 
 
+def expect_agreement(ratio: Estimate, tolerance: float, *, source: Seen, what: str, note: str = "") -> Finding:
+    """Two instruments say the same: the ratio of what they say is 1, give or take the tolerance.
+
+    Which of them is wrong cannot be told, so a difference is no FAIL of the server but an ObservationError; and only
+    INCONCLUSIVE where the ratio's interval says that it may be noise.
+    """
+    low, high = 1 - tolerance, 1 + tolerance
+    said = f"{what} by our client over that by the other one is {ratio}, where {low:g} to {high:g} is agreement"
+    if ratio.high < low or high < ratio.low:
+        raise ObservationError(said)
+    verdict = Verdict.PASS if low <= ratio.value <= high else Verdict.INCONCLUSIVE
+    bounds = (ratio.low, ratio.high)
+    shown = f"{low:g} to {high:g}"
+    return _record(Finding(verdict, said, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note))
+
+
 def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
     """Actual equals expected; two mappings are compared key by key and the first differences are named.
 

@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.harness import stats
 from conformance.harness.errors import ObservationError
+from conformance.harness.stats import Estimate
 
-AGREED = "the same"
 NAMES = {"ours": "our client", "vllm": "vllm bench serve"}
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one client together: output tokens/s, acceptance length, and CPU seconds for 1,000 tokens.
+    """The runs of one client: seconds for an output token by run; together, tokens/s and acceptance length.
 
     All runs count, since the clients take turns and a drift of the machine falls on both. ``spread`` is the fastest run
-    over the slowest, less one. The CPU seconds are those of the cheapest run; a first one loads the tokenizer.
+    over the slowest, less one. ``cpu_per_1000``, the client's CPU seconds for 1,000 tokens, is that of the cheapest
+    run; a first one loads the tokenizer.
     """
 
+    seconds_per_token: tuple[float, ...]
     tokens_per_second: float
     acceptance_length: float
     spread: float
@@ -45,22 +48,14 @@ class Bench:
                 raise ObservationError(f"{NAMES[run['client']]} completed {run['completed']} of {prompts} prompts")
         return cls(_runs(facts, "ours"), _runs(facts, "vllm"), facts["at_once"], prompts)
 
-    def agreement(self, tolerance: float) -> dict[str, str]:
-        """What both say the same of; ObservationError with both figures where they differ by more than the tolerance.
+    def speed_ratio(self) -> Estimate:
+        """Output tokens/s by our client over those by ``vllm bench serve``, from the pairs of runs that took turns."""
+        return stats.speedup(self.vllm.seconds_per_token, self.ours.seconds_per_token)
 
-        Which of two instruments is wrong cannot be told, so their difference says nothing of the server.
-        """
-        both = {
-            "output tokens/s": (self.ours.tokens_per_second, self.vllm.tokens_per_second),
-            "acceptance length": (self.ours.acceptance_length, self.vllm.acceptance_length),
-        }
-        for what, (ours, theirs) in both.items():
-            if abs(ours / theirs - 1) > tolerance:
-                raise ObservationError(
-                    f"{what} is {ours:.2f} by our client and {theirs:.2f} by vllm bench serve, "
-                    f"{ours / theirs - 1:+.1%} where {tolerance:.0%} is allowed; {self._spread()}"
-                )
-        return dict.fromkeys(both, AGREED)
+    def acceptance_ratio(self) -> Estimate:
+        """Acceptance length by our client over that by ``vllm bench serve``; both count, so there is no noise."""
+        ratio = self.ours.acceptance_length / self.vllm.acceptance_length
+        return Estimate(ratio, ratio, ratio, self.prompts, "counted")
 
     def note(self) -> str:
         """Both figures, and what the clients cost."""
@@ -83,6 +78,7 @@ def _runs(facts: Mapping[str, Any], who: str) -> Runs:
         raise ObservationError(f"{NAMES[who]} measured nothing")
     speeds = [run["output_tokens"] / run["seconds"] for run in runs]
     return Runs(
+        tuple(run["seconds"] / run["output_tokens"] for run in runs),
         sum(run["output_tokens"] for run in runs) / sum(run["seconds"] for run in runs),
         1 + sum(run["accepted"] for run in runs) / sum(run["drafts"] for run in runs),
         max(speeds) / min(speeds) - 1,
