@@ -227,7 +227,7 @@ def _against(
     """The comparison of one estimate with its floor; ``when`` says at which look."""
     verdict = decide(estimate, floor.bound)
     words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
-    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:g}{when}"
+    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:.4g}{when}"
     more = needed(estimate, floor.bound, confidence=confidence)
     if verdict is Verdict.INCONCLUSIVE and more is not None:
         sentence += f" (n = {estimate.n}; about {more} would settle it)"
@@ -237,7 +237,7 @@ def _against(
         verdict,
         sentence,
         f"{estimate.value:.3f}",
-        f"{floor.bound:g}",
+        f"{floor.bound:.4g}",
         estimate.n,
         (estimate.low, estimate.high),
         source.source,

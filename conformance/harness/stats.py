@@ -1,4 +1,4 @@
-"""Intervals: every number that a verdict rests on is an estimate with its 95 % interval and its n.
+"""Intervals: every number that a verdict rests on is an estimate with its interval and its n.
 
 The sampling unit is the prompt, or the round where requests run at the same time, never the token: tokens of one
 prompt resemble each other, and counting them singly would make intervals several times too narrow.

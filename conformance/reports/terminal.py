@@ -66,7 +66,7 @@ def _table(run: Run, lines: box.Box) -> Table:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("floor", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
+    table.add_column("interval", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for record in run.records:
