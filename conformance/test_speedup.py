@@ -26,7 +26,7 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
 
 @check("SPEED-02", level="qualify", claim="Eight requests at once are faster with MTP, by their floor.")
 def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
-    """Seconds without over seconds with, prompt by prompt."""
+    """Seconds without over seconds with, until the last of the eight has its answer, round by round."""
     expect_at_least_by_looks(
         load.map(lambda seen: seen.at(8)),
         Cell.speedup,

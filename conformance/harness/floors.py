@@ -24,7 +24,6 @@ class _Row:
     enforced: bool = True
     expected: float | tuple[float, ...] | None = None
     spread: float | None = None
-    spread_of_rounds: float = 0.0
     seconds: float | None = None
     planned_from: str = ""
 
@@ -35,7 +34,7 @@ class Floor:
 
     A floor that is not ``enforced`` is shown beside the value and fails nothing. The rest are planning figures for
     ``--plan`` (harness/power.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of
-    its logarithm, for speedups) and of a round's noise, the seconds a sample takes, and where all that comes from.
+    its logarithm, for speedups), the seconds a sample takes, and where all that comes from.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Floor:
     enforced: bool = True
     expected: float | None = None
     spread: float | None = None
-    spread_of_rounds: float = 0.0
     seconds: float | None = None
     planned_from: str = ""
 
@@ -92,7 +90,7 @@ def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:
     if len(expected) != len(values):
         raise UsageError(f'{path}: key "{name}.expected" must be as long as "{name}.value".')
     provenance = (row.factor, row.n, row.source, row.date, row.enforced)
-    planning = (row.spread, row.spread_of_rounds, row.seconds, row.planned_from)
+    planning = (row.spread, row.seconds, row.planned_from)
     return tuple(
         Floor(name.replace("_", " "), value, *provenance, hoped, *planning)
         for value, hoped in zip(values, expected, strict=True)

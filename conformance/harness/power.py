@@ -26,14 +26,13 @@ class Sampling:
     """What the samples of a floor are and how many a level takes for one look.
 
     Floors with the same ``load`` are judged by the same requests, which cost their time once. ``logarithmic``: the
-    spread is one of log ratios. ``at_once``: samples that share a round's noise, so that the round is the unit.
+    spread is one of log ratios.
     """
 
     load: str
     unit: str
     taken: Callable[[Sizes], int]
     logarithmic: bool = False
-    at_once: int = 1
     minimum: int = 2
 
 
@@ -55,7 +54,7 @@ SAMPLINGS = {
     "acceptance_length": _ACCEPTANCE,
     "acceptance_per_position": _ACCEPTANCE,
     "speedup_sequential": Sampling("load", "prompts", _in_a_row, logarithmic=True),
-    "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _at_once, logarithmic=True, at_once=AT_ONCE),
+    "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _at_once, logarithmic=True),
     "acceptance_length_of_pair": _ACCEPTANCE,
     "gold_followed": _ACCEPTANCE,
     "speedup_of_expected": Sampling("sweep", "prompts", lambda sizes: sizes.sweep_prompts, logarithmic=True),
@@ -99,17 +98,16 @@ def needed_for(floor: Floor, sampling: Sampling, confidence: float) -> int | Non
     if floor.expected is None or floor.spread is None:
         return None
     margin = math.log(floor.expected / floor.bound) if sampling.logarithmic else floor.expected - floor.bound
-    spread = math.sqrt(floor.spread**2 / sampling.at_once + floor.spread_of_rounds**2)
     if margin <= 0:
         return None
-    if _power(LIMIT, margin, spread, confidence) < POWER:
+    if _power(LIMIT, margin, floor.spread, confidence) < POWER:
         return None
     low, high = sampling.minimum - 1, sampling.minimum
-    while _power(high, margin, spread, confidence) < POWER:
+    while _power(high, margin, floor.spread, confidence) < POWER:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, margin, spread, confidence) >= POWER else (middle, high)
+        low, high = (low, middle) if _power(middle, margin, floor.spread, confidence) >= POWER else (middle, high)
     return high
 
 
@@ -142,8 +140,7 @@ def _line(each: Plan) -> str:
     begin = f"{each.name}: floor {floor.bound:g}"
     if floor.expected is None or floor.spread is None:
         return f"{begin}: no planning figure, so n cannot be computed; the level takes {each.taken} {unit}{_time(each)}"
-    spread = f"spread {floor.spread:g}" + (f", {floor.spread_of_rounds:g} by round" * bool(floor.spread_of_rounds))
-    begin += f", expected {floor.expected:g} ({spread})"
+    begin += f", expected {floor.expected:g} (spread {floor.spread:g})"
     if each.needed is None:
         return f"{begin}: no n is likely to reach it; the level takes {each.taken}{_time(each)}"
     short = " TOO FEW" if each.taken < each.needed else ""

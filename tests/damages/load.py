@@ -82,6 +82,8 @@ def half_as_long(d: Documents) -> None:
 def slower(d: Documents, concurrency: int, factor: float) -> None:
     for answer in answers_of(d, "mtp", concurrency=concurrency):
         answer["seconds"] *= factor
+    for each in d["load"]["rounds"]:
+        each["mtp"]["seconds"] *= factor if each["concurrency"] == concurrency else 1
 
 
 def slow_in_a_row(d: Documents) -> None:

@@ -127,9 +127,10 @@ class Cell:
         return "in a row" if self.concurrency == 1 else f"{self.concurrency} at once"
 
     def speedup(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Geometric mean over prompts of seconds without MTP over seconds with.
+        """Seconds without MTP over seconds with: in a row prompt by prompt, at once until a round's last answer.
 
-        An ObservationError where the arms did not write as much as each other.
+        That is how the published figures were taken. An ObservationError where the arms did not write as much as each
+        other.
         """
         mtp, plain = (sum(getattr(each, arm).tokens for each in self.rounds) for arm in ("mtp", "plain"))
         if self.rounds and abs(mtp - plain) > LENGTH_PARITY * plain:
@@ -150,9 +151,9 @@ class Cell:
             return "no A/A comparison"
         return f"A/A, the server without MTP against itself: {found} (n = {found.n})"
 
-    def _makespan(self) -> float:
-        """Seconds of all rounds without MTP over seconds with, each until its last answer."""
-        return sum(each.plain.seconds for each in self.rounds) / sum(each.mtp.seconds for each in self.rounds)
+    def by_answer(self) -> Estimate:
+        """Geometric mean over prompts, of requests at once as well, where short answers wait for others' prompts."""
+        return self._answers([(each.plain, each.mtp) for each in self.rounds], CONFIDENCE)
 
     def latencies(self) -> str:
         """Decode rate, time to first token, time between tokens and to the end, without and with MTP, as a note."""
@@ -165,11 +166,19 @@ class Cell:
         blocks = [block for each in self.rounds for block in (each.mtp, each.plain)]
         cost = 1000 * sum(block.client_seconds for block in blocks) / sum(block.tokens for block in blocks)
         return (
-            f"{self.name}: {self.noise()}; until the last answer of a round {self._makespan():.2f} times faster; "
+            f"{self.name}: {self.noise()}; an answer comes {self.by_answer()} times sooner (geometric mean); "
             f"{self.latencies()}; client {cost:.2f} CPU seconds per 1,000 tokens"
         )
 
     def _compared(self, pairs: Sequence[tuple[Block, Block]], confidence: float) -> Estimate:
+        if self.concurrency == 1:
+            return self._answers(pairs, confidence)
+        slower, faster = zip(*pairs, strict=True)
+        return stats.speedup(
+            [each.seconds for each in slower], [each.seconds for each in faster], confidence=confidence
+        )
+
+    def _answers(self, pairs: Sequence[tuple[Block, Block]], confidence: float) -> Estimate:
         both = [
             (number, one, other)
             for number, (slower, faster) in enumerate(pairs)
