@@ -36,8 +36,8 @@ class Tolerances:
 
     def floor(self, name: str, reference: float, what: str) -> Floor:
         """The lower bound that leaves this tolerance below ``reference``."""
-        row = self.rows[name]
-        return Floor(what, reference - self[name], 1.0, 1, row.source, row.date)
+        bound, row = reference - self[name], self.rows[name]
+        return Floor(what, bound, 1.0, 1, row.source, row.date)
 
 
 def load_tolerances(path: Path) -> Tolerances:

@@ -14,8 +14,9 @@ from conformance.harness.calibration import Plan, Rates, conditional, load_plan
 from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import Evidence
 from conformance.harness.launch import SYNTHETIC, synthetic
-from conformance.harness.metrics import Counters, must_agree, read_after, read_when_still
+from conformance.harness.metrics import must_agree, read_after, read_when_still
 from conformance.harness.observers.draft_load import ask
+from conformance.harness.observers.load import counts, counts_of
 from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.profile import Profile
 from conformance.harness.server import Server
@@ -95,13 +96,7 @@ def _told(asking: Client, prompts: Sequence[Prompt], at_once: int) -> list[Row]:
 def _row(answer: Answer) -> Row:
     if answer.speculation is None:
         raise ObservationError(f"the answer to {answer.id} says nothing of its drafts, as others before it did")
-    histogram = answer.speculation["acceptance_histogram"]
-    return {
-        "drafts": answer.speculation["num_spec_steps"],
-        "draft_tokens": answer.speculation["num_draft_tokens"],
-        "accepted_per_position": [sum(histogram[place:]) for place in range(1, len(histogram))],
-        "output_tokens": answer.output_tokens,
-    }
+    return _kept(counts_of(answer.speculation, answer.output_tokens))
 
 
 def _counted(server: Server, asking: Client, prompts: Sequence[Prompt], k: int) -> list[Row]:
@@ -111,15 +106,11 @@ def _counted(server: Server, asking: Client, prompts: Sequence[Prompt], k: int) 
         answer = asking.ask(prompt, ignore_eos=True)
         after = read_after(server, before, answer.output_tokens)
         must_agree(after - before, k, requests=1)
-        rows.append(_difference(after - before))
+        rows.append(_kept(counts(after - before)))
         before = after
     return rows
 
 
-def _difference(counted: Counters) -> Row:
-    return {
-        "drafts": counted.drafts,
-        "draft_tokens": counted.draft_tokens,
-        "accepted_per_position": list(counted.per_position),
-        "output_tokens": counted.generated,
-    }
+def _kept(counted: Mapping[str, Any]) -> Row:
+    """What a trial keeps of the counters of a request; the sum over positions follows from them."""
+    return {name: counted[name] for name in ("drafts", "draft_tokens", "accepted_per_position", "output_tokens")}

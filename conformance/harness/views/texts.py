@@ -66,10 +66,6 @@ class Texts:
         diverged = len(self._of(with_mtp))
         return stats.share(self.compared[with_mtp] - diverged, self.compared[with_mtp])
 
-    def allowed_share(self, margin: float) -> float:
-        """What the server without MTP reaches against itself at the least, less a declared margin."""
-        return self.equal_share(with_mtp=False).low - margin
-
     def near(self, resolution: float) -> float:
         """How near a tie has to be for either token to be written, in nats.
 
