@@ -452,7 +452,24 @@ def test_what_vllm_bench_serve_can_ask_too() -> None:
     assert bench.as_sharegpt(asked)[1]["conversations"][0] == {"from": "human", "value": "e"}
     with pytest.raises(ObservationError, match="so there is none to ask"):
         bench.chosen(rows[1:2], SIZES)
-    assert bench.order(2) == [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours")]
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.001, 3), (0.2, 5)])
+def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int) -> None:
+    asked = []
+
+    def measure(who: str, number: int) -> dict[str, Any]:
+        asked.append((number, who))
+        uneven = 1 + noise * (number % 2) if who == "ours" else 1
+        return {"client": who, "seconds": (100 if number == 0 else 1) * uneven, "output_tokens": 50}
+
+    sizes = replace(SIZES, bench_rounds=3, bench_most_rounds=5, bench_half_width=0.02)
+    runs = bench.measured(measure, sizes)
+    order = [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours"), (2, "ours"), (2, "vllm")]
+    assert asked[:6] == order
+    assert len(asked) == 2 + 2 * rounds
+    assert len(runs) == 2 * rounds
+    assert all(run["seconds"] < 2 for run in runs)
 
 
 def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:

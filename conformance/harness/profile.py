@@ -91,9 +91,11 @@ class Sizes:
     sweep_tokens: int = 0  # of an answer, at most
     sweep_longest_draft: int = 0  # k is swept from 1 up to it
     bench_prompts: int = 0
-    bench_tokens: int = 0  # of an answer, at most
+    bench_tokens: int = 0  # of every answer
     bench_at_once: int = 0
-    bench_rounds: int = 0  # each measures once with our client and once with vllm bench serve
+    bench_rounds: int = 0  # at least; each measures once with our client and once with vllm bench serve
+    bench_most_rounds: int = 0
+    bench_half_width: float = 0.0  # of the ratio of both speeds, at which it is known well enough
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
     longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
     looks: int = 1  # in how many parts a load is measured; what the first settles needs no other

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
-from threading import Barrier
 from typing import Any, TypeVar
 
 import httpx2
 import openai
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic.dataclasses import dataclass as table
 
 from conformance.harness import tables
@@ -22,6 +22,7 @@ from conformance.harness.errors import UsageError
 from conformance.harness.server import Server
 from conformance.harness.tables import STRICT
 
+_DATA, _DONE = "data: ", "[DONE]"  # server-sent events
 IDLE_SECONDS = 2.0  # after which a connection is not used again
 MIXED, TOOLS, SAMPLING = "mixed.jsonl", "tools.jsonl", "sampling.jsonl"  # in the profile's folder of prompts
 
@@ -139,41 +140,21 @@ class Client:
 
     def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None, ignore_eos: bool = False) -> Answer:
         """One answer, of all its ``max_tokens`` with ``ignore_eos``; ObservationError where there is none."""
-        question: dict[str, Any] = {
-            "model": self._server.model,
-            "messages": list(prompt.messages),
-            "max_tokens": prompt.max_tokens,
-            "temperature": 0,
-            "extra_body": {"return_token_ids": True},
-        }
-        if prompt.tools:
-            question["tools"] = list(prompt.tools)
-        if prompt.chat_template_kwargs:
-            question["extra_body"]["chat_template_kwargs"] = prompt.chat_template_kwargs
-        if ignore_eos:
-            question["extra_body"]["ignore_eos"] = True
+        question = self._question(prompt, ignore_eos)
         if seed is not None:
             question["seed"] = seed
+        return self._taken(prompt, self._sent(prompt, question, stream))
+
+    def ask_at_once(
+        self, prompts: Sequence[Prompt], *, stream: bool = False, at_once: int | None = None, ignore_eos: bool = False
+    ) -> tuple[list[Answer], float]:
+        """Their answers, and the seconds until the last has come; no more ``at_once`` than so many, if told."""
+        questions = [self._question(prompt, ignore_eos) for prompt in prompts]
         begin = time.perf_counter()
-        try:
-            read = self._streamed if stream else self._whole
-            return read(prompt.id, begin, question)
-        except Exception as error:  # refused, cut off, too late, or rubbish: in any case no answer
-            why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            raise self._server.failure(f"prompt {prompt.id} got no usable answer ({why})") from None
-
-    def ask_at_once(self, prompts: Sequence[Prompt], *, stream: bool = False) -> tuple[list[Answer], float]:
-        """All of them at the same moment; the answers, and the seconds from then until the last has come."""
-        begin: list[float] = []
-        barrier = Barrier(len(prompts), action=lambda: begin.append(time.perf_counter()))
-
-        def ask(prompt: Prompt) -> tuple[Answer, float]:
-            barrier.wait()
-            return self.ask(prompt, stream=stream), time.perf_counter()
-
-        with ThreadPoolExecutor(len(prompts)) as pool:
-            results = list(pool.map(ask, prompts))
-        return [answer for answer, _ in results], max(end for _, end in results) - begin[0]
+        with ThreadPoolExecutor(at_once or len(prompts)) as pool:
+            delivered = list(pool.map(self._sent, prompts, questions, repeat(stream)))
+        seconds = time.perf_counter() - begin
+        return [self._taken(prompt, each) for prompt, each in zip(prompts, delivered, strict=True)], seconds
 
     def continued(self, prefixes: Sequence[Sequence[int]], tokens: int) -> list[Continuation]:
         """At most so many greedy tokens after each prefix of token ids, all at once, each with its gap."""
@@ -210,29 +191,46 @@ class Client:
             raise self._server.failure(f"scoring {len(prompts)} answers failed ({why})") from None
         return list(completion.choices)
 
-    def _whole(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
-        completion = self._openai.chat.completions.create(**question)
-        seconds = time.perf_counter() - begin
-        choice = completion.choices[0]
-        parts = _Parts(choice.message.content or "", _reasoning(choice.message))
-        for call in choice.message.tool_calls or []:
-            parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
-        parts.token_ids = list((choice.model_extra or {})["token_ids"])
-        parts.take(completion)
-        return parts.answer(name, choice.finish_reason, completion.usage, seconds)
+    def _question(self, prompt: Prompt, ignore_eos: bool) -> dict[str, Any]:
+        question: dict[str, Any] = {
+            "model": self._server.model,
+            "messages": list(prompt.messages),
+            "max_tokens": prompt.max_tokens,
+            "temperature": 0,
+            "extra_body": {"return_token_ids": True},
+        }
+        if ignore_eos:
+            question["extra_body"]["ignore_eos"] = True
+        if prompt.tools:
+            question["tools"] = list(prompt.tools)
+        if prompt.chat_template_kwargs:
+            question["extra_body"]["chat_template_kwargs"] = prompt.chat_template_kwargs
+        return question
 
-    def _streamed(self, name: str, begin: float, question: dict[str, Any]) -> Answer:
-        parts, finish, usage = _Parts("", ""), None, None
-        for chunk in self._openai.chat.completions.create(
-            **question, stream=True, stream_options={"include_usage": True}
+    def _sent(self, prompt: Prompt, question: dict[str, Any], stream: bool) -> _Delivered:
+        """All that came back, stamped and not looked at: whoever parses meanwhile disturbs what is being timed."""
+        begin, lines = time.perf_counter(), []
+        if stream:
+            question |= {"stream": True, "stream_options": {"include_usage": True}}
+        with (
+            self._usable(prompt),
+            self._openai.chat.completions.with_streaming_response.create(**question) as response,
         ):
-            usage = chunk.usage or usage
-            parts.take(chunk)
-            for choice in chunk.choices:
-                if parts.add(choice):
-                    parts.arrivals.append(time.perf_counter() - begin)
-                finish = choice.finish_reason or finish
-        return parts.answer(name, finish, usage, time.perf_counter() - begin)
+            for line in response.iter_lines():
+                lines.append((time.perf_counter() - begin, line))
+            return _Delivered(lines, stream, time.perf_counter() - begin)
+
+    def _taken(self, prompt: Prompt, delivered: _Delivered) -> Answer:
+        with self._usable(prompt):
+            return delivered.answer(prompt.id)
+
+    @contextmanager
+    def _usable(self, prompt: Prompt) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # refused, cut off, too late, or rubbish: in any case no answer
+            why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            raise self._server.failure(f"prompt {prompt.id} got no usable answer ({why})") from None
 
 
 @contextmanager
@@ -243,6 +241,50 @@ def client(server: Server, request_seconds: float) -> Iterator[Client]:
         yield made
     finally:
         made.close()
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    """The lines of a response with the seconds that each took, and those until the end."""
+
+    lines: Sequence[tuple[float, str]]
+    streamed: bool
+    seconds: float
+
+    def answer(self, name: str) -> Answer:
+        return self._streamed(name) if self.streamed else self._whole(name)
+
+    def _whole(self, name: str) -> Answer:
+        completion: Any = ChatCompletion.construct(**json.loads("\n".join(line for _, line in self.lines)))
+        choice = completion.choices[0]
+        parts = _Parts(choice.message.content or "", _reasoning(choice.message))
+        for call in choice.message.tool_calls or []:
+            parts.calls.append({"name": call.function.name, "arguments": call.function.arguments})
+        parts.token_ids = list((choice.model_extra or {})["token_ids"])
+        parts.take(completion)
+        return parts.answer(name, choice.finish_reason, completion.usage, self.seconds)
+
+    def _streamed(self, name: str) -> Answer:
+        parts, finish, usage = _Parts("", ""), None, None
+        for arrival, chunk in self._chunks():
+            usage = chunk.usage or usage
+            parts.take(chunk)
+            for choice in chunk.choices:
+                if parts.add(choice):
+                    parts.arrivals.append(arrival)
+                finish = choice.finish_reason or finish
+        return parts.answer(name, finish, usage, self.seconds)
+
+    def _chunks(self) -> Iterator[tuple[float, ChatCompletionChunk]]:
+        for arrival, line in self.lines:
+            data = line.removeprefix(_DATA)
+            if data == _DONE:
+                return
+            if data:
+                said = json.loads(data)
+                if "error" in said:
+                    raise ValueError(said["error"])
+                yield arrival, ChatCompletionChunk.construct(**said)
 
 
 class _Parts:

@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle, islice
@@ -16,7 +15,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from conformance.harness import logs
+from conformance.harness import logs, stats
 from conformance.harness.checkpoint import target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
@@ -50,17 +49,38 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
             client(server, profile.hardware.bounds.request_seconds) as asking,
             bench(command, environment, evidence.logs / "bench-serve.log") as theirs,
         ):
-            runs = [
-                _ours(server, asking, prompts, sizes) if who == OURS else _theirs(server, theirs, folder, number)
-                for number, who in order(sizes.bench_rounds)
-            ]
+
+            def measure(who: str, number: int) -> dict[str, Any]:
+                if who == OURS:
+                    return _ours(server, asking, prompts, sizes)
+                return _theirs(server, theirs, folder, number)
+
+            runs = measured(measure, sizes)
     names = [prompt.id for prompt in prompts]
     return {"prompts": names, "at_once": sizes.bench_at_once, "command": list(command), "runs": runs}
 
 
-def order(rounds: int) -> list[tuple[int, str]]:
-    """Round and client, who goes first alternating, so that a drift of the machine cancels."""
-    return [(number, who) for number in range(rounds) for who in ((OURS, VLLM) if number % 2 == 0 else (VLLM, OURS))]
+def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> list[dict[str, Any]]:
+    """Round by round one run of each client, who goes first alternating, so that a drift of the machine cancels.
+
+    A first round warms both up and is left out. What ends it is how exact the ratio of their speeds is known, not
+    what it is: at the half-width that was announced, or after the most rounds.
+    """
+    runs: list[dict[str, Any]] = []
+    for number in range(1 + sizes.bench_most_rounds):
+        pair = [measure(who, number) for who in ((OURS, VLLM) if number % 2 == 0 else (VLLM, OURS))]
+        if number > 0:
+            runs += pair
+        if number >= sizes.bench_rounds and _half_width(runs) <= sizes.bench_half_width:
+            break
+    return runs
+
+
+def _half_width(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Of the ratio of both speeds, as a share of it."""
+    ours, theirs = ([r["seconds"] / r["output_tokens"] for r in runs if r["client"] == who] for who in (OURS, VLLM))
+    ratio = stats.speedup(theirs, ours)
+    return (ratio.high - ratio.low) / 2 / ratio.value
 
 
 def chosen(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
@@ -109,6 +129,7 @@ def bench_command(profile: Profile, server: Server, folder: Path, count: int) ->
         MODULE,
         *words,
         "--disable-shuffle",
+        "--ignore-eos",  # short answers would measure how soon a client asks again
         "--no-oversample",
         "--save-result",
         "--disable-tqdm",
@@ -163,10 +184,9 @@ def bench(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
 
 def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Sizes) -> dict[str, Any]:
     before = read_when_still(server)
-    cpu, begin = time.process_time(), time.perf_counter()
-    with ThreadPoolExecutor(sizes.bench_at_once) as pool:
-        answers = list(pool.map(lambda prompt: asking.ask(prompt, stream=True), prompts))
-    seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    cpu = time.process_time()
+    answers, seconds = asking.ask_at_once(prompts, stream=True, at_once=sizes.bench_at_once, ignore_eos=True)
+    cpu = time.process_time() - cpu
     tokens = sum(answer.output_tokens for answer in answers)
     counted = read_after(server, before, tokens) - before
     return _run(OURS, len(answers), tokens, seconds, cpu, {"drafts": counted.drafts, "accepted": counted.accepted})

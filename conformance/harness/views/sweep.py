@@ -18,7 +18,11 @@ PLAIN, MTP = "plain", "mtp"
 
 @dataclass(frozen=True)
 class Asked:
-    """One prompt at one k: decode seconds (after the first token), tokens after the first, drafts and accepted."""
+    """One prompt at one k: decode seconds (after the first token), drafts, accepted, and the tokens that steps made.
+
+    A step makes one token and those it accepts, even where the answer ends amid them: that a short answer throws some
+    away is no fault of the build, and ten steps of a short answer would lose a twentieth by it.
+    """
 
     prompt: str
     seconds: float
@@ -137,10 +141,11 @@ class Sweep:
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:
-    seconds, tokens = row["seconds"] - row["first_token_seconds"], row["output_tokens"] - 1
-    if seconds <= 0 or tokens < 1 or (row["k"] and not row["drafts"]):
+    seconds, drafts = row["seconds"] - row["first_token_seconds"], row["drafts"]
+    made = drafts + row["accepted"] if row["k"] else row["output_tokens"] - 1
+    if seconds <= 0 or made < 1:
         raise ObservationError(f"{row['prompt']} at k = {row['k']} has no step after its first token")
-    return Asked(row["prompt"], seconds, tokens, row["drafts"], row["accepted"], tuple(row["token_ids"]))
+    return Asked(row["prompt"], seconds, made, drafts, row["accepted"], tuple(row["token_ids"]))
 
 
 def _must_fit(facts: Mapping[str, Any]) -> None:
