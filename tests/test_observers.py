@@ -263,6 +263,23 @@ def test_rounds_walk_through_the_prompts_from_cell_to_cell_and_look_to_look() ->
     assert loading.plan(prompts(4), replace(SIZES, rounds={"1": 0}), 1) == []
 
 
+def test_spare_rounds_go_on_behind_the_others() -> None:
+    sizes = replace(SIZES, warm_up_rounds=0, rounds={"2": 2, "1": 1}, spare_rounds={"2": 1})
+    planned = [loading.plan(prompts(20), sizes, look) for look in (1, 2)]
+    spare = [[prompt.id for prompt in each.prompts] for look in planned for each in look if each.spare]
+    assert spare == [["7", "8"], ["14", "15"]]
+    assert [each.spare for each in planned[0]] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("half_width", "rounds"), [(0.0, 3), (1000.0, 2)])
+def test_spare_rounds_are_run_until_the_speedup_is_known(
+    half_width: float, rounds: int, observe: Observe, profile: Profile
+) -> None:
+    sizes = replace(SIZES, rounds={"2": 2}, warm_up_rounds=0, spare_rounds={"2": 1}, half_width=half_width)
+    seen = observe("load", replace(profile, sizes=sizes))
+    assert [each["concurrency"] for each in seen["rounds"]] == [2] * rounds
+
+
 def test_where_one_server_fits_there_are_three_starts() -> None:
     rounds = loading.plan(prompts(4), replace(SIZES, warm_up_rounds=0, rounds={"1": 4}), 1)
     arms = [rounds[number].order[place] for number, place in loading.turns(rounds, together=False)]

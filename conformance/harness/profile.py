@@ -82,6 +82,8 @@ class Sizes:
     tool_prompts: int = 0
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
+    spare_rounds: Mapping[str, int] = field(default_factory=dict)  # more of them, while half_width is not reached
+    half_width: float = 0.0  # of a speedup, as a share of it, at which it is known well enough
     warm_up_rounds: int = 0
     calibration_trials: int = 0  # of each vector of known rates
     calibration_prompts: int = 0  # of each trial
@@ -104,6 +106,10 @@ class Sizes:
     def by_concurrency(self) -> dict[int, int]:
         """``rounds`` with its keys as numbers, the smallest first."""
         return dict(sorted((int(concurrency), rounds) for concurrency, rounds in self.rounds.items()))
+
+    def spare(self, concurrency: int) -> int:
+        """``spare_rounds`` of one concurrency."""
+        return self.spare_rounds.get(str(concurrency), 0)
 
 
 @plain_dataclass(frozen=True)

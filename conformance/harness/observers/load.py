@@ -19,6 +19,7 @@ from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.profile import Profile, Sizes
 from conformance.harness.server import Server
 from conformance.harness.servers import Servers
+from conformance.harness.views.load import Load
 from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, load_prompts, spread
 
 IN_A_ROW = 3  # requests one after another before the other server has its turn, as in the published figures
@@ -33,6 +34,7 @@ class Round:
     prompts: tuple[Prompt, ...]
     warm_up: bool
     order: tuple[str, ...]
+    spare: bool = False  # run only as long as the speedup at this concurrency is not known well enough
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,26 @@ class Block:
     counted: Counters | None  # by /metrics; None without MTP
 
 
+Blocks = dict[int, Block]  # by place in the order of their round
+
+
 def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
-    """For each concurrency its warm-up rounds, then its measured ones; the server that goes first alternates.
+    """For each concurrency warm-up rounds, measured ones, and spare ones; the server that goes first alternates.
 
     Measured rounds walk through the prompts, from one concurrency to the next and from one look to the next, and
-    begin anew at their end. Warm-up rounds have the last prompts, cut short.
+    begin anew at their end; spare ones go on behind them. Warm-up rounds have the last prompts, cut short.
     """
     every = sizes.by_concurrency()
-    place = (look - 1) * sum(rounds * requests_of(concurrency) for concurrency, rounds in every.items())
-    planned = []
+    asked = sum(rounds * requests_of(concurrency) for concurrency, rounds in every.items())
+    place, spare, planned = (look - 1) * asked, look * asked, []
     for concurrency, rounds in every.items():
         size = requests_of(concurrency)
-        for number in range(-sizes.warm_up_rounds if rounds else 0, rounds):
-            start = place if number >= 0 else -size
+        for number in range(-sizes.warm_up_rounds if rounds else 0, rounds + sizes.spare(concurrency)):
+            start = -size if number < 0 else place if number < rounds else spare
             chosen = [prompts[(start + step) % len(prompts)] for step in range(size)]
             planned.append(_round(concurrency, chosen, number, sizes))
-            place += size if number >= 0 else 0
+            place += size if 0 <= number < rounds else 0
+            spare += size if number >= rounds else 0
     return planned
 
 
@@ -74,7 +80,8 @@ def _round(concurrency: int, prompts: Sequence[Prompt], number: int, sizes: Size
     if sizes.again_every and number >= 0 and number % sizes.again_every == 0:
         order = (*order, PLAIN)
     longest = WARM_UP_TOKENS if number < 0 else sizes.longest_answer
-    return Round(concurrency, tuple(cut(prompt, longest) for prompt in prompts), number < 0, order)
+    chosen = tuple(cut(prompt, longest) for prompt in prompts)
+    return Round(concurrency, chosen, number < 0, order, spare=number >= sizes.by_concurrency()[concurrency])
 
 
 def cut(prompt: Prompt, longest: int) -> Prompt:
@@ -104,15 +111,19 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 
     """Every round of every concurrency on each server; ``look`` 2 goes on where 1 has ended."""
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
-    rounds = plan(prompts, profile.sizes, look)
     with servers.exclusive():
-        done = _measured(profile, servers, rounds)
-    asked = {prompt.id: prompt for each in rounds for prompt in each.prompts}
-    tokens = {answer.id: list(answer.prompt_ids) for block in done.values() for answer in block.answers}
+        done = _measured(profile, servers, plan(prompts, profile.sizes, look))
+    return _document(profile.pair.k, done)
+
+
+def _document(k: int, done: Sequence[tuple[Round, Blocks]]) -> dict[str, Any]:
+    answers = [answer for _, blocks in done for block in blocks.values() for answer in block.answers]
+    tokens = {answer.id: list(answer.prompt_ids) for answer in answers}
+    asked = {prompt.id: prompt for each, _ in done for prompt in each.prompts}
     return {
-        "k": profile.pair.k,
+        "k": k,
         "prompts": {id: {"category": prompt.category, "token_ids": tokens[id]} for id, prompt in asked.items()},
-        "rounds": [_row(number, each, done) for number, each in enumerate(rounds)],
+        "rounds": [_row(each, blocks) for each, blocks in done],
     }
 
 
@@ -145,24 +156,48 @@ class Arm:
         return counted
 
 
-def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> dict[tuple[int, int], Block]:
-    done: dict[tuple[int, int], Block] = {}
+def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
+    """Each round with its blocks; a spare round is left out where it is not needed."""
+    together = profile.hardware.two_servers
+    rounds = [each for each in rounds if together or not each.spare]  # a restart for one more would cost too much
+    done, skipped = dict[int, Blocks](), set[int]()
     arms: dict[Server, Arm] = {}
+
+    def finished(*concurrencies: int) -> list[tuple[Round, Blocks]]:
+        return [
+            (rounds[number], done[number]) for number in sorted(done) if rounds[number].concurrency in concurrencies
+        ]
+
+    def known(concurrency: int) -> bool:
+        return half_width(profile.pair.k, finished(concurrency)) <= profile.sizes.half_width
+
     with ExitStack() as opened:
-        for number, place in turns(rounds, profile.hardware.two_servers):
-            arm = rounds[number].order[place]
+        for number, place in turns(rounds, together):
+            each = rounds[number]
+            if each.spare and place == 0 and known(each.concurrency):
+                skipped.add(number)
+            if number in skipped:
+                continue
+            arm = each.order[place]
             server = servers.mtp() if arm == MTP else servers.plain()
             if server not in arms:
                 asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
                 arms[server] = Arm(server, asking, profile.pair.k if arm == MTP else None)
-            done[number, place] = arms[server].run(rounds[number])
-    return done
+            done.setdefault(number, {})[place] = arms[server].run(each)
+    return finished(*profile.sizes.by_concurrency())
 
 
-def _row(number: int, each: Round, done: Mapping[tuple[int, int], Block]) -> dict[str, Any]:
+def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:
+    """Of the speedup as it will be judged, as a share of it; the rounds are of one concurrency."""
+    (cell,) = Load.of([_document(k, done)]).cells.values()
+    speedup = cell.speedup()
+    return (speedup.high - speedup.low) / 2 / speedup.value
+
+
+def _row(each: Round, done: Blocks) -> dict[str, Any]:
     blocks: dict[str, list[dict[str, Any]]] = {MTP: [], PLAIN: []}
     for place, arm in enumerate(each.order):
-        blocks[arm].append(as_row(done[number, place]))
+        blocks[arm].append(as_row(done[place]))
     (mtp,), (plain, *again) = blocks[MTP], blocks[PLAIN]
     return {
         "concurrency": each.concurrency,
