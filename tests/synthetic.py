@@ -440,7 +440,7 @@ def bench() -> dict[str, Any]:
         counts = {"completed": 20, "output_tokens": 900, "drafts": 190, "accepted": 690}
         return {"client": client, "seconds": seconds, "client_cpu_seconds": cpu, **counts}
 
-    runs = [run(client, 1.5 + 0.01 * i, 0.1) for i in range(3) for client in ("ours", "vllm")]
+    runs = [run(client, 1.5 + 0.01 * i, 0.1) for i in range(6) for client in ("ours", "vllm")]
     return {"prompts": [f"p{i:03}" for i in range(20)], "at_once": 8, "command": ["python"], "runs": runs}
 
 

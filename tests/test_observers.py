@@ -471,7 +471,7 @@ def test_what_vllm_bench_serve_can_ask_too() -> None:
         bench.chosen(rows[1:2], SIZES)
 
 
-@pytest.mark.parametrize(("noise", "rounds"), [(0.001, 3), (0.2, 5)])
+@pytest.mark.parametrize(("noise", "rounds"), [(0.001, 6), (0.2, 9)])
 def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int) -> None:
     asked = []
 
@@ -480,7 +480,7 @@ def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int)
         uneven = 1 + noise * (number % 2) if who == "ours" else 1
         return {"client": who, "seconds": (100 if number == 0 else 1) * uneven, "output_tokens": 50}
 
-    sizes = replace(SIZES, bench_rounds=3, bench_most_rounds=5, bench_half_width=0.02)
+    sizes = replace(SIZES, bench_rounds=6, bench_most_rounds=9, bench_half_width=0.02)
     runs = bench.measured(measure, sizes)
     order = [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours"), (2, "ours"), (2, "vllm")]
     assert asked[:6] == order

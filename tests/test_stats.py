@@ -229,6 +229,29 @@ def test_timings_that_carry_no_interval_are_refused(slower: list[float], faster:
         stats.speedup(slower, faster)
 
 
+def test_a_burst_of_noise_hardly_moves_an_agreement() -> None:
+    uneven = [1.00, 1.01, 0.99, 1.01, 1.00, 0.99, 1.00, 1.00, 1.01, 0.99, 1.00, 1.01]
+    found = stats.agreement([*uneven[:-1], 1.4], [1.0] * 12)
+    assert 0.99 <= found.low < found.value < found.high <= 1.01
+    assert found.n == 12
+
+
+@pytest.mark.parametrize("pairs", [6, 8, 12])
+def test_an_agreement_is_covered_at_its_nominal_rate_under_heavy_tails(pairs: int) -> None:
+    rng = np.random.default_rng(pairs)
+    covered = 0
+    for _ in range(1000):
+        found = stats.agreement(np.exp(0.03 * rng.standard_t(2, pairs)).tolist(), [1.0] * pairs)
+        covered += found.low <= 1 <= found.high
+    assert 0.93 <= covered / 1000 <= 0.99
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0] * 5, [1.0] * 5), ([1.0] * 6, [1.0] * 7), ([0.0] * 6, [1.0] * 6)])
+def test_measurements_that_carry_no_agreement_are_refused(first: list[float], second: list[float]) -> None:
+    with pytest.raises(ObservationError):
+        stats.agreement(first, second)
+
+
 def test_how_many_samples_would_settle_it() -> None:
     assert stats.needed(Estimate(0.97, 0.93, 0.99, 100, ""), 0.95) == 400
     assert stats.needed(Estimate(0.95, 0.9, 1.0, 100, ""), 0.95) is None

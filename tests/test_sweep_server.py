@@ -22,7 +22,7 @@ from conformance.harness.verdict import Verdict
 pytestmark = pytest.mark.server
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
-PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=2, bench_most_rounds=2))
+PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=6, bench_most_rounds=6))
 
 
 @pytest.fixture(scope="module")

@@ -242,6 +242,38 @@ def jackknife(statistic: Callable[[int | None], float], n: int, *, confidence: f
     return Estimate(math.exp(value), math.exp(value - reach), math.exp(value + reach), n, "jackknife of logarithms")
 
 
+def agreement(first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Ratio first/second of paired positive measurements of one thing by two instruments (Hodges and Lehmann 1963).
+
+    That is the median of all means of two logarithms, with the interval that belongs to Wilcoxon's signed-rank test.
+    A difference between instruments is in every pair, while a burst of noise is in one, which moves it but little.
+
+    Raises ObservationError for a measurement that is not positive, and for fewer pairs than ranks can be sure of (six,
+    at 95 %).
+    """
+    one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    left_out = _signed_rank_quantile(one.size, (1 - confidence) / 2)
+    if one.size != other.size or left_out is None:
+        raise ObservationError(f"{one.size} measurements against {other.size} carry no interval at {confidence:.0%}")
+    if (one <= 0).any() or (other <= 0).any():
+        raise ObservationError("a measurement is not positive: the timings are wrong")
+    logs = np.log(one / other)
+    rows, columns = np.triu_indices(logs.size)
+    means = np.sort((logs[rows] + logs[columns]) / 2)
+    low, high = np.exp([means[left_out], means[-1 - left_out]])
+    value = math.exp(float(np.median(means)))
+    return Estimate(value, float(low), float(high), logs.size, "Hodges-Lehmann, signed ranks")
+
+
+def _signed_rank_quantile(n: int, tail: float) -> int | None:
+    """The largest sum of ranks that comes with less than this probability, by its exact distribution; None for none."""
+    ways = np.ones(1)
+    for rank in range(1, n + 1):
+        ways = np.convolve(ways, np.eye(1, rank + 1)[0] + np.eye(1, rank + 1, rank)[0])
+    below = np.cumsum(ways) / 2**n
+    return int(np.searchsorted(below, tail, side="right")) - 1 if below[0] <= tail else None
+
+
 def look_confidence(looks: int, confidence: float = CONFIDENCE) -> float:
     """The confidence of each of so many looks at growing data.
 

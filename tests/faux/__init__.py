@@ -40,8 +40,8 @@ SIZES = Sizes(
     bench_prompts=14,
     bench_tokens=16,
     bench_at_once=4,
-    bench_rounds=2,
-    bench_most_rounds=2,
+    bench_rounds=6,
+    bench_most_rounds=6,
     bench_half_width=0.02,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)

@@ -79,7 +79,7 @@ def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> lis
 def _half_width(runs: Sequence[Mapping[str, Any]]) -> float:
     """Of the ratio of both speeds, as a share of it."""
     ours, theirs = ([r["seconds"] / r["output_tokens"] for r in runs if r["client"] == who] for who in (OURS, VLLM))
-    ratio = stats.speedup(theirs, ours)
+    ratio = stats.agreement(theirs, ours)
     return (ratio.high - ratio.low) / 2 / ratio.value
 
 

@@ -50,7 +50,7 @@ class Bench:
 
     def speed_ratio(self) -> Estimate:
         """Output tokens/s by our client over those by ``vllm bench serve``, from the pairs of runs that took turns."""
-        return stats.speedup(self.vllm.seconds_per_token, self.ours.seconds_per_token)
+        return stats.agreement(self.vllm.seconds_per_token, self.ours.seconds_per_token)
 
     def acceptance_ratio(self) -> Estimate:
         """Acceptance length by our client over that by ``vllm bench serve``; both count, so there is no noise."""
