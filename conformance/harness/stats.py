@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,27 +226,11 @@ def _by_round(
     return (-reach, reach), f"t interval of log ratios, {count} rounds"
 
 
-def jackknife(statistic: Callable[[int | None], float], n: int, *, confidence: float = CONFIDENCE) -> Estimate:
-    """A positive statistic of n prompts, from its values without each of them, by a t interval on its logarithm.
-
-    ``statistic(i)`` leaves the i-th prompt out, ``statistic(None)`` none. For fewer prompts than ``MINIMUM_CLUSTERS``,
-    of which a bootstrap would be too narrow, and for quotients of several sums.
-
-    Raises ObservationError for fewer than two prompts.
-    """
-    if n < 2:
-        raise ObservationError(f"{n} prompts: an interval needs at least two")
-    value, without = math.log(statistic(None)), np.log([statistic(place) for place in range(n)])
-    error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
-    reach = error * float(stats.t.ppf((1 + confidence) / 2, n - 1))
-    return Estimate(math.exp(value), math.exp(value - reach), math.exp(value + reach), n, "jackknife of logarithms")
-
-
 def agreement(first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Ratio first/second of paired positive measurements of one thing by two instruments (Hodges and Lehmann 1963).
+    """Ratio first/second of paired positive measurements that ought to agree (Hodges and Lehmann 1963).
 
     That is the median of all means of two logarithms, with the interval that belongs to Wilcoxon's signed-rank test.
-    A difference between instruments is in every pair, while a burst of noise is in one, which moves it but little.
+    A true difference is in every pair, while a burst of noise is in one, which moves it but little.
 
     Raises ObservationError for a measurement that is not positive, and for fewer pairs than ranks can be sure of (six,
     at 95 %).

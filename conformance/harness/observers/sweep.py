@@ -50,7 +50,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
     """One row for each prompt and arm, and what /metrics of each server with MTP has counted over all its rows."""
     require_sound_pair(profile, servers, evidence)
     chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
-    prompts = [replace(each, max_tokens=min(each.max_tokens, profile.sizes.sweep_tokens)) for each in chosen]
+    prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]
     sweep = _by_probe if profile.hardware.sweep == "probe" else _by_restart
     with servers.exclusive():
         rows, counted = sweep(profile, servers, prompts)
@@ -62,13 +62,13 @@ class _Asked:
 
     def __init__(self, server: Server, asking: Client, drafts: bool, warm_up: Prompt) -> None:
         self.server, self._client = server, asking
-        self._client.ask(warm_up, stream=True)
+        self._client.ask(warm_up, stream=True, ignore_eos=True)
         self._first = self._before = read_when_still(server) if drafts else None
         self._tokens = 0
 
     def row(self, arm: Arm, prompt: Prompt) -> dict[str, Any]:
         """One prompt, asked alone."""
-        answer = self._client.ask(prompt, stream=True)
+        answer = self._client.ask(prompt, stream=True, ignore_eos=True)  # short answers have too few steps to time
         self._tokens += answer.output_tokens
         if not answer.arrivals:
             raise ObservationError(f"{self.server.name} server: the answer to {prompt.id} has no token")

@@ -12,7 +12,6 @@ from conformance.harness import stats
 from conformance.harness.errors import ObservationError
 from conformance.harness.stats import Estimate
 
-MINIMUM_PROMPTS = 3
 PLAIN, MTP = "plain", "mtp"
 
 
@@ -80,29 +79,33 @@ class Sweep:
         plain, mtp = groups.pop((PLAIN, 0), []), groups.pop((MTP, facts["k"]), [])
         swept = {k: rows for (_, k), rows in sorted(groups.items(), key=lambda group: group[0][1])}
         names = [row.prompt for row in plain]
-        if len(names) < MINIMUM_PROMPTS or facts["k"] not in swept or len(swept) < 2:
+        if facts["k"] not in swept or len(swept) < 2:
             raise ObservationError(f"{len(names)} prompts at {len(swept)} lengths: too few to tell what a step costs")
         if any([row.prompt for row in rows] != names for rows in (mtp, *swept.values())):
             raise ObservationError("not every prompt was asked at every k")
         return cls(facts["k"], plain, mtp, swept)
 
-    def costs(self, leave_out: int | None = None) -> Costs:
-        """From the step's milliseconds at every k by a straight line; one prompt may be left out."""
-        steps = [_per_step(_without(rows, leave_out)) for rows in self.swept.values()]
-        line = linregress(list(self.swept), steps)
-        return Costs(_per_token(_without(self.plain, leave_out)), float(line.slope), float(line.intercept))
+    def costs(self) -> Costs:
+        """From the step's milliseconds at every k by a straight line."""
+        return _costs(self.plain, self.swept)
 
-    def expected(self, leave_out: int | None = None) -> float:
+    def expected(self) -> float:
         """The speedup that the acceptance length of the server under test allows at its k."""
-        return self.costs(leave_out).expected(_length(_without(self.mtp, leave_out)), self.k)
+        return self.costs().expected(_length(self.mtp), self.k)
 
-    def measured(self, leave_out: int | None = None) -> float:
+    def measured(self) -> float:
         """The speedup of the server under test: decode time of a token without MTP over that with it."""
-        return _per_token(_without(self.plain, leave_out)) / _per_token(_without(self.mtp, leave_out))
+        return _per_token(self.plain) / _per_token(self.mtp)
 
     def of_expected(self) -> Estimate:
-        """Measured over expected speedup, by a jackknife over prompts."""
-        return stats.jackknife(lambda out: self.measured(out) / self.expected(out), len(self.plain))
+        """Measured over expected speedup by prompt: a slow build is slow at all of them, a busy machine at few."""
+        measured, expected = [], []
+        for place in range(len(self.plain)):
+            plain, mtp = [self.plain[place]], [self.mtp[place]]
+            costs = _costs(plain, {k: [rows[place]] for k, rows in self.swept.items()})
+            measured.append(_per_token(plain) / _per_token(mtp))
+            expected.append(costs.expected(_length(mtp), self.k))
+        return stats.agreement(measured, expected)
 
     def speedups(self) -> dict[int, float]:
         """The speedup at every k of the sweep."""
@@ -165,8 +168,9 @@ def _must_fit(facts: Mapping[str, Any]) -> None:
                 raise ObservationError(f"{where} counts {total[name]} {name} where the answers tell {told}")
 
 
-def _without(rows: Rows, place: int | None) -> Rows:
-    return [row for number, row in enumerate(rows) if number != place]
+def _costs(plain: Rows, swept: Mapping[int, Rows]) -> Costs:
+    line = linregress(list(swept), [_per_step(rows) for rows in swept.values()])
+    return Costs(_per_token(plain), float(line.slope), float(line.intercept))
 
 
 def _per_step(rows: Rows) -> float:
