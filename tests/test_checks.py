@@ -281,13 +281,13 @@ def test_a_text_that_changes_with_k_is_noted() -> None:
 def test_clients_that_differ_by_noise_alone_are_no_error() -> None:
     documents = synthetic.healthy()
     for number, run in enumerate(documents["bench"]["runs"]):
-        run["seconds"] *= (1.3 if number < 2 else 1) if run["client"] == "ours" else 1
+        run["seconds"] *= (1.2 if number < 8 else 0.9) if run["client"] == "ours" else 1
     assert outcome("SPEED-04", documents).verdict is Verdict.INCONCLUSIVE
 
 
 def test_both_clients_and_their_costs_are_noted() -> None:
     finding, _ = outcome("SPEED-04", synthetic.healthy()).findings
-    assert "596.0 and 596.0 output tokens/s (+0.0%)" in finding.note
+    assert "590.2 and 590.2 output tokens/s (+0.0%)" in finding.note
     assert "client CPU 0.111 and 0.111 s for 1,000 tokens" in finding.note
 
 
