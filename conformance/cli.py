@@ -31,6 +31,7 @@ from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
+from conformance.harness.streams import REGRESSIONS, keep_regressions
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
@@ -38,7 +39,7 @@ from conformance.reports import coverage_table, moe_table
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure")
+COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions")
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -148,6 +149,14 @@ def draw(options: argparse.Namespace) -> int:
     return ExitCode.QUALIFIED
 
 
+def keep(options: argparse.Namespace) -> int:
+    """Keep what broke the parser in recorded evidence, so that every later run begins with it."""
+    found = Evidence(options.evidence, recording=False).observe("parsers", dict)
+    path = FIXTURES / "prompts" / REGRESSIONS
+    print(f"{keep_regressions(path, found)} new in {path}")
+    return ExitCode.QUALIFIED
+
+
 def calibrate(options: argparse.Namespace) -> int:
     """Make many trials at known rates on the real server; print how often the intervals hold, or put it in a document.
 
@@ -242,6 +251,12 @@ def _parser() -> argparse.ArgumentParser:
     drawing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     drawing.add_argument("--into", type=Path, metavar="FILE", required=True, help="where to write it")
     drawing.set_defaults(run=draw)
+
+    keeping = commands.add_parser(
+        "keep-regressions", help="keep what broke the parser in recorded evidence", allow_abbrev=False
+    )
+    keeping.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
+    keeping.set_defaults(run=keep)
 
     checks = commands.add_parser("catalogue", help="list the checks", allow_abbrev=False)
     form = checks.add_mutually_exclusive_group()

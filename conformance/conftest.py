@@ -23,13 +23,16 @@ from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.answers import Tools
 from conformance.harness.views.bench import Bench
 from conformance.harness.views.calibration import Calibration
+from conformance.harness.views.chat import Chat, Chats
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.load import Load
+from conformance.harness.views.misuse import Misuse
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
+from conformance.harness.views.parsers import Parsers
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
@@ -205,6 +208,24 @@ def moe_oracle(observe: Observe) -> MoeOracle:
 def tools(observe: Observe) -> Tools:
     """Tool calls, in one piece and streamed."""
     return Tools.of(observe("tools"))
+
+
+@pytest.fixture(scope="session")
+def parsers(observe: Observe) -> Parsers:
+    """The parser as a function."""
+    return Parsers.of(observe("parsers"))
+
+
+@pytest.fixture(scope="session")
+def chats(observe: Observe) -> Chats:
+    """Chats whose right answer is known, by group."""
+    return lambda *groups: Chat.of([observe(f"chat-{group}") for group in groups])
+
+
+@pytest.fixture(scope="session")
+def misuse(observe: Observe) -> Misuse:
+    """Wrong requests and clients that left."""
+    return Misuse.of(observe("misuse"))
 
 
 @pytest.fixture(scope="session")

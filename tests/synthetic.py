@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic_chat
 
 from conformance import FIXTURES
 from conformance.harness.calibration import conditional, load_plan
@@ -61,6 +62,9 @@ def healthy() -> Documents:
         "ties": ties(),
         "sampling": sampling(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
+        "parsers": synthetic_chat.parsers(),
+        "misuse": synthetic_chat.misuse(),
+        **synthetic_chat.chats(),
         "calibration": calibration(),
         "sweep": sweep(),
         "bench": bench(),

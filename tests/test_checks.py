@@ -27,13 +27,16 @@ from conformance.harness.verdict import Outcome, Verdict
 from conformance.harness.views.answers import Tools
 from conformance.harness.views.bench import Bench
 from conformance.harness.views.calibration import Calibration
+from conformance.harness.views.chat import Chat
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
 from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
 from conformance.harness.views.load import Load
+from conformance.harness.views.misuse import Misuse
 from conformance.harness.views.numerics import Numerics
 from conformance.harness.views.oracle import MoeOracle
 from conformance.harness.views.parity import Parity
+from conformance.harness.views.parsers import Parsers
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
 from conformance.harness.views.static import Environment, Headers, Refusals
@@ -63,6 +66,9 @@ BUILDERS: Builders = {
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
     "tools": lambda d: Tools.of(d["tools"]),
+    "parsers": lambda d: Parsers.of(d["parsers"]),
+    "chats": lambda d: lambda *groups: Chat.of([d[f"chat-{group}"] for group in groups]),
+    "misuse": lambda d: Misuse.of(d["misuse"]),
     "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
     "texts": lambda d: Texts.of(d["ties"]),
     "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
@@ -94,7 +100,7 @@ def judged(id: str, documents: Documents, special: Builders) -> Outcome:
 
 @pytest.mark.parametrize("name", synthetic.healthy())
 def test_the_healthy_documents_are_valid(name: str) -> None:
-    schema = json.loads((PACKAGE / "harness/schemas" / f"{name}.json").read_text())
+    schema = json.loads((PACKAGE / "harness/schemas" / f"{name.partition('-')[0]}.json").read_text())
     Draft202012Validator(schema).validate(synthetic.healthy()[name])
 
 

@@ -15,6 +15,18 @@ KNOWN = load_known_failures(FIXTURES / "known_failures")
 
 # id -> (check, words as upstream's logs or this suite's messages have them)
 EXAMPLES = {
+    "GRAMMAR500": ("API-07", "broken-grammar got HTTP 500 where 400 or 422 is right: Internal server error"),
+    "BAREVAL": (
+        "PARSE-03",
+        'untyped arguments: <|tool_call>call:set_values{a:null}<tool_call|> gives [{"name": "set_values"}]',
+    ),
+    "UNIONSTR": ("PARSE-02", 'unions arguments: <|tool_call>call:set_values{a:<|"|>null<|"|>}<tool_call|> gives []'),
+    "REASONLEAK": (
+        "REASON-03",
+        "result-thinking-00 whole with MTP: a thought in content: 'thought I have the result.'",
+    ),
+    "THINKDEF": ("GRAMMAR-01", "forced-omitted-00 whole with MTP: content is not JSON: 'First the fox'"),
+    "GRAMMAR-SPEC": ("GRAMMAR-02", 'forced-thinking-01 whole with MTP: content is not JSON: {"a": 1}{"a": 1}'),
     "INTSIZE": (
         "DRAFT-01",
         "model.layers.0.mlp.down_proj.weight is [1024, 4096] where [1024, 8192] is expected",

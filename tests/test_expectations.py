@@ -17,11 +17,11 @@ from conformance.harness.check import (
     expect_all,
     expect_at_least,
     expect_at_least_by_looks,
-    expect_each_at_least,
     expect_each_at_least_by_looks,
     expect_equal,
     expect_match,
     expect_none,
+    expect_reliable,
     judge,
 )
 from conformance.harness.errors import ObservationError, Unsupported
@@ -60,13 +60,29 @@ def test_extra_and_missing_keys_are_differences() -> None:
         lambda: expect_equal({}, {}, source=Seen()),
         lambda: expect_all({}, (1,), source=Seen()),
         lambda: expect_none([], among=0, source=Seen()),
-        lambda: expect_each_at_least([], [], source=Seen(), what="x"),
-        lambda: expect_each_at_least([Estimate(1, 1, 1, 9, "")], [], source=Seen(), what="x"),
+        lambda: expect_reliable([], trials=0, unreliable=0.02, source=Seen()),
     ],
 )
 def test_an_expectation_of_nothing_is_an_error(nothing: Callable[[], object]) -> None:
     with pytest.raises(ObservationError):
         nothing()
+
+
+@pytest.mark.parametrize(
+    ("failures", "trials", "unreliable", "verdict"),
+    [
+        (0, 59, 0.05, Verdict.PASS),
+        (0, 149, 0.02, Verdict.PASS),
+        (0, 299, 0.01, Verdict.PASS),
+        (0, 58, 0.05, Verdict.INCONCLUSIVE),
+        (0, 148, 0.02, Verdict.INCONCLUSIVE),
+        (1, 10_000, 0.05, Verdict.FAIL),
+    ],
+)
+def test_no_failure_in_enough_trials(failures: int, trials: int, unreliable: float, verdict: Verdict) -> None:
+    found = expect_reliable(["lost"] * failures, trials=trials, unreliable=unreliable, source=Seen())
+    assert found.verdict is verdict
+    assert f"{trials} answers" in found.sentence
 
 
 def test_an_informational_floor_fails_nothing_and_says_so() -> None:

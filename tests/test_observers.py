@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
-from conformance.harness.observers import OBSERVERS, bench, checkpoint, geometry, observer, sweep, ties
+from conformance.harness.observers import OBSERVERS, bench, chat, checkpoint, geometry, misuse, observer, sweep, ties
 from conformance.harness.observers import load as loading
 from conformance.harness.observers.environment import ask_interpreter, locked
 from conformance.harness.profile import Profile
@@ -125,7 +125,20 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
 
 @pytest.mark.parametrize(
     "name",
-    ["draft_load", "wiring", "numerics", "moe", "moe_refusal", "load", "ties", "tools", "sweep", "bench"],
+    [
+        "draft_load",
+        "wiring",
+        "numerics",
+        "moe",
+        "moe_refusal",
+        "load",
+        "ties",
+        "tools",
+        "sweep",
+        "bench",
+        "chat-call",
+        "misuse",
+    ],
 )
 def test_no_server_is_started_for_a_broken_pair(
     observe: Observe, pair: Checkpoints, evidence: Evidence, name: str
@@ -509,3 +522,39 @@ def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
         bench.bench(answering(script), {}, tmp_path / "log") as running,
     ):
         running.run("x", 0.2)
+
+
+def test_a_case_is_asked_in_every_way(observe: Observe) -> None:
+    seen = observe("chat-call")
+    assert list(seen["cases"]) == ["call-0", "call-1"]
+    ways = [(row["server"], row["interval"]) for row in seen["answers"] if row["case"] == "call-0"]
+    assert sorted(ways) == [("mtp", 0), ("mtp", 1), ("mtp", 4), ("plain", 0), ("plain", 1)]
+    (whole,) = (row for row in seen["answers"] if row["case"] == "call-1" and (row["server"], row["interval"]) == WHOLE)
+    assert whole["messages"] == [{"content": "echo call 1", "reasoning": None, "calls": []}]
+    assert (whole["finish_reason"], whole["error"]) == ("stop", None)
+
+
+WHOLE = ("mtp", 0)
+
+
+def test_a_batch_takes_its_cases_from_several_groups(profile: Profile) -> None:
+    assert [case.id for case in chat.chosen(profile, "load")] == [
+        *("call-0", "two-0", "strict-0", "call-1", "two-1", "strict-1")
+    ]
+    assert [case.id for case in chat.chosen(profile, "anthropic")] == ["call-0", "call-1", "omitted-0", "omitted-1"]
+
+
+def test_an_answer_that_does_not_come_is_kept_as_an_error(observe: Observe) -> None:
+    seen = observe("chat-call", mtp=launch("good", "--k", "4", "--fault", "rubbish"))
+    errors = [row["error"] for row in seen["answers"] if row["server"] == "mtp"]
+    assert all(error is not None for error in errors)
+
+
+@pytest.mark.parametrize(("raw", "sent"), [("{", b"{"), (None, b'{"m": "served", "s": {"type": "object"')])
+def test_what_is_wrong_is_filled_in(raw: str | None, sent: bytes) -> None:
+    body = None if raw else {"m": "$MODEL", "s": "$HUGE"}
+    wrong = misuse.Wrong("w", "CC0-1.0", "POST", "/", (400,), body=body, raw=raw)
+    found = misuse.body_of(wrong, "served")
+    assert found is not None
+    assert found.startswith(sent)
+    assert misuse.body_of(misuse.Wrong("w", "CC0-1.0", "GET", "/", (404,)), "served") is None

@@ -16,8 +16,14 @@ from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.servers import Servers
 from conformance.harness.session import Session
 
-OFF_LINE = ("environment", "geometry", "moe_refusal", "moe_oracle")  # observations, and the fixtures that read them
-SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "load", "sweep", "bench")
+OFF_LINE = (
+    "environment",
+    "geometry",
+    "moe_refusal",
+    "moe_oracle",
+    "parsers",
+)  # observations, and the fixtures that read them
+SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "chats", "misuse", "load", "sweep", "bench")
 # What the reference of PARITY will import; whoever comes first does it, the others wait.
 SLOW_IMPORTS = ("conformance.harness.parity", "transformers.models.gemma4.modeling_gemma4")
 

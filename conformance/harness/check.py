@@ -7,6 +7,7 @@ interval of a PASS as well, and the verdict is the worst of them.
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,7 +23,10 @@ from conformance.harness.profile import LEVELS
 from conformance.harness.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
 from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
 
-FAMILIES = ("ENV", "CKPT", "GEOM", "DRAFT", "MOE", "NUM", "PARITY", "TOOL", "GOLD", "ACC", "LOSS", "SPEED", "CAL")
+FAMILIES = (
+    *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL"),
+)
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
 
@@ -113,15 +117,6 @@ def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str
     ``what`` names the quantity where the floor's own name will not do; ``note`` is shown beside the table.
     """
     return _record(_against(estimate, floor, source, what, note))
-
-
-def expect_each_at_least(
-    estimates: Sequence[Estimate], floors: Sequence[Floor], *, source: Seen, what: str, note: str = ""
-) -> None:
-    """One finding for each draft position; there must be as many floors, so that no position goes unjudged."""
-    _must_pair(estimates, floors)
-    for position, (estimate, floor) in enumerate(zip(estimates, floors, strict=True), 1):
-        expect_at_least(estimate, floor, source=source, what=f"{what} at position {position}", note=note)
 
 
 def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source: Seen, what: str) -> Finding:
@@ -345,6 +340,27 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
+
+
+def expect_reliable(
+    found: Sequence[str], *, trials: int, unreliable: float, source: Seen, confidence: float = CONFIDENCE
+) -> Finding:
+    """No failure in so many trials that the share of failures lies below ``unreliable``, with this confidence.
+
+    Without a failure in n trials the share is below 1 - (1 - confidence) ** (1 / n): 59 trials for 5 %, 149 for 2 %,
+    299 for 1 %. Fewer are INCONCLUSIVE, one failure is a FAIL: nothing is tried again.
+    """
+    if trials <= 0:
+        raise ObservationError(f"{source.source}: nothing was tried")
+    bound = 1 - (1 - confidence) ** (1 / trials)
+    value, floor = f"< {bound:.1%} lost", f"< {unreliable:.0%} lost"
+    if found:
+        sentence = f"{len(found)} objections to {trials} answers: {_first(found)}"
+        return _record(Finding(Verdict.FAIL, sentence, f"{len(found)} lost", floor, trials, None, source.source))
+    verdict = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE
+    needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
+    sentence = f"no failure in {trials} answers, where {needed} are needed to say that less than {unreliable:.0%} fail"
+    return _record(Finding(verdict, sentence, value, floor, trials, None, source.source))
 
 
 def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:

@@ -17,6 +17,8 @@ _SPEC = "vllm:spec_decode_num_"
 DRAFTS, DRAFT_TOKENS, ACCEPTED = f"{_SPEC}drafts_total", f"{_SPEC}draft_tokens_total", f"{_SPEC}accepted_tokens_total"
 PER_POSITION = f"{_SPEC}accepted_tokens_per_pos_total"
 GENERATED = "vllm:generation_tokens_total"
+BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+KV_USAGE = "vllm:kv_cache_usage_perc"
 
 _SETTLE_SECONDS = 5.0
 _STILL_SECONDS = 0.2
@@ -58,14 +60,26 @@ def read_counters(server: Server) -> Counters:
 
 def read_positions(server: Server) -> list[str]:
     """The draft positions that /metrics counts accepted tokens for, as it labels them."""
+    return sorted({sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION})
+
+
+def gauges(server: Server) -> tuple[int, float]:
+    """Requests that run or wait, and the share of the KV cache that is in use; summed over engines."""
+    samples = _samples(server)
+    busy = sum(sample.value for sample in samples if sample.name in BUSY)
+    used = [sample.value for sample in samples if sample.name == KV_USAGE]
+    if not used:
+        raise ObservationError(f"/metrics of the {server.name} server has no {KV_USAGE}")
+    return round(busy), sum(used)
+
+
+def _samples(server: Server) -> list[Sample]:
     try:
         answer = server.request("GET", "/metrics", 10.0)
         answer.raise_for_status()
-        families = list(text_string_to_metric_families(answer.text))
+        return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
     except (httpx.HTTPError, ValueError) as error:
         raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
-    labels = (sample.labels for family in families for sample in family.samples if sample.name == PER_POSITION)
-    return sorted({label["position"] for label in labels})
 
 
 def parse(text: str) -> Counters:

@@ -80,6 +80,8 @@ class Sizes:
 
     mixed_prompts: int = 0
     tool_prompts: int = 0
+    chat_cases: int = 0  # of each group
+    parser_examples: int = 0  # of each property
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
     spare_rounds: Mapping[str, int] = field(default_factory=dict)  # more of them, while half_width is not reached

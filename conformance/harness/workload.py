@@ -51,7 +51,7 @@ class Prefix:
     text: str
 
 
-Row = TypeVar("Row", Prompt, Prefix)
+Row = TypeVar("Row")  # a dataclass with an id
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,16 @@ class Continuation:
 
 def load_prompts(path: Path) -> list[Prompt]:
     """The prompts of a JSON Lines file; raises UsageError naming file, line and mend."""
-    return _load(path, Prompt)
+    return load_rows(path, Prompt)
 
 
 def load_prefixes(path: Path) -> list[Prefix]:
     """The same for texts to be continued."""
-    return _load(path, Prefix)
+    return load_rows(path, Prefix)
 
 
-def _load(path: Path, shape: type[Row]) -> list[Row]:
+def load_rows(path: Path, shape: type[Row]) -> list[Row]:
+    """The rows of a JSON Lines file of any shape that has an id."""
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; prompts are JSON Lines.")
     prompts: list[Row] = []
@@ -106,7 +107,7 @@ def _load(path: Path, shape: type[Row]) -> list[Row]:
         except ValueError as error:
             raise UsageError(f"{where}: not valid JSON ({error}).") from None
         prompts.append(tables.convert(where, row, shape))
-    ids = [prompt.id for prompt in prompts]
+    ids: list[str] = [prompt.id for prompt in prompts]  # type: ignore[attr-defined]
     for repeated in sorted({name for name in ids if ids.count(name) > 1}):
         raise UsageError(f'{path}: id "{repeated}" is there more than once; rename one.')
     if not prompts:
@@ -123,20 +124,23 @@ def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     return [prompt for prompt in turns if prompt is not None][:count]
 
 
+def official(server: Server, request_seconds: float) -> openai.OpenAI:
+    """The official client of one server, which never retries; the caller closes it."""
+    # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
+    limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
+    http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, limits=limits)
+    return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key="none", max_retries=0, http_client=http)
+
+
 class Client:
     """Chat completions from one server by the official client, at temperature 0 and never retried."""
 
     def __init__(self, server: Server, request_seconds: float) -> None:
         self._server = server
-        # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
-        limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
-        self._http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, limits=limits)
-        self._openai = openai.OpenAI(
-            base_url=f"{server.base_url}/v1", api_key="none", max_retries=0, http_client=self._http
-        )
+        self._openai = official(server, request_seconds)
 
     def close(self) -> None:
-        self._http.close()
+        self._openai.close()
 
     def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None, ignore_eos: bool = False) -> Answer:
         """One answer, of all its ``max_tokens`` with ``ignore_eos``; ObservationError where there is none."""

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from conformance.harness.cases import CHAT
+from conformance.harness.streams import STREAMS
 from conformance.harness.workload import load_prompts
-from conformance.miniature import config, data, evaluate, export, gold, prompts, train
+from conformance.miniature import cases, config, data, evaluate, export, gold, prompts, train
 from conformance.miniature.model import Draft, Target
 
 HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
@@ -46,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
     parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
     parser.add_argument("--gold", action="store_true", help="compute the gold continuations again, train nothing")
+    parser.add_argument("--chats", action="store_true", help="choose the chats with known answers again, train nothing")
     options = parser.parse_args(arguments)
     if options.evaluate:
         torch.set_num_threads(2)
@@ -54,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.gold:
         torch.set_num_threads(2)
         write_gold(export.read_target(HOME / "target-bf16")[1])
+        return 0
+    if options.chats:
+        torch.set_num_threads(2)
+        write_chats(*export.read_target(HOME / "target-bf16"), train.read_curriculum(HOME / "curriculum.toml").seed)
         return 0
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(2)
@@ -94,8 +101,15 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
     shipped, _ = export.read_target(HOME / "target-bf16")
     prompts.write_jsonl(PROMPTS / "mixed.jsonl", prompts.mixed(plan.seed))
     prompts.write_jsonl(PROMPTS / "tools.jsonl", prompts.tool_calls(shipped, tokenizer, plan.seed))
+    write_chats(shipped, tokenizer, plan.seed)
     write_gold(tokenizer)
     examine(shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
+
+
+def write_chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    """The chats whose right answer is known, and answers to be cut into deltas."""
+    prompts.write_jsonl(PROMPTS / CHAT, cases.chats(target, tokenizer, seed))
+    prompts.write_jsonl(PROMPTS / STREAMS, cases.streams(tokenizer, seed))
 
 
 def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:

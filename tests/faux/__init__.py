@@ -27,6 +27,7 @@ PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft
 SIZES = Sizes(
     mixed_prompts=9,
     tool_prompts=2,
+    chat_cases=2,
     sampling_prompts=2,
     sampling_seeds=30,
     rounds={"1": 3, "8": 1},
@@ -91,7 +92,16 @@ def with_prompts(profile: Profile, folder: Path) -> Profile:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     call = {"expected": {"name": "weather", "arguments": {"city": "Oslo"}}, "tools": [tool]}
     prefixes = [{"id": f"s-{i}", "category": "prose", "licence": "CC0-1.0", "text": f"Once {i}"} for i in range(3)]
+    chats = [
+        {"id": f"{group}-{number}", "group": group, "licence": "CC0-1.0", "max_tokens": 64}
+        | {"messages": [{"role": "user", "content": f"{group} {number}"}], "expected": {"content": "-"}}
+        for group in ("call", "two", "strict", "omitted")
+        for number in range(3)
+    ]
+    post = {"licence": "CC0-1.0", "method": "POST", "path": "/v1/chat/completions", "statuses": [400]}
+    wrong = [{"id": "no-json", "raw": "{", **post}, {"id": "huge", "body": {"model": "$MODEL", "a": "$HUGE"}, **post}]
     folder.mkdir()
-    for name, content in (("mixed", rows), ("tools", [row | call for row in rows[:2]]), ("sampling", prefixes)):
+    kinds = {"mixed": rows, "tools": [row | call for row in rows[:2]], "sampling": prefixes, "chat": chats}
+    for name, content in {**kinds, "misuse": wrong}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     return replace(profile, prompts=folder)

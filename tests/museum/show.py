@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from conformance.harness.launch import PROBE, vllm_launch
+from conformance.harness.launch import PROBE, Launch, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Server, Start, start_together
 
@@ -16,15 +16,17 @@ TESTS = Path(__file__).parent.parent
 
 
 @contextmanager
-def on_show(profile: Profile, folder: Path, *arms: str) -> Iterator[dict[str, Server]]:
-    """The servers of these arms, by arm; started together and stopped at the end."""
+def on_show(
+    profile: Profile, folder: Path, *arms: str, change: Callable[[str, Launch], Launch] = lambda _, launch: launch
+) -> Iterator[dict[str, Server]]:
+    """The servers of these arms, by arm; started together and stopped at the end. ``change`` has the last word."""
     bounds = profile.hardware.bounds
     starts = []
     for arm in arms:
         launch = vllm_launch(profile, arm, folder / "snapshots" / arm, os.environ)
         command = tuple("museum.worker.Museum" if word == PROBE else word for word in launch.command)
         here = {**launch.environment, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-        launch = replace(launch, command=command, environment=here)
+        launch = change(arm, replace(launch, command=command, environment=here))
         starts.append(Start(launch, arm, folder / f"{arm}.log", bounds, lambda _: None))
     started = start_together(starts, bounds.stop_seconds, lambda _: None)
     up = {arm: server for arm, server in started.items() if isinstance(server, Server)}

@@ -107,6 +107,24 @@ def every_expert_returns_zeros(worker: Any) -> Undo:
     return lambda: [scale.copy_(old) for scale, old in zip(scales, before, strict=True)] and None
 
 
+def grammar_skipped_at_the_boundary(_: Any) -> Undo:
+    """The step in which a thought ends goes unconstrained and uncounted to its end, as before vllm#44993."""
+    from vllm.v1.structured_output import ConstraintBounds, StructuredOutputManager
+
+    bounds = StructuredOutputManager._get_constraint_bounds
+
+    def skipping(self: Any, request: Any, spec_tokens: Any, spec_tokens_committed: bool = False) -> Any:
+        found = bounds(self, request, spec_tokens, spec_tokens_committed)
+        behind = len(spec_tokens) + 1
+        if found.constraint_start == 0 or found.grammar_start >= behind:
+            return found
+        if spec_tokens_committed:
+            request.structured_output_request.reasoning_ended = True
+        return ConstraintBounds(behind, behind)
+
+    return replaced(StructuredOutputManager, "_get_constraint_bounds", skipping)
+
+
 EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     each.__name__: each
     for each in (
@@ -119,6 +137,7 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         expert_scale_doubled,
         expert_returns_zeros,
         every_expert_returns_zeros,
+        grammar_skipped_at_the_boundary,
     )
 }
 

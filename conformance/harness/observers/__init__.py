@@ -13,17 +13,20 @@ from typing import Any
 from conformance.harness.observers import (
     bench,
     calibration,
+    chat,
     checkpoint,
     draft_load,
     environment,
     geometry,
     gold,
     load,
+    misuse,
     moe,
     moe_oracle,
     moe_refusal,
     numerics,
     parity,
+    parsers,
     refusals,
     sampling,
     sweep,
@@ -32,7 +35,9 @@ from conformance.harness.observers import (
     wiring,
 )
 
-Observer = Callable[..., Mapping[str, Any]]  # of (Profile, Servers, Evidence), and of a look where there are several
+Observer = Callable[
+    ..., Mapping[str, Any]
+]  # of (Profile, Servers, Evidence), and of a look or a group where there are several
 
 OBSERVERS: dict[str, Observer] = {
     "environment": environment.observe,
@@ -51,6 +56,9 @@ OBSERVERS: dict[str, Observer] = {
     "ties": ties.observe,
     "sampling": sampling.observe,
     "tools": tools.observe,
+    "parsers": parsers.observe,
+    "chat": chat.observe,
+    "misuse": misuse.observe,
     "calibration": calibration.observe,
     "sweep": sweep.observe,
     "bench": bench.observe,
@@ -58,6 +66,11 @@ OBSERVERS: dict[str, Observer] = {
 
 
 def observer(name: str) -> Observer:
-    """The observer of an observation; "load-2" is the second look of "load", which goes on where the first ended."""
-    kind, _, look = name.partition("-")
-    return partial(OBSERVERS[kind], look=int(look)) if look else OBSERVERS[kind]
+    """The observer of an observation.
+
+    "load-2" is the second look of "load", which goes on where the first ended; "chat-two" is the group "two" of "chat".
+    """
+    kind, _, part = name.partition("-")
+    if not part:
+        return OBSERVERS[kind]
+    return partial(OBSERVERS[kind], look=int(part)) if part.isdigit() else partial(OBSERVERS[kind], group=part)

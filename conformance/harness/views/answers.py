@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.harness.canonical import canonical
 from conformance.harness.errors import ObservationError
 
 
@@ -57,13 +58,4 @@ def _call(call: Mapping[str, str]) -> str:
 
 
 def _spelled(name: str, arguments: Any) -> str:
-    return f"{name}({json.dumps(_with_one_kind_of_number(arguments), sort_keys=True, ensure_ascii=False)})"
-
-
-def _with_one_kind_of_number(value: Any) -> Any:
-    """329.0 as 329: to JSON they are one number (JSON Schema, section 6.1.1), and vLLM writes the latter for both."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _with_one_kind_of_number(item) for key, item in value.items()}
-    return [_with_one_kind_of_number(item) for item in value] if isinstance(value, list) else value
+    return f"{name}({canonical(arguments)})"

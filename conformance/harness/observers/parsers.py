@@ -1,0 +1,76 @@
+"""vLLM's parser of Gemma 4 as a function of tokens, tried in a process of its own; no server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conformance import FIXTURES
+from conformance.harness import logs
+from conformance.harness.checkpoint import target_folder
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.evidence import Evidence
+from conformance.harness.profile import Profile
+from conformance.harness.servers import Servers
+from conformance.harness.streams import (
+    PUBLISHED,
+    REGRESSIONS,
+    STREAMS,
+    load_instances,
+    load_regressions,
+    load_streams,
+)
+
+COMMAND = (sys.executable, "-m", "conformance.inside_vllm.parser_trials")
+_SECONDS = 600.0
+
+
+def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
+    """For each property the number of examples, and the smallest one that breaks it."""
+    question = asked(profile)
+    with servers.beside():  # importing vLLM takes a core for ten seconds
+        return tried(question)
+
+
+def asked(profile: Profile) -> dict[str, Any]:
+    """What ``conformance.inside_vllm.parser_trials`` reads."""
+    folder, prompts = target_folder(profile.pair), FIXTURES / "prompts"
+    template = folder / "chat_template.jinja"
+    if not template.is_file():
+        raise ObservationError(f"{template}: there is no such file, so nobody knows how calls are written")
+    return {
+        "tokenizer": str(folder),
+        "template": template.read_text(encoding="utf-8"),
+        "examples": profile.sizes.parser_examples,
+        "streams": load_streams(prompts / STREAMS),
+        "instances": load_instances(prompts / PUBLISHED),
+        "regressions": load_regressions(prompts / REGRESSIONS),
+    }
+
+
+def tried(question: Mapping[str, Any], command: Sequence[str] = COMMAND) -> dict[str, Any]:
+    """What the process found; ObservationError with its own error where it gives no answer."""
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(question),
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise ObservationError(f"trying the parser took more than {_SECONDS:.0f} s") from None
+    except (IndexError, ValueError):
+        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
+        raise ObservationError(f"vLLM's parser could not be tried: {reason}", logs.tail(done.stderr)) from None
+    if "unsupported" in found:
+        raise Unsupported(str(found["unsupported"]))
+    return found

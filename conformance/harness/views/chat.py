@@ -1,0 +1,266 @@
+"""Chats whose right answer is known: what is wrong with the answers, in sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from jsonschema import Draft202012Validator
+
+from conformance.harness.canonical import alike
+from conformance.harness.cases import Case
+from conformance.harness.errors import ObservationError
+from conformance.harness.tables import convert
+
+SPECIAL = re.compile(r'<\|?(?:channel|tool_call|tool_response|tool|turn|think|"|image|audio)\|?>|<(?:pad|bos|eos|unk)>')
+SERVERS = {"mtp": "with MTP", "plain": "without MTP"}
+MAY_STOP = ("stop", "tool_calls")  # OpenAI ends a forced call with "stop"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call, put together from its deliveries; arguments are the text that came."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, put together; ``way`` says how it was asked for."""
+
+    case: Case
+    server: str
+    way: str
+    content: str
+    reasoning: str
+    calls: tuple[Call, ...]
+    finish_reason: str | None
+    error: str
+
+    @property
+    def where(self) -> str:
+        """How a sentence speaks of it."""
+        return f"{self.case.id} {self.way} {SERVERS[self.server]}"
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        """What must not depend on how it was asked for."""
+        return self.content.strip(), self.reasoning.strip(), tuple(_spelled(call) for call in self.calls)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The ``chat`` observations of some groups."""
+
+    answers: tuple[Answer, ...]
+    source: str
+
+    @classmethod
+    def of(cls, documents: Sequence[Mapping[str, Any]]) -> Self:
+        """Read the observations; ObservationError where nothing was asked with MTP."""
+        answers = tuple(answer for document in documents for answer in _answers(document))
+        if not any(answer.server == "mtp" for answer in answers):
+            raise ObservationError("no case was asked with MTP")
+        return cls(answers, ", ".join(f"observations/chat-{document['group']}.json" for document in documents))
+
+    @property
+    def trials(self) -> int:
+        """Answers with MTP; those without are their control."""
+        return sum(answer.server == "mtp" for answer in self.answers)
+
+    def objections(self) -> list[str]:
+        """What is wrong with each answer with MTP, and whether the server without it has the same fault."""
+        control = {
+            (answer.case.id, problem)
+            for answer in self.answers
+            if answer.server == "plain"
+            for problem in wrong(answer)
+        }
+        controlled = {answer.case.id for answer in self.answers if answer.server == "plain"}
+        found = []
+        for answer in self.answers:
+            if answer.server == "mtp":
+                for problem in wrong(answer):
+                    same = "the same without MTP" if (answer.case.id, problem) in control else "right without MTP"
+                    found.append(f"{answer.where}: {problem}{f' ({same})' if answer.case.id in controlled else ''}")
+        return found + list(self._differences())
+
+    def _differences(self) -> Iterator[str]:
+        """Answers that were delivered, and differ from the first of the same case with MTP."""
+        first: dict[str, Answer] = {}
+        for answer in self.answers:
+            if answer.error:
+                continue
+            reference = first.setdefault(answer.case.id, answer)
+            if answer.said != reference.said:
+                other = f"{reference.way} {SERVERS[reference.server]}"
+                yield f"{answer.where} says {_shown(answer)}, but {other} {_shown(reference)}"
+
+
+Chats = Callable[..., Chat]  # the cases of some groups by their names
+
+
+def wrong(answer: Answer) -> list[str]:
+    """Everything that is wrong with one answer by itself."""
+    if answer.error:
+        return [answer.error]
+    return [problem for rule in RULES for problem in rule(answer)]
+
+
+# --- the rules ----------------------------------------------------------------------------------------------
+
+
+def no_raw_token(answer: Answer) -> Iterator[str]:
+    """No special token in any field, ever, and no thought outside its field."""
+    fields = {"content": answer.content, "reasoning": answer.reasoning}
+    for place, call in enumerate(answer.calls, 1):
+        fields |= {f"the name of call {place}": call.name, f"the arguments of call {place}": call.arguments}
+    for name, text in fields.items():
+        if found := SPECIAL.search(text):
+            yield f"raw {found.group()} in {name}: {_cut(text)}"
+    if answer.content.startswith("thought\n"):
+        yield f"a thought in content: {_cut(answer.content)}"
+
+
+def calls_as_asked(answer: Answer) -> Iterator[str]:
+    """As many calls as asked for, each with an id of its own, JSON arguments, valid and equal to what was asked."""
+    expected = answer.case.expected.calls
+    ids = [call.id for call in answer.calls]
+    if len(answer.calls) != len(expected):
+        yield f"{len(answer.calls)} calls where {len(expected)} were asked for{_instead(answer)}"
+    if not all(ids) or len(set(ids)) < len(ids):
+        yield f"ids of calls are {ids}, not one for each"
+    for place, (call, asked) in enumerate(zip(answer.calls, expected, strict=False), 1):
+        yield from _call_problems(place, call, asked, answer.case)
+
+
+def _call_problems(place: int, call: Call, asked: Mapping[str, Any], case: Case) -> Iterator[str]:
+    if call.name != asked["name"]:
+        yield f"call {place} is of {call.name} where {asked['name']} was asked for"
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        yield f"the arguments of call {place} are not JSON: {_cut(call.arguments)}"
+        return
+    for error in Draft202012Validator(case.schema_of(call.name) or {}).iter_errors(arguments):
+        yield f"the arguments of call {place} are not valid: {error.json_path} {_cut(error.message)}"
+    if not alike(arguments, asked["arguments"]):
+        yield f"the arguments of call {place} are {_json(arguments)} where {_json(asked['arguments'])} was asked for"
+
+
+def thoughts_as_told(answer: Answer) -> Iterator[str]:
+    """Thoughts where thinking is on, none where it is off."""
+    reasons = answer.case.expected.reasons
+    if reasons and not answer.reasoning.strip():
+        yield f"no thoughts, though thinking is on; content is {_cut(answer.content)}"
+    if reasons is False and answer.reasoning:
+        yield f"thoughts, though thinking is off: {_cut(answer.reasoning)}"
+
+
+def text_as_asked(answer: Answer) -> Iterator[str]:
+    """The content that was asked for, and none beside calls."""
+    expected, content = answer.case.expected, answer.content.strip()
+    if expected.calls and content:
+        yield f"content beside the calls: {_cut(content)}"
+    if expected.content is not None and content != expected.content.strip():
+        yield f"content is {_cut(content)} where {_cut(expected.content)} was asked for"
+    if expected.one_of and content not in expected.one_of:
+        yield f"content is {_cut(content)}, none of the choices"
+    if expected.pattern and not re.fullmatch(expected.pattern, content):
+        yield f"content is {_cut(content)}, which /{expected.pattern}/ does not match"
+    if expected.json is not None or expected.follows:
+        yield from _json_problems(content, expected.json, answer.case)
+
+
+def _json_problems(content: str, expected: Any, case: Case) -> Iterator[str]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        yield f"content is not JSON: {_cut(content)}"
+        return
+    wanted = case.schema_of_text()
+    for error in Draft202012Validator(wanted).iter_errors(value):
+        yield f"content does not follow its schema: {error.json_path} {_cut(error.message)}"
+    if expected is not None and not alike(value, expected):
+        yield f"content is {_json(value)} where {_json(expected)} was asked for"
+
+
+def ends_as_it_should(answer: Answer) -> Iterator[str]:
+    """``tool_calls`` after calls, ``stop`` after text; a forced call may end with either."""
+    forced = answer.case.tool_choice not in (None, "auto", "none")
+    fitting = MAY_STOP if forced else ("tool_calls",) if answer.calls else ("stop",)
+    if answer.finish_reason not in fitting:
+        yield f"finish_reason is {answer.finish_reason} where {' or '.join(fitting)} is expected"
+
+
+RULES: tuple[Callable[[Answer], Iterator[str]], ...] = (
+    no_raw_token,
+    calls_as_asked,
+    thoughts_as_told,
+    text_as_asked,
+    ends_as_it_should,
+)
+
+
+# --- reading and spelling -----------------------------------------------------------------------------------
+
+
+def _answers(document: Mapping[str, Any]) -> Iterator[Answer]:
+    where = Path(f"observations/chat-{document['group']}.json")
+    cases = {id: convert(where, row, Case) for id, row in document["cases"].items()}
+    for row in document["answers"]:
+        yield _answer(cases[row["case"]], row)
+
+
+def _answer(case: Case, row: Mapping[str, Any]) -> Answer:
+    parts: list[dict[str, str]] = []
+    for message in row["messages"]:
+        for delta in message["calls"]:
+            while len(parts) <= delta["index"]:
+                parts.append({"id": "", "name": "", "arguments": ""})
+            for name in ("id", "name", "arguments"):
+                parts[delta["index"]][name] += delta[name] or ""
+    error = row["error"]
+    status = f"HTTP {error['status']}: " if error and error["status"] else ""
+    return Answer(
+        case=case,
+        server=row["server"],
+        way=f"streamed by {row['interval']}" if row["interval"] else "whole",
+        content="".join(message["content"] or "" for message in row["messages"]),
+        reasoning="".join(message["reasoning"] or "" for message in row["messages"]),
+        calls=tuple(Call(**part) for part in parts),
+        finish_reason=row["finish_reason"],
+        error=f"{status}{error['message']}" if error else "",
+    )
+
+
+def _spelled(call: Call) -> tuple[str, str]:
+    try:
+        return call.name, json.dumps(json.loads(call.arguments), sort_keys=True)
+    except ValueError:
+        return call.name, call.arguments
+
+
+def _instead(answer: Answer) -> str:
+    return f"; content is {_cut(answer.content)}" if answer.content.strip() else ""
+
+
+def _shown(answer: Answer) -> str:
+    calls = "".join(f" {call.name}({_cut(call.arguments)})" for call in answer.calls)
+    thoughts = f" after thoughts {_cut(answer.reasoning)}" if answer.reasoning else ""
+    return f"{_cut(answer.content)}{calls}{thoughts}"
+
+
+def _json(value: Any) -> str:
+    return _cut(json.dumps(value, ensure_ascii=False), 200)
+
+
+def _cut(text: str, limit: int = 80) -> str:
+    shown = repr(text) if not text.startswith(("{", "[")) else text
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"

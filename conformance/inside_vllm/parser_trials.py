@@ -1,0 +1,346 @@
+"""``python -m conformance.inside_vllm.parser_trials``: vLLM's parser of Gemma 4 against generated and recorded answers.
+
+Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the chat template), ``examples`` (how many
+of each property), and the rows of ``conformance.harness.streams``: ``streams``, ``instances`` and ``regressions``. The
+last line of standard output is JSON: for each property how many examples were tried, and the smallest one that breaks
+it, as Hypothesis shrinks it.
+
+Hypothesis draws the same examples in every run, so that a verdict does not depend on the day.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from conformance.harness.canonical import alike
+from conformance.harness.errors import Unsupported
+from conformance.inside_vllm import adapters
+from conformance.inside_vllm.parsing import Asked, Gemma4, Parsed, as_json
+
+TOOL = "set_values"
+LIMIT_SECONDS = 2.0  # for an answer of at most some hundred tokens
+MARKS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>')
+FRAGMENTS = (
+    *MARKS,
+    "thought\n",
+    "call:",
+    "call:set_values{",
+    "a:",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    '"',
+    "3.",
+    "-",
+    "tru",
+)
+LONGEST_DELTA = 12  # k + 1 = 9 tokens at most are accepted in a step; a stream interval adds to it
+
+
+class Counterexample(Exception):
+    """An example that breaks a property, in JSON."""
+
+    def __init__(self, example: dict[str, Any]) -> None:
+        super().__init__(json.dumps(example))
+        self.example = example
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A recorded answer: its text without the token that ended it, and what the parser knows of its request."""
+
+    id: str
+    text: str
+    asked: Asked
+    stop: int | None
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------
+
+Typed = tuple[dict[str, Any], st.SearchStrategy[Any]]  # a schema and its values
+
+KEYS = st.from_regex(r"[a-z][a-z0-9_]{0,7}", fullmatch=True)
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="<|>"), max_size=12)
+INTEGERS = st.integers(-(10**15), 10**15)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def scalars() -> st.SearchStrategy[Typed]:
+    """A typed scalar."""
+    kinds: list[Typed] = [
+        ({"type": "string"}, WORDS),
+        ({"type": "integer"}, INTEGERS),
+        ({"type": "number"}, FLOATS),
+        ({"type": "boolean"}, st.booleans()),
+        ({"type": "null"}, st.none()),
+    ]
+    enums = st.lists(WORDS.filter(bool), min_size=1, max_size=3, unique=True).map(
+        lambda options: ({"type": "string", "enum": options}, st.sampled_from(options))
+    )
+    return st.sampled_from(kinds) | enums
+
+
+def nested() -> st.SearchStrategy[Typed]:
+    """Arrays and objects of typed values, down to the third level."""
+
+    def around(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
+        arrays = inner.map(lambda item: ({"type": "array", "items": item[0]}, st.lists(item[1], max_size=3)))
+        objects = st.dictionaries(KEYS, inner, max_size=3).map(_object)
+        return arrays | objects
+
+    return around(around(scalars()) | scalars())
+
+
+def unions() -> st.SearchStrategy[Typed]:
+    """A string, or null, an integer or a boolean: its delimiters alone tell "null" from null."""
+    others = {"null": st.none(), "integer": INTEGERS, "boolean": st.booleans()}
+    words = WORDS | st.sampled_from(["null", "3", "true"])
+    return st.sampled_from(list(others)).map(lambda kind: ({"type": ["string", kind]}, words | others[kind]))
+
+
+def untyped() -> st.SearchStrategy[Typed]:
+    """A number, boolean or null whose schema names no type."""
+    return st.just(({"description": "anything"}, INTEGERS | st.booleans() | st.none()))
+
+
+def _object(inside: dict[str, Typed]) -> Typed:
+    schema = {"type": "object", "properties": {key: each[0] for key, each in inside.items()}}
+    return schema, st.fixed_dictionaries({key: each[1] for key, each in inside.items()})
+
+
+@st.composite
+def calls(draw: st.DrawFn, values: st.SearchStrategy[Typed]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a tool's parameters, and arguments for it."""
+    schema, arguments = _object(draw(st.dictionaries(KEYS, values, min_size=1, max_size=3)))
+    return schema, draw(arguments)
+
+
+def ends(count: int) -> st.SearchStrategy[list[int]]:
+    """After how many tokens each delta of a stream ends."""
+    sizes = st.lists(st.integers(1, LONGEST_DELTA), min_size=1, max_size=max(1, count))
+
+    def cumulated(drawn: Sequence[int]) -> list[int]:
+        places, reached = [], 0
+        for size in drawn:
+            reached += size
+            if reached >= count:
+                break
+            places.append(reached)
+        return [*places, count]
+
+    return sizes.map(cumulated)
+
+
+# --- the properties -----------------------------------------------------------------------------------------
+
+
+class Trials:
+    """Every property of one parser."""
+
+    def __init__(self, parser: Gemma4, template: str, examples: int) -> None:
+        self._parser, self._examples = parser, examples
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _refuse
+        self._template = environment.from_string(template)
+
+    def native(self, name: str, arguments: dict[str, Any]) -> str:
+        """A call as the chat template writes it, which is how the model was taught to."""
+        call = {"id": "call_0", "type": "function", "function": {"name": name, "arguments": arguments}}
+        messages = [{"role": "user", "content": "-"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        text = self._template.render(messages=messages, bos_token="", add_generation_prompt=False)
+        begin, end = text.index("<|tool_call>"), text.rindex("<tool_call|>") + len("<tool_call|>")
+        return text[begin:end]
+
+    def round_trip(self, values: st.SearchStrategy[Typed], known: Sequence[Any]) -> dict[str, Any]:
+        """Arguments that the template writes come back by type, in one piece and token by token.
+
+        ``known`` are examples that broke the property before; they come first.
+        """
+
+        def holds(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
+            hypothesis.assume(self._comes_back(*drawn))
+
+        earlier = [(example["schema"], example["expected"][0]["arguments"]) for example in known]
+        return self._tried(calls(values), holds, earlier)
+
+    def published(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The same for instances that others published; those that the tokenizer cannot say are not counted."""
+        examples = 0
+        for row in rows:
+            try:
+                examples += self._comes_back(row["parameters"], row["arguments"])
+            except Counterexample as found:
+                return {"examples": examples + 1, "counterexample": {**found.example, "id": row["id"]}}
+        return {"examples": examples, "counterexample": None}
+
+    def _comes_back(self, schema: dict[str, Any], arguments: dict[str, Any]) -> bool:
+        """Whether the tokenizer can say the call at all; Counterexample where it comes back as something else."""
+        text = self.native(TOOL, arguments)
+        ids = self._parser.encode(text)
+        if self._parser.decode(ids) != text:
+            return False
+        expected = {"reasoning": "", "content": "", "calls": [{"name": TOOL, "arguments": arguments}]}
+        for way, parsed in self._ways(Asked(tools=[_tool(TOOL, schema)]), ids):
+            found = as_json(parsed)
+            if not alike(found, expected):
+                example = {"schema": schema, "text": text, "way": way, "expected": expected["calls"]}
+                raise Counterexample({**example, "found": found})
+        return True
+
+    def chunking(self, stream: Stream) -> dict[str, Any]:
+        """Cut at every single place, token by token, and at random: what comes out is what the whole gives."""
+        ids = self._parser.encode(stream.text)
+        count = len(ids)
+        whole = as_json(self._parser.whole(stream.asked, ids, stream.stop))
+
+        def holds(cuts: list[int]) -> None:
+            found = as_json(self._parser.streamed(stream.asked, ids, cuts, stream.stop))
+            if not alike(found, whole):
+                begins = [0, *cuts[:-1]]
+                deltas = [self._parser.decode(ids[begin:end]) for begin, end in zip(begins, cuts, strict=True)]
+                raise Counterexample({"deltas": deltas, "whole": whole, "found": found})
+
+        every = [[cut, count] for cut in range(1, count)] + [list(range(1, count + 1)), [count]]
+        for number, cuts in enumerate(every, 1):
+            try:
+                holds(cuts)
+            except Counterexample as found:
+                return {"examples": number, "counterexample": found.example}
+        tried = self._tried(ends(count), holds)
+        return {**tried, "examples": tried["examples"] + len(every)}
+
+    def any_text(self, known: Sequence[Any]) -> dict[str, Any]:
+        """No text makes the parser raise, take its time, or say what is not in it."""
+        texts = st.lists(st.sampled_from(FRAGMENTS) | WORDS, max_size=14).map("".join)
+        asked = Asked(tools=[_tool(TOOL, {"type": "object", "properties": {"a": {"type": "integer"}}})])
+
+        def holds(text: str) -> None:
+            ids = self._parser.encode(text)
+            hypothesis.assume(ids)
+            said = self._parser.decode(ids)
+            begin = time.perf_counter()
+            try:
+                ways = self._ways(asked, ids)
+            except Exception as error:
+                raise Counterexample({"text": said, "problem": f"{type(error).__name__}: {error}"}) from None
+            seconds = time.perf_counter() - begin
+            if seconds > LIMIT_SECONDS:
+                raise Counterexample({"text": said, "problem": f"parsing took {seconds:.1f} s"})
+            for way, parsed in ways:
+                if problem := _invented(parsed, said):
+                    raise Counterexample({"text": said, "way": way, "problem": problem})
+
+        return self._tried(texts, holds, [example["text"] for example in known])
+
+    def _ways(self, asked: Asked, ids: Sequence[int]) -> list[tuple[str, Parsed]]:
+        singly = list(range(1, len(ids) + 1))
+        return [
+            ("whole", self._parser.whole(asked, ids)),
+            ("token by token", self._parser.streamed(asked, ids, singly)),
+        ]
+
+    def _tried(
+        self, drawn: st.SearchStrategy[Any], holds: Callable[[Any], None], known: Sequence[Any] = ()
+    ) -> dict[str, Any]:
+        examples = 0
+
+        def counted(example: Any) -> None:
+            nonlocal examples
+            examples += 1
+            holds(example)
+
+        settings = hypothesis.settings(
+            max_examples=self._examples,
+            database=None,
+            deadline=None,
+            derandomize=True,
+            report_multiple_bugs=False,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        test = hypothesis.given(drawn)(counted)
+        for example in known:
+            test = hypothesis.example(example)(test)
+        try:
+            settings(test)()
+        except Counterexample as found:
+            return {"examples": examples, "counterexample": found.example}
+        return {"examples": examples, "counterexample": None}
+
+
+def _tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
+
+
+def _invented(parsed: Parsed, text: str) -> str:
+    """What of the answer is not in the text; empty if nothing is."""
+    for part in ("reasoning", "content"):
+        if not _is_subsequence(getattr(parsed, part), text):
+            return f"{part} {getattr(parsed, part)!r} is not in the text"
+    for call in parsed.calls:
+        if call["name"] not in text:
+            return f"a call of {call['name']!r}, which is not in the text"
+        if call["arguments"]:
+            try:
+                json.loads(call["arguments"])
+            except ValueError:
+                return f"arguments that are not JSON: {call['arguments']!r}"
+    return ""
+
+
+def _is_subsequence(part: str, whole: str) -> bool:
+    rest = iter(whole)
+    return all(letter in rest for letter in part)
+
+
+def _refuse(message: str) -> None:
+    raise ValueError(message)
+
+
+def main() -> None:
+    """Try every property on what standard input asks for."""
+    asked = json.load(sys.stdin)
+    try:
+        parser = Gemma4(Path(asked["tokenizer"]))
+    except Unsupported as reason:
+        print(json.dumps({"unsupported": str(reason)}))
+        return
+    trials = Trials(parser, asked["template"], asked["examples"])
+    kinds = {"scalars": scalars(), "nested": nested(), "unions": unions(), "untyped": untyped()}
+    known = defaultdict(list)
+    for row in asked["regressions"]:
+        known[row["property"]].append(row["example"])
+    streams = [
+        Stream(
+            row["id"],
+            row["text"],
+            Asked(row["tools"], row["chat_template_kwargs"], parser.encode(row["prompt"])),
+            parser.encode(row["stop"])[0],
+        )
+        for row in asked["streams"]
+    ]
+    found = {
+        "vllm_version": adapters.vllm_version(),
+        "round_trip": {name: trials.round_trip(values, known[name]) for name, values in kinds.items()},
+        "published": trials.published(asked["instances"]),
+        "chunking": {stream.id: trials.chunking(stream) for stream in streams},
+        "any_text": trials.any_text(known["any_text"]),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

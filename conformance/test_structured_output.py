@@ -1,0 +1,45 @@
+"""GRAMMAR: what was asked for by schema, choice, expression or grammar is what comes, with drafts in it."""
+
+from __future__ import annotations
+
+from conformance.harness.check import check, expect_none
+from conformance.harness.views.chat import Chat, Chats
+
+
+@check("GRAMMAR-01", level="qualify", claim="A strict JSON schema is followed, thinking off or not spoken of.")
+def test_strict_schema(chats: Chats) -> None:
+    """Whether the parser thinks that thoughts are to come decides when the grammar begins."""
+    _expect_right(chats("strict", "strict-omitted", "forced", "forced-omitted"))
+
+
+@check("GRAMMAR-02", level="qualify", claim="A strict JSON schema is followed after a thought.", upstream="vllm#44993")
+def test_strict_schema_after_a_thought(chats: Chats) -> None:
+    """One step of MTP may hold the end of the thought and the beginning of the JSON."""
+    _expect_right(chats("strict-thinking", "forced-thinking"))
+
+
+@check("GRAMMAR-03", level="qualify", claim="A strict JSON schema is followed beside tools.")
+def test_strict_schema_beside_tools(chats: Chats) -> None:
+    """The tools are offered, and not to be used."""
+    _expect_right(chats("strict-tools"))
+
+
+@check("GRAMMAR-04", level="qualify", claim="JSON objects, choices, expressions and grammars are followed.")
+def test_other_grammars(chats: Chats) -> None:
+    """One group of cases for each."""
+    _expect_right(chats("object", "choice", "regex", "grammar"))
+
+
+@check(
+    "GRAMMAR-05",
+    level="qualify",
+    claim="A strict JSON schema is followed at 8 and at 24 at once.",
+    upstream="vllm#44993",
+)
+def test_strict_schema_at_once(chats: Chats) -> None:
+    """With thinking on and off in the same batch."""
+    _expect_right(chats("strict-8", "strict-24"))
+
+
+def _expect_right(chat: Chat) -> None:
+    expect_none(chat.objections(), among=chat.trials, source=chat)

@@ -1,0 +1,109 @@
+"""Defects of vLLM's Gemma 4 parser, brought back: as functions, and in a running server.
+
+``python -m museum.parsers DEFECT`` tries the broken parser as the suite's observer does. Given to a server by
+``--tool-parser-plugin``, this file breaks its parser in the way that the file named by MUSEUM_SWITCH says, request by
+request, so that one server shows them all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SWITCH = "MUSEUM_SWITCH"
+
+Spoil = Callable[[Any, list[int], dict[str, int]], None]  # a delta or a whole answer, its token ids, the vocabulary
+
+
+class Said:
+    """A whole answer in the shape of a delta."""
+
+    def __init__(self, reasoning: str | None, content: str | None, calls: Any) -> None:
+        self.reasoning, self.content, self.tool_calls = reasoning, content, calls
+
+
+def second_arguments_dropped(said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
+    """As vllm#41967: where one delta ends a call and goes on with the next, the latter's arguments are lost."""
+    if not isinstance(said, Said) and vocabulary["<tool_call|>"] in ids and len(ids) > 1:
+        for call in said.tool_calls or []:
+            if call.index > 0 and call.function and call.function.arguments:
+                call.function.arguments = ""
+
+
+def raw_token_leaks(said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
+    """As vllm#44522: the delimiter shows up in the text."""
+    if vocabulary["<|tool_call>"] in ids:
+        said.content = (said.content or "") + "<|tool_call>"
+
+
+def thought_in_content(said: Any, _ids: list[int], _vocabulary: dict[str, int]) -> None:
+    """As vllm#39885: thoughts are delivered as text."""
+    if said.reasoning:
+        said.content, said.reasoning = "thought\n" + said.reasoning + (said.content or ""), None
+
+
+def boundary_swallows_text(said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
+    """As vllm#42781: what follows the end of a thought in the same delta is lost."""
+    if not isinstance(said, Said) and vocabulary["<channel|>"] in ids and len(ids) > 1:
+        said.content = None
+
+
+def integers_as_strings(_said: Any, _ids: list[int], _vocabulary: dict[str, int]) -> None:
+    """As vllm#47906, but for typed schemas too: nothing of a delta; the conversion by schema is left out."""
+
+
+SPOILS: dict[str, Spoil] = {
+    each.__name__: each
+    for each in (
+        second_arguments_dropped,
+        raw_token_leaks,
+        thought_in_content,
+        boundary_swallows_text,
+        integers_as_strings,
+    )
+}
+
+
+def install(defect: Callable[[], str]) -> None:
+    """Break the parser in the way that ``defect`` says at each call; not at all where it says nothing known."""
+    from vllm.parser.abstract_parser import DelegatingParser
+    from vllm.parser.engine.parser_engine import ParserEngine
+
+    parse, parse_delta, fix = DelegatingParser.parse, DelegatingParser.parse_delta, ParserEngine._fix_arg_types
+
+    def whole(self: Any, text: str, *arguments: Any, **named: Any) -> Any:
+        said = Said(*parse(self, text, *arguments, **named))
+        if spoil := SPOILS.get(defect()):
+            spoil(said, list(named.get("model_output_token_ids", ())), self.model_tokenizer.get_vocab())
+        return said.reasoning, said.content, said.tool_calls
+
+    def delta(self: Any, *arguments: Any, **named: Any) -> Any:
+        from vllm.entrypoints.generate.base.protocol import DeltaMessage
+
+        said = parse_delta(self, *arguments, **named) or DeltaMessage()
+        if spoil := SPOILS.get(defect()):
+            spoil(said, named["delta_token_ids"], self.model_tokenizer.get_vocab())
+        return said if said.content or said.reasoning or said.tool_calls else None
+
+    def fixed(self: Any, arguments: str, name: str) -> Any:
+        return arguments if defect() == integers_as_strings.__name__ else fix(self, arguments, name)
+
+    DelegatingParser.parse, DelegatingParser.parse_delta, ParserEngine._fix_arg_types = whole, delta, fixed
+
+
+def _of_the_switch() -> str:
+    path = Path(os.environ[SWITCH])
+    return path.read_text().strip() if path.is_file() else ""
+
+
+if SWITCH in os.environ:
+    install(_of_the_switch)
+
+if __name__ == "__main__":
+    from conformance.inside_vllm import parser_trials
+
+    install(lambda: sys.argv[1])
+    parser_trials.main()
