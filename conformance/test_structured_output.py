@@ -6,13 +6,22 @@ from conformance.harness.check import check, expect_none
 from conformance.harness.views.chat import Chat, Chats
 
 
-@check("GRAMMAR-01", level="qualify", claim="A strict JSON schema is followed, thinking off or not spoken of.")
+@check(
+    "GRAMMAR-01",
+    level="qualify",
+    claim="Strict JSON schemas and forced answers come out, thinking off or not spoken of.",
+)
 def test_strict_schema(chats: Chats) -> None:
     """Whether the parser thinks that thoughts are to come decides when the grammar begins."""
     _expect_right(chats("strict", "strict-omitted", "forced", "forced-omitted"))
 
 
-@check("GRAMMAR-02", level="qualify", claim="A strict JSON schema is followed after a thought.", upstream="vllm#44993")
+@check(
+    "GRAMMAR-02",
+    level="qualify",
+    claim="Strict JSON schemas and forced answers come out after a thought.",
+    upstream="vllm#44993",
+)
 def test_strict_schema_after_a_thought(chats: Chats) -> None:
     """One step of MTP may hold the end of the thought and the beginning of the JSON."""
     _expect_right(chats("strict-thinking", "forced-thinking"))
@@ -33,7 +42,7 @@ def test_other_grammars(chats: Chats) -> None:
 @check(
     "GRAMMAR-05",
     level="qualify",
-    claim="A strict JSON schema is followed at 8 and at 24 at once.",
+    claim="Strict JSON schemas and forced answers come out at 8 and at 24 at once.",
     upstream="vllm#44993",
 )
 def test_strict_schema_at_once(chats: Chats) -> None:

@@ -22,7 +22,6 @@ class Expected:
     reasons: bool | None = None  # whether there are thoughts
     content: str | None = None
     json: Any = None  # the value that it spells
-    follows: bool = False  # it is JSON that follows the schema that was asked for
     one_of: tuple[str, ...] = ()
     pattern: str | None = None  # a regular expression for all of it
 
@@ -61,9 +60,8 @@ class Case:
 
     def schema_of_text(self) -> Mapping[str, Any]:
         """The JSON schema that the text was asked to follow; one that allows everything where there is none."""
-        asked = self.response_format or {}
-        schema: Mapping[str, Any] = asked.get("json_schema", {}).get("schema") or {}
-        return schema or (self.structured_outputs or {}).get("json", {})
+        schema: Mapping[str, Any] = (self.response_format or {}).get("json_schema", {}).get("schema", {})
+        return schema
 
     def schema_of(self, tool: str) -> Mapping[str, Any] | None:
         """The JSON schema of a tool's parameters; None for a tool that was not offered."""
