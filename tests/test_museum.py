@@ -64,6 +64,7 @@ def test_every_exhibit_is_shown() -> None:
         "moe_oracle",
         "worker",
         "load",
+        "parsers",
         "show",
         "undo",
     }

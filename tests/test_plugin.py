@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import synthetic
+from damages.chat import misread
 
 from conformance import PACKAGE
 from conformance.harness import plugin
@@ -83,15 +84,15 @@ def documents(monkeypatch: pytest.MonkeyPatch) -> synthetic.Documents:
     documents = synthetic.healthy()
 
     def observer(name: str) -> Callable[..., dict[str, Any]]:
-        def observe(*_: Any) -> dict[str, Any]:
-            document: Any = documents[name]
+        def observe(*_: Any, group: str = "") -> dict[str, Any]:
+            document: Any = documents[f"{name}-{group}" if group else name]
             if isinstance(document, Exception):
                 raise document
             return dict(document)
 
         return observe
 
-    for name in documents:
+    for name in {name.partition("-")[0] for name in documents}:
         monkeypatch.setitem(OBSERVERS, name, observer(name))
     monkeypatch.setattr(plugin, "Servers", FauxServers)
     monkeypatch.setattr(FauxServers, "closed", 0)
@@ -378,10 +379,19 @@ def test_pytests_own_junit_still_works(run: Run, documents: synthetic.Documents,
     assert (suite.get("tests"), suite.get("skipped")) == (str(TOTAL), "2")
 
 
+def damage_waived_parser(documents: synthetic.Documents) -> None:
+    """What vLLM 0.32.0's parser is known for."""
+    for kind in ("unions", "untyped"):
+        example = misread({"reasoning": "", "content": "", "calls": []})
+        documents["parsers"]["round_trip"][kind]["counterexample"] = example
+
+
 @pytest.mark.parametrize("words", [[], ["-n", "2"]], ids=["one process", "two workers"])
 def test_in_processes_of_its_own(tmp_path: Path, pair: Path, words: list[str]) -> None:
     """Also with pytest-xdist: workers judge, the controller gathers, evidence is written once and finished."""
-    evidence = synthetic.record(tmp_path / "run", synthetic.healthy(), finished=False, level="static")
+    documents = synthetic.healthy()
+    damage_waived_parser(documents)  # these processes read the real waivers
+    evidence = synthetic.record(tmp_path / "run", documents, finished=False, level="static")
     synthetic.header(evidence, pair=str(pair), level="static")
     command = [sys.executable, "-m", "pytest", str(PACKAGE), *NO_PLUGINS, "--evidence", str(evidence)]
     done = subprocess.run(
@@ -394,7 +404,7 @@ def test_in_processes_of_its_own(tmp_path: Path, pair: Path, words: list[str]) -
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(STATIC)} of {len(STATIC)} checks" in done.stdout
+    assert f"{len(STATIC) - 2} of {len(STATIC)} checks passed; PARSE-02, PARSE-03 waived" in done.stdout
     verify(evidence)
     recorded = read_journal(evidence / "verdicts.jsonl")
     assert {record.id for record in recorded.records} == STATIC

@@ -7,6 +7,7 @@ request, so that one server shows them all.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -74,12 +75,14 @@ def install(defect: Callable[[], str]) -> None:
 
     parse, parse_delta, fix = DelegatingParser.parse, DelegatingParser.parse_delta, ParserEngine._fix_arg_types
 
+    @functools.wraps(parse)
     def whole(self: Any, text: str, *arguments: Any, **named: Any) -> Any:
         said = Said(*parse(self, text, *arguments, **named))
         if spoil := SPOILS.get(defect()):
             spoil(said, list(named.get("model_output_token_ids", ())), self.model_tokenizer.get_vocab())
         return said.reasoning, said.content, said.tool_calls
 
+    @functools.wraps(parse_delta)
     def delta(self: Any, *arguments: Any, **named: Any) -> Any:
         from vllm.entrypoints.generate.base.protocol import DeltaMessage
 
