@@ -61,6 +61,6 @@ def test_a_draft_that_sleeps_in_the_server_under_test_is_caught(servers: Any, tm
 
 def test_both_clients_see_the_same_tokens_and_acceptance(servers: Any, tmp_path: Path) -> None:
     runs = seen("bench", servers, tmp_path / "evidence")["bench"]["runs"]
-    assert [run["client"] for run in runs] == ["ours", "vllm"]
+    assert [run["client"] for run in runs] == ["vllm", "ours", "ours", "vllm"] * 3
     for name in ("completed", "output_tokens", "drafts", "accepted"):
-        assert runs[0][name] == runs[1][name]
+        assert len({run[name] for run in runs}) == 1
