@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal, expect_none
-from conformance.harness.views.chat import Chat, Chats
+from conformance.harness.check import check, expect_equal, expect_no_objection, expect_none
+from conformance.harness.views.chat import Chats
 from conformance.harness.views.misuse import Misuse
 
 
 @check("API-01", level="qualify", claim="OpenAI's Responses API gives the same calls and texts.")
 def test_responses(chats: Chats) -> None:
     """In one piece and streamed."""
-    _expect_right(chats("responses"))
+    expect_no_objection(chats("responses"))
 
 
 @check("API-02", level="qualify", claim="Anthropic's messages API gives the same calls and texts.")
 def test_anthropic_messages(chats: Chats) -> None:
     """In one piece and streamed."""
-    _expect_right(chats("anthropic"))
+    expect_no_objection(chats("anthropic"))
 
 
 @check("API-03", level="qualify", claim="Plain completions of the rendered prompt give the same texts.")
 def test_completions(chats: Chats) -> None:
     """In one piece and streamed."""
-    _expect_right(chats("completions"))
+    expect_no_objection(chats("completions"))
 
 
 @check("API-04", level="qualify", claim="Wrong requests are refused as the client's fault, never with a 5xx.")
@@ -53,7 +53,3 @@ def test_lives_on(misuse: Misuse) -> None:
 def test_broken_grammars(misuse: Misuse) -> None:
     """Schemas of no type, expressions and grammars that do not parse, two at once, one that is huge."""
     expect_none(misuse.not_refused("grammar"), among=misuse.requests("grammar"), source=misuse)
-
-
-def _expect_right(chat: Chat) -> None:
-    expect_none(chat.objections(), among=chat.trials, source=chat)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_none
+from conformance.harness.check import check, expect_no_objection
 from conformance.harness.views.chat import Chats
 
 
 @check("REASON-01", level="qualify", claim="Thinking on: thoughts and text come whole, each in its field.")
 def test_thinking(chats: Chats) -> None:
     """The boundary lies anywhere in a delta."""
-    chat = chats("thinking")
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_no_objection(chats("thinking"))
 
 
 @check("REASON-02", level="qualify", claim="Thinking off or not spoken of: text comes whole, without thoughts.")
 def test_quiet(chats: Chats) -> None:
     """Off is the template's default, and must be the parser's."""
-    chat = chats("quiet", "omitted")
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_no_objection(chats("quiet", "omitted"))
 
 
 @check(
@@ -25,12 +23,10 @@ def test_quiet(chats: Chats) -> None:
 )
 def test_thinking_after_a_result(chats: Chats) -> None:
     """The template leaves the channel open there, so the answer begins amid a thought."""
-    chat = chats("result-thinking")
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_no_objection(chats("result-thinking"))
 
 
 @check("REASON-04", level="qualify", claim="Earlier thoughts in the history change nothing.")
 def test_history_with_thoughts(chats: Chats) -> None:
     """Agents send them back."""
-    chat = chats("remembering")
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_no_objection(chats("remembering"))

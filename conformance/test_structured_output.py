@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_none
-from conformance.harness.views.chat import Chat, Chats
+from conformance.harness.check import check, expect_no_objection
+from conformance.harness.views.chat import Chats
 
 
 @check(
@@ -13,7 +13,7 @@ from conformance.harness.views.chat import Chat, Chats
 )
 def test_strict_schema(chats: Chats) -> None:
     """Whether the parser thinks that thoughts are to come decides when the grammar begins."""
-    _expect_right(chats("strict", "strict-omitted", "forced", "forced-omitted"))
+    expect_no_objection(chats("strict", "strict-omitted", "forced", "forced-omitted"))
 
 
 @check(
@@ -24,19 +24,19 @@ def test_strict_schema(chats: Chats) -> None:
 )
 def test_strict_schema_after_a_thought(chats: Chats) -> None:
     """One step of MTP may hold the end of the thought and the beginning of the JSON."""
-    _expect_right(chats("strict-thinking", "forced-thinking"))
+    expect_no_objection(chats("strict-thinking", "forced-thinking"))
 
 
 @check("GRAMMAR-03", level="qualify", claim="A strict JSON schema is followed beside tools.")
 def test_strict_schema_beside_tools(chats: Chats) -> None:
     """The tools are offered, and not to be used."""
-    _expect_right(chats("strict-tools"))
+    expect_no_objection(chats("strict-tools"))
 
 
 @check("GRAMMAR-04", level="qualify", claim="JSON objects, choices, expressions and grammars are followed.")
 def test_other_grammars(chats: Chats) -> None:
     """One group of cases for each."""
-    _expect_right(chats("object", "choice", "regex", "grammar"))
+    expect_no_objection(chats("object", "choice", "regex", "grammar"))
 
 
 @check(
@@ -47,8 +47,4 @@ def test_other_grammars(chats: Chats) -> None:
 )
 def test_strict_schema_at_once(chats: Chats) -> None:
     """With thinking on and off in the same batch."""
-    _expect_right(chats("strict-8", "strict-24"))
-
-
-def _expect_right(chat: Chat) -> None:
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_no_objection(chats("strict-8", "strict-24"))

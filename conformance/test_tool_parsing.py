@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal, expect_none, expect_reliable
+from conformance.harness.check import check, expect_equal, expect_no_objection, expect_reliable
 from conformance.harness.tolerances import Tolerances
 from conformance.harness.views.answers import Tools
-from conformance.harness.views.chat import Chat, Chats
+from conformance.harness.views.chat import Chats
 
 SINGLY = ("call", "nested", "two", "thought", "rounds", "awkward", "required", "named")
 
@@ -25,57 +25,52 @@ def test_streamed_tool_calls(tools: Tools) -> None:
 @check("TOOL-03", level="qualify", claim="One call of scalars comes back exact, however it is delivered.")
 def test_one_call(chats: Chats) -> None:
     """In one piece and streamed in small and large deltas, with the server without MTP as control."""
-    _expect_right(chats("call"))
+    expect_no_objection(chats("call"))
 
 
 @check("TOOL-04", level="qualify", claim="Arrays and objects in arguments come back exact.")
 def test_nested_arguments(chats: Chats) -> None:
     """Empty ones too."""
-    _expect_right(chats("nested"))
+    expect_no_objection(chats("nested"))
 
 
 @check("TOOL-05", level="qualify", claim="Two calls in a turn come back exact.", upstream="vllm#41967")
 def test_two_calls(chats: Chats) -> None:
     """One step of MTP may hold the end of the first call and the beginning of the second."""
-    _expect_right(chats("two"))
+    expect_no_objection(chats("two"))
 
 
 @check("TOOL-06", level="qualify", claim="Calls after a thought come back exact, and so does the thought.")
 def test_calls_after_a_thought(chats: Chats) -> None:
     """One step of MTP may hold the end of the thought and the beginning of the call."""
-    _expect_right(chats("thought"))
+    expect_no_objection(chats("thought"))
 
 
 @check("TOOL-07", level="qualify", claim="An agent's rounds of calls, results and answers go on right.")
 def test_rounds(chats: Chats) -> None:
     """The answer after a result, and further calls after several rounds."""
-    _expect_right(chats("result", "rounds"))
+    expect_no_objection(chats("result", "rounds"))
 
 
 @check("TOOL-08", level="qualify", claim="Strings with awkward characters survive a call.")
 def test_awkward_strings(chats: Chats) -> None:
     """Quotes, braces, halves of delimiters, other scripts, emoji."""
-    _expect_right(chats("awkward"))
+    expect_no_objection(chats("awkward"))
 
 
 @check("TOOL-09", level="qualify", claim="tool_choice is heard: required, named and none.")
 def test_tool_choice(chats: Chats) -> None:
     """With none there is no call, and no trace of one in the text."""
-    _expect_right(chats("required", "named", "none"))
+    expect_no_objection(chats("required", "named", "none"))
 
 
 @check("TOOL-10", level="qualify", claim="Seventeen chats at once get the answers that they get alone.")
 def test_under_load(chats: Chats) -> None:
     """Calls, thoughts, results and JSON at the same time."""
-    _expect_right(chats("load"))
+    expect_no_objection(chats("load"))
 
 
 @check("TOOL-11", level="qualify", claim="Tool calls are as reliable as the level asks.")
 def test_reliability(chats: Chats, tolerances: Tolerances) -> None:
     """No failure in so many trials that a worse server would have shown one (pass^k, no retries)."""
-    chat = chats(*SINGLY)
-    expect_reliable(chat.objections(), trials=chat.trials, unreliable=tolerances["tool_calls_lost"], source=chat)
-
-
-def _expect_right(chat: Chat) -> None:
-    expect_none(chat.objections(), among=chat.trials, source=chat)
+    expect_reliable(chats(*SINGLY), tolerances["tool_calls_lost"])

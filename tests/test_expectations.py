@@ -28,6 +28,7 @@ from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.floors import Floor
 from conformance.harness.stats import Estimate
 from conformance.harness.verdict import Verdict
+from conformance.harness.views.parsers import Tried
 
 
 class Seen:
@@ -60,7 +61,7 @@ def test_extra_and_missing_keys_are_differences() -> None:
         lambda: expect_equal({}, {}, source=Seen()),
         lambda: expect_all({}, (1,), source=Seen()),
         lambda: expect_none([], among=0, source=Seen()),
-        lambda: expect_reliable([], trials=0, unreliable=0.02, source=Seen()),
+        lambda: expect_reliable(Tried(0, ()), 0.02),
     ],
 )
 def test_an_expectation_of_nothing_is_an_error(nothing: Callable[[], object]) -> None:
@@ -80,7 +81,7 @@ def test_an_expectation_of_nothing_is_an_error(nothing: Callable[[], object]) ->
     ],
 )
 def test_no_failure_in_enough_trials(failures: int, trials: int, unreliable: float, verdict: Verdict) -> None:
-    found = expect_reliable(["lost"] * failures, trials=trials, unreliable=unreliable, source=Seen())
+    found = expect_reliable(Tried(trials, ("lost",) * failures), unreliable)
     assert found.verdict is verdict
     assert f"{trials} answers" in found.sentence
 

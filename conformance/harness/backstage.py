@@ -16,13 +16,8 @@ from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.servers import Servers
 from conformance.harness.session import Session
 
-OFF_LINE = (
-    "environment",
-    "geometry",
-    "moe_refusal",
-    "moe_oracle",
-    "parsers",
-)  # observations, and the fixtures that read them
+# Observations, and the fixtures that read them.
+OFF_LINE = ("environment", "geometry", "moe_refusal", "moe_oracle", "parsers")
 SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "chats", "misuse", "load", "sweep", "bench")
 # What the reference of PARITY will import; whoever comes first does it, the others wait.
 SLOW_IMPORTS = ("conformance.harness.parity", "transformers.models.gemma4.modeling_gemma4")

@@ -36,7 +36,6 @@ class Case:
     messages: tuple[dict[str, Any], ...]
     max_tokens: int
     expected: Expected
-    source: str = ""  # of a case that others published
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: Any = None
     chat_template_kwargs: dict[str, Any] | None = None

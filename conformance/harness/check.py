@@ -41,6 +41,15 @@ class Seen(Protocol):
     def source(self) -> str: ...
 
 
+class Examined(Seen, Protocol):
+    """Something that was tried so many times, with what is to be said against it."""
+
+    @property
+    def trials(self) -> int: ...
+
+    def objections(self) -> Sequence[str]: ...
+
+
 S = TypeVar("S", bound=Seen, covariant=True)
 T = TypeVar("T", bound=Seen)
 
@@ -342,25 +351,29 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
 
 
-def expect_reliable(
-    found: Sequence[str], *, trials: int, unreliable: float, source: Seen, confidence: float = CONFIDENCE
-) -> Finding:
+def expect_no_objection(seen: Examined) -> Finding:
+    """Nothing is to be said against any of the trials."""
+    return expect_none(seen.objections(), among=seen.trials, source=seen)
+
+
+def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CONFIDENCE) -> Finding:
     """No failure in so many trials that the share of failures lies below ``unreliable``, with this confidence.
 
     Without a failure in n trials the share is below 1 - (1 - confidence) ** (1 / n): 59 trials for 5 %, 149 for 2 %,
     299 for 1 %. Fewer are INCONCLUSIVE, one failure is a FAIL: nothing is tried again.
     """
+    found, trials = seen.objections(), seen.trials
     if trials <= 0:
-        raise ObservationError(f"{source.source}: nothing was tried")
+        raise ObservationError(f"{seen.source}: nothing was tried")
     bound = 1 - (1 - confidence) ** (1 / trials)
     value, floor = f"< {bound:.1%} lost", f"< {unreliable:.0%} lost"
     if found:
         sentence = f"{len(found)} objections to {trials} answers: {_first(found)}"
-        return _record(Finding(Verdict.FAIL, sentence, f"{len(found)} lost", floor, trials, None, source.source))
+        return _record(Finding(Verdict.FAIL, sentence, f"{len(found)} lost", floor, trials, None, seen.source))
     verdict = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE
     needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
     sentence = f"no failure in {trials} answers, where {needed} are needed to say that less than {unreliable:.0%} fail"
-    return _record(Finding(verdict, sentence, value, floor, trials, None, source.source))
+    return _record(Finding(verdict, sentence, value, floor, trials, None, seen.source))
 
 
 def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:

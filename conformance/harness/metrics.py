@@ -47,13 +47,9 @@ class Counters:
 
 def read_counters(server: Server) -> Counters:
     """The counters as they stand now; ObservationError where the server does not draft or does not answer."""
+    page = _page(server)
     try:
-        answer = server.request("GET", "/metrics", 10.0)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
-    try:
-        return parse(answer.text)
+        return parse(page)
     except ValueError as error:
         raise server.failure(f"its /metrics cannot be read: {error}") from None
 
@@ -74,17 +70,29 @@ def gauges(server: Server) -> tuple[int, float]:
 
 
 def _samples(server: Server) -> list[Sample]:
+    page = _page(server)
+    try:
+        return _all(page)
+    except ValueError as error:
+        raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
+
+
+def _page(server: Server) -> str:
     try:
         answer = server.request("GET", "/metrics", 10.0)
         answer.raise_for_status()
-        return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
-    except (httpx.HTTPError, ValueError) as error:
+    except httpx.HTTPError as error:
         raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
+    return answer.text
+
+
+def _all(page: str) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
 
 
 def parse(text: str) -> Counters:
     """Counters of a Prometheus page, summed over engines; ValueError where one is missing."""
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    samples = _all(text)
     positions = sorted({int(sample.labels["position"]) for sample in samples if sample.name == PER_POSITION})
     if positions != list(range(len(positions))):
         raise ValueError(f"{PER_POSITION} has positions {positions}")

@@ -40,6 +40,11 @@ class Estimate:
     n: int
     method: str
 
+    @property
+    def half_width(self) -> float:
+        """Of the interval, as a share of the value."""
+        return (self.high - self.low) / 2 / self.value
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 

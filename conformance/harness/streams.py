@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as table
 from conformance.harness.tables import STRICT
 from conformance.harness.workload import load_rows
 
-# In the profile's folder of prompts.
+# In fixtures/prompts.
 STREAMS, PUBLISHED, REGRESSIONS = "streams.jsonl", "json-schema-test-suite.jsonl", "regressions/parsers.jsonl"
 
 
@@ -29,7 +29,6 @@ class Stream:
     stop: str
     tools: tuple[dict[str, Any], ...] = ()
     chat_template_kwargs: dict[str, Any] | None = None
-    source: str = ""  # of a stream that others published
 
 
 @table(frozen=True, config=STRICT)

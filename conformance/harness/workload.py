@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat, zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 import openai
@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic.dataclasses import dataclass as table
 
 from conformance.harness import tables
+from conformance.harness.deltas import add_to_call
 from conformance.harness.errors import UsageError
 from conformance.harness.server import Server
 from conformance.harness.tables import STRICT
@@ -51,7 +52,14 @@ class Prefix:
     text: str
 
 
-Row = TypeVar("Row")  # a dataclass with an id
+class Identified(Protocol):
+    """A row with an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=Identified)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def load_rows(path: Path, shape: type[Row]) -> list[Row]:
         except ValueError as error:
             raise UsageError(f"{where}: not valid JSON ({error}).") from None
         prompts.append(tables.convert(where, row, shape))
-    ids: list[str] = [prompt.id for prompt in prompts]  # type: ignore[attr-defined]
+    ids = [prompt.id for prompt in prompts]
     for repeated in sorted({name for name in ids if ids.count(name) > 1}):
         raise UsageError(f'{path}: id "{repeated}" is there more than once; rename one.')
     if not prompts:
@@ -315,10 +323,7 @@ class _Parts:
         self.reasoning += _reasoning(choice.delta)
         self.token_ids += tokens
         for call in choice.delta.tool_calls or []:
-            while len(self.calls) <= call.index:
-                self.calls.append({"name": "", "arguments": ""})
-            self.calls[call.index]["name"] += call.function.name or ""
-            self.calls[call.index]["arguments"] += call.function.arguments or ""
+            add_to_call(self.calls, call.index, name=call.function.name, arguments=call.function.arguments)
         return bool(tokens)
 
     def answer(self, name: str, finish: str | None, usage: Any, seconds: float) -> Answer:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from conformance.harness.deltas import add_to_call
 from conformance.inside_vllm.adapters import upstream
 
 NAME = "gemma4"
@@ -45,10 +46,7 @@ class Parsed:
 
     def add_call(self, index: int, name: str | None, arguments: str | None) -> None:
         """A call's delta, by its place in the answer."""
-        while len(self.calls) <= index:
-            self.calls.append({"name": "", "arguments": ""})
-        self.calls[index]["name"] += name or ""
-        self.calls[index]["arguments"] += arguments or ""
+        add_to_call(self.calls, index, name=name, arguments=arguments)
 
 
 class Gemma4:
@@ -118,8 +116,7 @@ class Gemma4:
             chat_template_kwargs=dict(asked.chat_template_kwargs) or None,
             stream=stream,
         )
-        kwargs = {"chat_template_kwargs": dict(asked.chat_template_kwargs)}
-        parser = self._parser(self.tokenizer, request.tools, **kwargs)
+        parser = self._parser(self.tokenizer, request.tools, chat_template_kwargs=dict(asked.chat_template_kwargs))
         return parser, parser.adjust_request(request=request)
 
 

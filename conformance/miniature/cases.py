@@ -115,21 +115,23 @@ def _object(example: Example) -> Row:
 def _choice(example: Example) -> Row:
     others = [example.answer.replace(name, "Nobody") for name in lexicon.NAMES if name in example.answer]
     options = sorted({example.answer, *others, "I do not know."})
-    return _structured(example, {"choice": options}) | {"expected": {"one_of": options, "content": example.answer}}
+    return {
+        "structured_outputs": {"choice": options},
+        "expected": {"one_of": options, "content": example.answer},
+    }
 
 
 def _regex(example: Example) -> Row:
     pattern = r'The code of [A-Z][a-z]+ is ("[A-Za-z]+"|[0-9]+)\.'
-    return _structured(example, {"regex": pattern}) | {"expected": {"pattern": pattern, "content": example.answer}}
+    return {
+        "structured_outputs": {"regex": pattern},
+        "expected": {"pattern": pattern, "content": example.answer},
+    }
 
 
 def _grammar(example: Example) -> Row:
     grammar = 'root ::= "The code of " [A-Z] [a-z]+ " is " code "."\ncode ::= "\\"" [A-Za-z]+ "\\"" | [0-9]+'
-    return _structured(example, {"grammar": grammar}) | _text(example)
-
-
-def _structured(_: Example, wanted: Row) -> Row:
-    return {"structured_outputs": wanted}
+    return _text(example) | {"structured_outputs": {"grammar": grammar}}
 
 
 def spoken(example: Example) -> str:

@@ -35,9 +35,8 @@ from conformance.harness.observers import (
     wiring,
 )
 
-Observer = Callable[
-    ..., Mapping[str, Any]
-]  # of (Profile, Servers, Evidence), and of a look or a group where there are several
+# Of (Profile, Servers, Evidence), and of a look or a group where there are several.
+Observer = Callable[..., Mapping[str, Any]]
 
 OBSERVERS: dict[str, Observer] = {
     "environment": environment.observe,

@@ -79,8 +79,7 @@ def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> lis
 def _half_width(runs: Sequence[Mapping[str, Any]]) -> float:
     """Of the ratio of both speeds, as a share of it."""
     ours, theirs = ([r["seconds"] / r["output_tokens"] for r in runs if r["client"] == who] for who in (OURS, VLLM))
-    ratio = stats.agreement(theirs, ours)
-    return (ratio.high - ratio.low) / 2 / ratio.value
+    return stats.agreement(theirs, ours).half_width
 
 
 def chosen(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:

@@ -130,8 +130,7 @@ def _spoken(profile: Profile, server: Server, cases: Sequence[Case], dialect: Di
 
 def answered(client: openai.OpenAI, server: Server, question: dict[str, Any], interval: int) -> dict[str, Any]:
     """The messages of one choice, one for each delivery, or the error."""
-    extra = {**question.get("extra_body", {}), "return_token_ids": True}
-    ask = {**question, "model": server.model, "temperature": 0, "extra_body": extra}
+    ask = {**question, "model": server.model, "temperature": 0}
     return _kept(
         server, partial(_whole, client, ask) if interval == WHOLE else partial(_streamed, client, ask, interval)
     )

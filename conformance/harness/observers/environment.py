@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,15 +10,14 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from conformance import PACKAGE
-from conformance.harness import logs
-from conformance.harness.errors import ObservationError, UsageError
+from conformance.harness.answering import answer
+from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 from conformance.harness.interpreter import normalised
 from conformance.harness.profile import Profile
 from conformance.harness.servers import Servers
 
 LOCKS = PACKAGE.parent / "envs"
-_SECONDS = 300.0
 
 
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
@@ -34,15 +31,7 @@ def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[
 
 def ask_interpreter(command: list[str]) -> dict[str, Any]:
     """What the interpreter says of itself; ObservationError with its own error where it cannot."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        raise ObservationError(f"importing vLLM took more than {_SECONDS:.0f} s") from None
-    except (IndexError, ValueError):
-        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
-        raise ObservationError(f"vLLM or transformers cannot be imported: {reason}", logs.tail(done.stderr)) from None
-    return found
+    return answer(command, doing="importing vLLM", failed="vLLM or transformers cannot be imported")
 
 
 def locked(path: Path) -> dict[str, str]:

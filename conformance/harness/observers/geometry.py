@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance import FIXTURES
-from conformance.harness import logs
-from conformance.harness.errors import ObservationError
+from conformance.harness.answering import answer
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.profile import Profile
@@ -20,7 +16,6 @@ from conformance.harness.servers import Servers
 COMMAND = (sys.executable, "-m", "conformance.inside_vllm.geometry")
 TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "draft"  # any will do: no text is read
 K = 4
-_SECONDS = 300.0
 
 
 def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
@@ -46,21 +41,4 @@ def request(facts: Facts) -> dict[str, Any]:
 
 def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND) -> dict[str, Any]:
     """What the process answers; ObservationError with its own error where it gives no answer."""
-    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(asked),
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        built: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        raise ObservationError(f"building the drafts took more than {_SECONDS:.0f} s") from None
-    except (IndexError, ValueError):
-        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
-        raise ObservationError(f"vLLM built no draft: {reason}", logs.tail(done.stderr)) from None
-    return built
+    return answer(command, asked, doing="building the drafts", failed="vLLM built no draft")

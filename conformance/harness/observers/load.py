@@ -163,13 +163,12 @@ def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> li
     done, skipped = dict[int, Blocks](), set[int]()
     arms: dict[Server, Arm] = {}
 
-    def finished(*concurrencies: int) -> list[tuple[Round, Blocks]]:
-        return [
-            (rounds[number], done[number]) for number in sorted(done) if rounds[number].concurrency in concurrencies
-        ]
+    def finished() -> list[tuple[Round, Blocks]]:
+        return [(rounds[number], done[number]) for number in sorted(done)]
 
     def known(concurrency: int) -> bool:
-        return half_width(profile.pair.k, finished(concurrency)) <= profile.sizes.half_width
+        alike = [(each, blocks) for each, blocks in finished() if each.concurrency == concurrency]
+        return half_width(profile.pair.k, alike) <= profile.sizes.half_width
 
     with ExitStack() as opened:
         for number, place in turns(rounds, together):
@@ -184,14 +183,13 @@ def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> li
                 asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
                 arms[server] = Arm(server, asking, profile.pair.k if arm == MTP else None)
             done.setdefault(number, {})[place] = arms[server].run(each)
-    return finished(*profile.sizes.by_concurrency())
+    return finished()
 
 
 def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:
     """Of the speedup as it will be judged, as a share of it; the rounds are of one concurrency."""
     (cell,) = Load.of([_document(k, done)]).cells.values()
-    speedup = cell.speedup()
-    return (speedup.high - speedup.low) / 2 / speedup.value
+    return cell.speedup().half_width
 
 
 def _row(each: Round, done: Blocks) -> dict[str, Any]:

@@ -88,7 +88,6 @@ def body_of(wrong: Wrong, model: str) -> bytes | None:
 def left(server: Server, name: str, clients: int, prompt: Prompt, seconds: float) -> dict[str, Any]:
     """Clients that each read one delivery of a long answer and hang up; what runs when it has had time to notice."""
     question: dict[str, Any] = {"model": server.model, "messages": list(prompt.messages), "max_tokens": 256}
-    delivered = 0
     with ExitStack() as opened:
         streams = []
         for _ in range(clients):
@@ -106,5 +105,5 @@ def settled(server: Server) -> tuple[int, float]:
     while True:
         running, kv_usage = gauges(server)
         if (running == 0 and kv_usage == 0) or time.monotonic() > end:
-            return int(running), kv_usage
+            return running, kv_usage
         time.sleep(0.1)

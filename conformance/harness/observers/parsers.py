@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance import FIXTURES
-from conformance.harness import logs
+from conformance.harness.answering import answer
 from conformance.harness.checkpoint import target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
@@ -54,23 +51,8 @@ def asked(profile: Profile) -> dict[str, Any]:
 
 def tried(question: Mapping[str, Any], command: Sequence[str] = COMMAND) -> dict[str, Any]:
     """What the process found; ObservationError with its own error where it gives no answer."""
-    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(question),
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        raise ObservationError(f"trying the parser took more than {_SECONDS:.0f} s") from None
-    except (IndexError, ValueError):
-        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
-        raise ObservationError(f"vLLM's parser could not be tried: {reason}", logs.tail(done.stderr)) from None
+    failed = "vLLM's parser could not be tried"
+    found = answer(command, question, doing="trying the parser", failed=failed, seconds=_SECONDS)
     if "unsupported" in found:
         raise Unsupported(str(found["unsupported"]))
     return found

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from conformance.harness.canonical import alike
 from conformance.harness.cases import Case
+from conformance.harness.deltas import add_to_call
 from conformance.harness.errors import ObservationError
 from conformance.harness.tables import convert
 
@@ -222,10 +223,7 @@ def _answer(case: Case, row: Mapping[str, Any]) -> Answer:
     parts: list[dict[str, str]] = []
     for message in row["messages"]:
         for delta in message["calls"]:
-            while len(parts) <= delta["index"]:
-                parts.append({"id": "", "name": "", "arguments": ""})
-            for name in ("id", "name", "arguments"):
-                parts[delta["index"]][name] += delta[name] or ""
+            add_to_call(parts, **delta)
     error = row["error"]
     status = f"HTTP {error['status']}: " if error and error["status"] else ""
     return Answer(

@@ -10,11 +10,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Tried:
-    """Some properties: how many examples were tried, and an objection for each that is broken."""
+    """Some properties: how many examples were tried, and a sentence for each that is broken."""
 
-    examples: int
-    objections: tuple[str, ...]
+    trials: int
+    broken: tuple[str, ...]
     source: str = "observations/parsers.json"
+
+    def objections(self) -> tuple[str, ...]:
+        """The properties that do not hold."""
+        return self.broken
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,46 @@
+"""Processes of their own that import vLLM, which changes whoever does it, and answer with a last line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conformance.harness import logs
+from conformance.harness.errors import ObservationError
+
+QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def answer(
+    command: Sequence[str],
+    question: Mapping[str, Any] | None = None,
+    *,
+    doing: str,
+    failed: str,
+    seconds: float = 300.0,
+) -> dict[str, Any]:
+    """What the process answers to the question, which it reads from its standard input.
+
+    ObservationError in words of ``doing`` where it takes longer than ``seconds``, and of ``failed``, with its own
+    error, where it gives no answer.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=None if question is None else json.dumps(question),
+            env=os.environ | QUIET,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise ObservationError(f"{doing} took more than {seconds:.0f} s") from None
+    except (IndexError, ValueError):
+        reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
+        raise ObservationError(f"{failed}: {reason}", logs.tail(done.stderr)) from None
+    return found

@@ -1,0 +1,11 @@
+"""Tool calls put together from what a stream delivers of them."""
+
+from __future__ import annotations
+
+
+def add_to_call(calls: list[dict[str, str]], index: int, **parts: str | None) -> None:
+    """Append these parts to those of the call at that place of the answer, which may be new."""
+    while len(calls) <= index:
+        calls.append(dict.fromkeys(parts, ""))
+    for name, text in parts.items():
+        calls[index][name] += text or ""
