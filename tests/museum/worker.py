@@ -137,9 +137,9 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         expert_scale_doubled,
         expert_returns_zeros,
         every_expert_returns_zeros,
-        grammar_skipped_at_the_boundary,
     )
 }
+CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {each.__name__: each for each in (grammar_skipped_at_the_boundary,)}
 
 
 class Museum(Probe):
@@ -149,7 +149,7 @@ class Museum(Probe):
 
     def conformance_break(self, exhibit: str) -> str:
         """Bring one defect in, beside those that are there."""
-        undo: Undo = (EXHIBITS | LOAD_EXHIBITS)[exhibit](self)
+        undo: Undo = (EXHIBITS | LOAD_EXHIBITS | CHAT_EXHIBITS)[exhibit](self)
         self._conformance_undo = [*getattr(self, "_conformance_undo", []), undo]
         return exhibit
 
