@@ -7,7 +7,8 @@ from conformance.harness.tolerances import Tolerances
 from conformance.harness.views.answers import Tools
 from conformance.harness.views.chat import Chats
 
-SINGLY = ("call", "nested", "two", "thought", "rounds", "awkward", "required", "named")
+CALLING = ("call", "nested", "two", "thought", "rounds", "awkward", "required", "named")
+CALLING_TOO = ("load", "responses", "anthropic")  # among other things
 
 
 @check("TOOL-01", level="smoke", claim="Typed tool calls come back exact, in one piece.")
@@ -73,4 +74,4 @@ def test_under_load(chats: Chats) -> None:
 @check("TOOL-11", level="qualify", claim="Tool calls are as reliable as the level asks.")
 def test_reliability(chats: Chats, tolerances: Tolerances) -> None:
     """No failure in so many trials that a worse server would have shown one (pass^k, no retries)."""
-    expect_reliable(chats(*SINGLY), tolerances["tool_calls_lost"])
+    expect_reliable(chats(*CALLING, *CALLING_TOO).calling(), tolerances["tool_calls_lost"])

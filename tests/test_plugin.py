@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -236,6 +237,16 @@ def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair
     assert result.ret == 1
     sentence = "Not certified: a certificate allows nothing unsupported or waived; MOE-01, MOE-06 unsupported."
     assert sentence in result.outlines
+
+
+@pytest.mark.parametrize(
+    ("processes", "asked", "taken"), [(4, "no", "worksteal"), (4, "load", "load"), (None, "no", "no")]
+)
+def test_idle_workers_take_from_busy_ones(processes: int | None, asked: str, taken: str) -> None:
+    option = SimpleNamespace(numprocesses=processes, dist=asked, moe_table=False, plan=False, list_checks=False)
+    config: Any = SimpleNamespace(option=option)
+    assert plugin.pytest_cmdline_main(config) is None
+    assert option.dist == taken
 
 
 @pytest.mark.usefixtures("documents")

@@ -81,8 +81,11 @@ class Judge:
         return report
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """``--list-checks`` prints the catalogue and ends; so do ``--moe-table`` and ``--plan`` with theirs."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"  # checks differ in length by far: whoever is idle takes from who is not
     if config.option.moe_table:
         return cli.main(["moe-table"])
     if config.option.plan:

@@ -28,6 +28,7 @@ SIZES = Sizes(
     mixed_prompts=9,
     tool_prompts=2,
     chat_cases=2,
+    dialect_cases=2,
     sampling_prompts=2,
     sampling_seeds=30,
     rounds={"1": 3, "8": 1},

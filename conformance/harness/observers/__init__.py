@@ -6,62 +6,47 @@ it returns against ``schemas/<name>.json``. What cannot be seen raises Observati
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from conformance.harness.observers import (
-    bench,
-    calibration,
-    chat,
-    checkpoint,
-    draft_load,
-    environment,
-    geometry,
-    gold,
-    load,
-    misuse,
-    moe,
-    moe_oracle,
-    moe_refusal,
-    numerics,
-    parity,
-    parsers,
-    refusals,
-    sampling,
-    sweep,
-    ties,
-    tools,
-    wiring,
-)
-
 # Of (Profile, Servers, Evidence), and of a look or a group where there are several.
 Observer = Callable[..., Mapping[str, Any]]
 
-OBSERVERS: dict[str, Observer] = {
-    "environment": environment.observe,
-    "checkpoint": checkpoint.observe,
-    "geometry": geometry.observe,
-    "refusals": refusals.observe,
-    "draft_load": draft_load.observe,
-    "wiring": wiring.observe,
-    "moe": moe.observe,
-    "numerics": numerics.observe,
-    "parity": parity.observe,
-    "gold": gold.observe,
-    "moe_oracle": moe_oracle.observe,
-    "moe_refusal": moe_refusal.observe,
-    "load": load.observe,
-    "ties": ties.observe,
-    "sampling": sampling.observe,
-    "tools": tools.observe,
-    "parsers": parsers.observe,
-    "chat": chat.observe,
-    "misuse": misuse.observe,
-    "calibration": calibration.observe,
-    "sweep": sweep.observe,
-    "bench": bench.observe,
-}
+NAMES = (
+    "environment",
+    "checkpoint",
+    "geometry",
+    "refusals",
+    "draft_load",
+    "wiring",
+    "moe",
+    "numerics",
+    "parity",
+    "gold",
+    "moe_oracle",
+    "moe_refusal",
+    "load",
+    "ties",
+    "sampling",
+    "tools",
+    "parsers",
+    "chat",
+    "misuse",
+    "calibration",
+    "sweep",
+    "bench",
+)
+
+
+def _observe(name: str, *arguments: Any, **part: Any) -> Mapping[str, Any]:
+    """Import the module when it is needed: judging needs none, and several import torch."""
+    found: Mapping[str, Any] = importlib.import_module(f"{__name__}.{name}").observe(*arguments, **part)
+    return found
+
+
+OBSERVERS: dict[str, Observer] = {name: partial(_observe, name) for name in NAMES}
 
 
 def observer(name: str) -> Observer:

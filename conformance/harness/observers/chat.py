@@ -1,4 +1,4 @@
-"""Chats whose right answer is known, asked in every way: in one piece, streamed, with and without MTP, alone, at once.
+"""Chats whose right answer is known, asked in one piece and streamed, with and without MTP, alone and at once.
 
 One observation for each group of cases, so that pytest-xdist's workers can share them; a group of ``BATCHES`` is asked
 at once, all others case by case.
@@ -27,17 +27,14 @@ from conformance.harness.servers import Servers
 from conformance.harness.workload import official
 
 WHOLE, NOT_FOUND = 0, 404
-INTERVALS = (1, 4)  # tokens that gather before a streamed delivery, at least; a step with MTP brings up to k + 1
+# Tokens that gather before a streamed delivery, at least; a step with MTP brings up to k + 1. Cases take turns.
+INTERVALS = (1, 4)
 # Asked with MTP all at once, so many at a time: groups that they are taken from.
 BATCHES: dict[str, tuple[int, tuple[str, ...]]] = {
     "load": (17, ("call", "nested", "two", "thought", "result", "strict")),
     "strict-8": (8, ("strict-thinking", "forced-thinking")),
     "strict-24": (24, ("strict", "strict-thinking", "forced", "forced-thinking")),
 }
-
-Way = tuple[str, int]  # server, and stream interval or WHOLE
-WAYS: tuple[Way, ...] = ((MTP, WHOLE), *((MTP, interval) for interval in INTERVALS))
-CONTROLS: tuple[Way, ...] = ((PLAIN, WHOLE), (PLAIN, INTERVALS[0]))
 
 
 @dataclass(frozen=True)
@@ -59,17 +56,19 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence, group: str) 
         return _document(group, cases, _asked(profile, servers, planned(profile, group, cases)))
 
 
-def planned(profile: Profile, group: str, cases: Sequence[Case]) -> list[list[list[Turn]]]:
-    """Lanes that go on side by side, each with rounds one after another, each with turns at once.
+def planned(profile: Profile, group: str, cases: Sequence[Case]) -> list[list[Turn]]:
+    """Rounds one after another, each with turns at once.
 
-    With MTP a batch is asked at once, other cases one by one in all ways; those without MTP, as control, at once, and
-    only where both servers are up: a restart for every group would take hours where loading takes minutes.
+    With MTP a batch is asked at once, other cases one by one. Then the same without MTP, as control, at once, and only
+    where both servers are up: a restart for every group would take hours where loading takes minutes.
     """
+    ways = [(WHOLE, INTERVALS[place % len(INTERVALS)]) for place in range(len(cases))]
     if group in BATCHES:
-        return [[[Turn(case, MTP, interval) for case in cases] for interval in (WHOLE, *INTERVALS)]]
-    singly = [[Turn(case, *way) for way in WAYS] for case in cases]
-    control = [[Turn(case, *way) for case in cases for way in CONTROLS]]
-    return [singly, control] if profile.hardware.two_servers else [singly]
+        return [[Turn(case, MTP, way[part]) for case, way in zip(cases, ways, strict=True)] for part in (0, 1)]
+    every = [(case, interval) for case, way in zip(cases, ways, strict=True) for interval in way]
+    alone = [[Turn(case, MTP, interval)] for case, interval in every]
+    control = [[Turn(case, PLAIN, interval) for case, interval in every]]
+    return alone + control * profile.hardware.two_servers
 
 
 def _document(group: str, cases: Sequence[Case], answers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -80,8 +79,8 @@ def chosen(profile: Profile, group: str) -> list[Case]:
     """As many cases as the level wants of a group, or of the groups that a batch and another API take them from."""
     path, count = profile.prompts / CHAT, profile.sizes.chat_cases
     if group in DIALECTS:
-        _, groups = DIALECTS[group]
-        single = [case for each in groups for case in load_cases(path, each, count) if len(case.messages) == 1]
+        few, groups = profile.sizes.dialect_cases, DIALECTS[group][1]
+        single = [case for each in groups for case in load_cases(path, each, few) if len(case.messages) == 1]
         return [replace(case, tool_choice=None) for case in single]
     if group not in BATCHES:
         return list(load_cases(path, group, count))
@@ -91,27 +90,20 @@ def chosen(profile: Profile, group: str) -> list[Case]:
     return in_turn[:at_once]
 
 
-def _asked(profile: Profile, servers: Servers, lanes: Sequence[Sequence[Sequence[Turn]]]) -> list[dict[str, Any]]:
+def _asked(profile: Profile, servers: Servers, rounds: Sequence[Sequence[Turn]]) -> list[dict[str, Any]]:
     """Every turn with its answer, or what came in its place."""
-    names = dict.fromkeys(turn.server for rounds in lanes for turns in rounds for turn in turns)
+    names = dict.fromkeys(turn.server for turns in rounds for turn in turns)
     running: dict[str, Server] = {name: servers.mtp() if name == MTP else servers.plain() for name in names}
     with ExitStack() as opened:
         seconds = profile.hardware.bounds.request_seconds
         clients = {name: opened.enter_context(closing(official(server, seconds))) for name, server in running.items()}
+        pool = opened.enter_context(ThreadPoolExecutor(max(map(len, rounds))))
 
         def ask(turn: Turn) -> dict[str, Any]:
             answer = answered(clients[turn.server], running[turn.server], turn.case.question(), turn.interval)
             return {"case": turn.case.id, "server": turn.server, "interval": turn.interval, **answer}
 
-        def go(rounds: Sequence[Sequence[Turn]]) -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = []
-            for turns in rounds:
-                with ThreadPoolExecutor(len(turns)) as pool:
-                    found += pool.map(ask, turns)
-            return found
-
-        with ThreadPoolExecutor(len(lanes)) as pool:
-            return [answer for found in pool.map(go, lanes) for answer in found]
+        return [answer for turns in rounds for answer in pool.map(ask, turns)]
 
 
 def _spoken(profile: Profile, server: Server, cases: Sequence[Case], dialect: Dialect) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,6 +69,10 @@ class Chat:
         if not any(answer.server == "mtp" for answer in answers):
             raise ObservationError("no case was asked with MTP")
         return cls(answers, ", ".join(f"observations/chat-{document['group']}.json" for document in documents))
+
+    def calling(self) -> Self:
+        """Only the answers that should hold tool calls."""
+        return replace(self, answers=tuple(answer for answer in self.answers if answer.case.expected.calls))
 
     @property
     def trials(self) -> int:
