@@ -90,7 +90,11 @@ class Checkout:
 
     def environment(self, **more: str) -> dict[str, str]:
         """The variables of a machine without network whose pip and uv know nothing but the folder of wheels."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PIP_", "UV_", "PYTHON", "CONFORMANCE_"))
+        }
         nowhere = f"http://127.0.0.1:{closed_port()}/simple"
         own = {"PATH": f"{self.root / 'bin'}:/usr/bin:/bin", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
         return (
@@ -220,6 +224,33 @@ def test_requirement_without_hash_is_refused(ready: Checkout, others_are_hashed:
     ready.lock.write_text(ready.lock.read_text() * others_are_hashed + bare + "\n")
     refused(ready.bootstrap())
     assert ready.version_of("bare") == "ModuleNotFoundError: No module named 'bare'"
+
+
+def test_a_door_names_environment_and_python(ready: Checkout) -> None:
+    other = ready.root / "envs/other/lock.txt"
+    other.parent.mkdir()
+    other.write_text(make_wheel(ready.wheels, "tiny", "3.0"))
+    assert ready.bootstrap(CONFORMANCE_ENV="other", PYTHON=sys.executable).returncode == 0
+    assert ready.version_of("tiny") == "3.0"
+
+
+def test_a_venv_of_another_python_is_made_anew(ready: Checkout) -> None:
+    other = ready.root / "bin/python-of-the-door"
+    other.write_text(
+        f'#!/bin/sh\n[ "$2" != "import sys; print(sys.version, sys.base_prefix)" ] || exec echo other\n'
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    other.chmod(0o755)
+    done = ready.bootstrap(PYTHON=str(other))
+    assert done.returncode == 0
+    assert "installing" in done.stdout
+    assert ready.version_of("tiny") == "1.0"
+
+
+def test_a_python_that_is_none(empty: Checkout) -> None:
+    assert "no Python 3.11, 3.12 or 3.13 with its venv module is at /nowhere" in refused(
+        empty.bootstrap(PYTHON="/nowhere")
+    )
 
 
 def test_environment_that_does_not_exist(empty: Checkout) -> None:
