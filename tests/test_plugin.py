@@ -249,6 +249,23 @@ def test_idle_workers_take_from_busy_ones(processes: int | None, asked: str, tak
     assert option.dist == taken
 
 
+def test_an_unlocked_run_says_so_and_earns_no_certificate(run: Run, documents: synthetic.Documents, pair: Path) -> None:
+    documents["environment"]["locked"] = None
+    result = run("--pair", pair, "--unlocked", "--evidence", "run")
+    assert result.ret == 0
+    assert result.outlines[-2].endswith("; ENV-01 unsupported; the environment is unlocked.")
+    assert read_journal(Path("run/verdicts.jsonl")).unlocked
+    assert run("--pair", pair, "--evidence", "run").outlines[-2] == result.outlines[-2]
+    assert run("--pair", pair, "--unlocked", "--certify", "--evidence", "other").ret == 1
+
+
+@pytest.mark.usefixtures("documents")
+def test_the_door_names_the_environment(run: Run, pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFORMANCE_ENV", "first-mtp")
+    assert run("--pair", pair, "--level", "static", "--evidence", "run").ret == 0
+    assert json.loads(Path("run/header.json").read_text())["environment"] == "first-mtp"
+
+
 @pytest.mark.usefixtures("documents")
 def test_a_level_runs_its_own_checks(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "static", "--evidence", "run")

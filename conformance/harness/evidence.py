@@ -50,6 +50,7 @@ class Header:
     format: int = FORMAT
     dataset: str | None = None  # the file that took the place of the mixed prompts
     dataset_sha256: str | None = None
+    environment: str | None = None  # the folder of envs/ that is installed, or UNLOCKED; None is the hardware's own
 
 
 class Evidence:
@@ -137,10 +138,11 @@ def verify(directory: Path) -> None:
             raise ObservationError(f"{directory / name} was changed after recording: its SHA-256 is not the manifest's")
 
 
-def new_header(hardware: str, pair: str, level: str) -> Header:
+def new_header(hardware: str, pair: str, level: str, environment: str | None = None) -> Header:
     """The header of a run that starts now, with the versions of the engine and of this suite as installed."""
     engine = next((version for name in ENGINES if (version := _version(name))), None)
-    return Header(hardware, pair, level, now(), engine, _version("gemma4-mtp-conformance") or "not installed")
+    suite = _version("gemma4-mtp-conformance") or "not installed"
+    return Header(hardware, pair, level, now(), engine, suite, environment=environment)
 
 
 def read_header(directory: Path) -> Header:

@@ -34,7 +34,7 @@ class Journal:
 
     def header(self, run: Run) -> None:
         """The subject of the run and the ids of the checks that its level asks for."""
-        subject = {key: getattr(run, key) for key in ("hardware", "pair", "level", "certify")}
+        subject = {key: getattr(run, key) for key in ("hardware", "pair", "level", "certify", "unlocked")}
         self._line({"kind": "header", "format": FORMAT, **subject, "expected": list(run.expected)})
 
     def verdict(self, record: Record) -> None:
@@ -82,6 +82,7 @@ def read_journal(path: Path) -> Run:
         records=tuple(verdicts),
         problems=tuple(footer["problems"]) if footer else (f"{path} is cut short: it has no footer",),
         certify=header["certify"],
+        unlocked=header["unlocked"],
         complete=footer is not None and footer["verdicts"] == len(verdicts),
     )
 

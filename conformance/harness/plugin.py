@@ -6,6 +6,7 @@ travels in its report's ``user_properties``.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Generator
@@ -21,6 +22,7 @@ from conformance.harness.check import Check, declaration, judge, outcome_of
 from conformance.harness.clerk import PROPERTY, Clerk, record_of
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.journal import record_to_json
+from conformance.harness.profile import UNLOCKED
 from conformance.harness.servers import Servers
 from conformance.harness.session import Options, Session, open_session
 from conformance.harness.verdict import ExitCode, Outcome, Record, Verdict
@@ -153,6 +155,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
+        environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
     )
 

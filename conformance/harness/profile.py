@@ -17,6 +17,7 @@ from conformance.harness.errors import Unsupported, UsageError
 from conformance.harness.tables import STRICT
 
 LEVELS: Final = ("static", "smoke", "qualify", "soak")
+UNLOCKED: Final = "unlocked"  # in place of an environment's name: what is installed is held against no lock
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -36,7 +37,7 @@ class Hardware:
     name: str
     memory: Literal["unified", "discrete", "host"]
     two_servers: bool  # whether the server with MTP and the one without fit into memory together
-    locked_environment: str  # the folder of envs/ whose lock must be installed
+    locked_environment: str  # the folder of envs/ whose lock must be installed, or UNLOCKED
     bounds: Bounds
     calibration: Literal["synthetic", "coins"] = "synthetic"  # who knows the true rates: vLLM itself, or the probe
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU

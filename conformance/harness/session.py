@@ -16,7 +16,7 @@ from conformance.harness.dataset import load_dataset, sha256, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
-from conformance.harness.profile import Profile, load_profile
+from conformance.harness.profile import UNLOCKED, Profile, load_profile
 from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
@@ -37,6 +37,7 @@ class Options:
     recorded_only: bool = False
     certify: bool = False
     dataset: Path | None = None
+    environment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Session:
             records=tuple(sorted(records, key=lambda record: places.get(record.id, (len(places), record.id)))),
             problems=(*problems, *stale),
             certify=self.certify,
+            unlocked=self.profile.hardware.locked_environment == UNLOCKED,
         )
 
 
@@ -109,12 +111,17 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
     recorded = _recorded(options)
     header = recorded or new_header(
-        options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+        options.hardware or DEFAULT_HARDWARE,
+        options.pair or DEFAULT_PAIR,
+        options.level or DEFAULT_LEVEL,
+        options.environment,
     )
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
     profile = load_profile(header.hardware, header.pair, options.level or header.level)
+    if header.environment:
+        profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)

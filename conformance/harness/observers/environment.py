@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,23 +11,40 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from conformance import PACKAGE
+from conformance.harness import tables
 from conformance.harness.answering import answer
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 from conformance.harness.interpreter import normalised
-from conformance.harness.profile import Profile
+from conformance.harness.profile import UNLOCKED, Profile
 from conformance.harness.servers import Servers
 
 LOCKS = PACKAGE.parent / "envs"
+FROM_SOURCE = "from-source.toml"
 
 
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Imported, installed and locked versions; machine; both registries."""
-    wanted = locked(LOCKS / profile.hardware.locked_environment / "lock.txt")
+    name = profile.hardware.locked_environment
+    wanted = None if name == UNLOCKED else locked(LOCKS / name / "lock.txt") | commits_wanted(LOCKS / name)
     with servers.beside():  # importing vLLM takes a core for ten seconds
         found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"])
-    installed = found.pop("installed")
-    return found | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted}}
+    installed = found.pop("installed") | commits_built(Path(sys.prefix))
+    return found | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
+
+
+def commits_wanted(environment: Path) -> dict[str, str]:
+    """What an environment builds from source, each as ``commit SHA``."""
+    path = environment / FROM_SOURCE
+    sources = tables.parse(path) if path.is_file() else {}
+    return {name: f"commit {source['commit']}" for name, source in sources.items()}
+
+
+def commits_built(prefix: Path) -> dict[str, str]:
+    """What scripts/build_vllm_pr noted when it had built the installed ones."""
+    path = (prefix / FROM_SOURCE).with_suffix(".json")
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: f"commit {commit}" for name, commit in noted.items()}
 
 
 def ask_interpreter(command: list[str]) -> dict[str, Any]:
@@ -37,7 +55,9 @@ def ask_interpreter(command: list[str]) -> dict[str, Any]:
 def locked(path: Path) -> dict[str, str]:
     """Name and version of what a lock demands on this platform; UsageError where there is no such lock."""
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such lock; correct locked_environment in the hardware's TOML.")
+        raise UsageError(
+            f"{path}: there is no such lock; correct CONFORMANCE_ENV, or locked_environment in the hardware's TOML."
+        )
     requirements = (Requirement(text) for text in _requirements(path.read_text(encoding="utf-8")))
     return {
         normalised(each.name): next(iter(each.specifier)).version

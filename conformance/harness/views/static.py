@@ -19,7 +19,7 @@ class Environment:
 
     installed: Mapping[str, str]
     imported: Mapping[str, str]
-    locked: Mapping[str, str]
+    wanted: Mapping[str, str] | None  # None in a run that is unlocked
     gemma4_assistant_known: bool
     mtp_model_registered: bool
     source: str = "observations/environment.json"
@@ -35,13 +35,25 @@ class Environment:
             facts["mtp_model_registered"],
         )
 
+    @property
+    def locked(self) -> Mapping[str, str]:
+        """Version of each distribution that the lock demands, or the commit it is built from."""
+        if self.wanted is None:
+            raise Unsupported("This run is unlocked: what is installed is recorded, and held against no lock.")
+        return self.wanted
+
+    def imported_releases(self) -> dict[str, str]:
+        """Versions of the modules that were imported, but for those that are built from source: they have a commit."""
+        built = {name for name, version in self.locked.items() if version.startswith("commit ")}
+        return {module: version for module, version in self.imported.items() if module not in built}
+
     def locked_modules(self) -> dict[str, str]:
-        """What the lock demands of each module that was imported; an ObservationError where it names none."""
+        """What the lock demands of each of them; an ObservationError where it names none."""
         demanded = dict(self.locked)
         demanded["vllm"] = next((demanded[name] for name in ENGINES if name in demanded), "")
-        if absent := [module for module in self.imported if not demanded.get(module)]:
+        if absent := [module for module in self.imported_releases() if not demanded.get(module)]:
             raise ObservationError(f"the lock names no version of {', '.join(absent)}")
-        return {module: demanded[module] for module in self.imported}
+        return {module: demanded[module] for module in self.imported_releases()}
 
 
 @dataclass(frozen=True)
