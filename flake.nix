@@ -1,0 +1,43 @@
+{
+  description = "Does this vLLM build, on this hardware, run Gemma 4 with multi-token prediction right and fast?";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/d407951447dcd00442e97087bf374aad70c04cea";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      # CUDA's compiler is unfree; nothing else here is.
+      packagesOf = system: import nixpkgs { inherit system; config.allowUnfree = true; };
+      perSystem = make: lib.genAttrs systems (system: make (import ./nix { inherit lib; pkgs = packagesOf system; }));
+    in
+    {
+      devShells = perSystem (nix: {
+        default = nix.shell "cpu";
+        cuda = (nix.fhs "cuda").env;
+        first-mtp = (nix.fhs "first-mtp").env;
+        pr-41745 = (nix.fhs "pr-41745").env;
+      });
+
+      packages = perSystem (nix: {
+        cpu-env = nix.cpuEnv;
+        # The same as the shells, for a single command: nix run .#cuda -- -c 'pytest conformance/'
+        cuda = nix.fhs "cuda";
+        first-mtp = nix.fhs "first-mtp";
+        pr-41745 = nix.fhs "pr-41745";
+      });
+
+      apps = perSystem (nix: {
+        qualify = nix.app "qualify";
+        test = nix.app "test";
+      });
+
+      checks = perSystem (nix: {
+        static = nix.static self;
+      });
+    };
+}

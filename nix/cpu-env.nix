@@ -1,0 +1,29 @@
+# The CPU environment as one store path, built without network: every file by its hash, and the lock's hashes once more.
+{
+  lib,
+  pkgs,
+  python,
+  libraries,
+  folder,
+}:
+let
+  wheels = import ./wheels.nix { inherit lib pkgs python folder; };
+in
+pkgs.runCommand "conformance-cpu-env"
+  {
+    nativeBuildInputs = [ python ];
+    inherit wheels;
+    libraries = lib.makeLibraryPath libraries;
+  }
+  ''
+    ${python.interpreter} -m venv $out
+    mkdir wheels
+    for wheel in $wheels; do
+      name=''${wheel##*/} # the store puts a hash before it
+      ln -s $wheel wheels/''${name#*-}
+    done
+    $out/bin/python -m pip install --no-index --find-links wheels --no-deps --require-hashes \
+      --no-cache-dir --no-compile --disable-pip-version-check -r ${folder}/lock.txt
+    export LD_LIBRARY_PATH=$libraries HOME=$PWD
+    $out/bin/python ${./finds-the-draft.py}
+  ''
