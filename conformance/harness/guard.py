@@ -7,11 +7,19 @@ because every session starts one of these and waits for it at the end.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from conformance.harness import processes
+
+
+def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
+    """A process that waits for this one's end, in whatever way it comes, and then ends the recorded servers."""
+    command = [sys.executable, "-m", __name__, str(folder.absolute()), str(grace)]
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)
 
 
 def end_recorded(folder: Path, grace: float) -> list[int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,7 +16,7 @@ from filelock import FileLock, ReadWriteLock
 
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence, write_atomically
-from conformance.harness.guard import end_recorded, load
+from conformance.harness.guard import end_recorded, load, watch
 from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, draft_schedule, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
@@ -61,7 +59,7 @@ class Servers:
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together, self._launcher = owns, together, launcher
         self._folder = evidence.directory / ".servers"
-        self._guard = _guard(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
+        self._guard = watch(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
         self._started: list[Server] = []
         self._own_locks = threading.local()
         if self._guard is not None:
@@ -258,10 +256,3 @@ def _unused(logs: Path, arm: str) -> Path:
         number += 1
         path = logs / f"{arm}.{number}.log"
     return path
-
-
-def _guard(folder: Path, grace: float) -> subprocess.Popen[bytes]:
-    """A process that waits for this one's end, in whatever way it comes, and then ends the recorded servers."""
-    command = [sys.executable, "-m", "conformance.harness.guard", str(folder.absolute()), str(grace)]
-    silent = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)

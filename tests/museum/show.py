@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.harness.guard import watch
 from conformance.harness.launch import PROBE, Launch, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Server, Start, start_together
@@ -20,14 +22,19 @@ def on_show(
     profile: Profile, folder: Path, *arms: str, change: Callable[[str, Launch], Launch] = lambda _, launch: launch
 ) -> Iterator[dict[str, Server]]:
     """The servers of these arms, by arm; started together and stopped at the end. ``change`` has the last word."""
-    bounds = profile.hardware.bounds
-    starts = []
+    bounds, records = profile.hardware.bounds, folder / ".servers"
+    records.mkdir()
+    starts, guard = [], watch(records, bounds.stop_seconds)
+
+    def keep(server: Server) -> None:
+        (records / f"{server.name}.json").write_text(json.dumps({"server": server.record()}))
+
     for arm in arms:
         launch = vllm_launch(profile, arm, folder / "snapshots" / arm, os.environ)
         command = tuple("museum.worker.Museum" if word == PROBE else word for word in launch.command)
         here = {**launch.environment, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
         launch = change(arm, replace(launch, command=command, environment=here))
-        starts.append(Start(launch, arm, folder / f"{arm}.log", bounds, lambda _: None))
+        starts.append(Start(launch, arm, folder / f"{arm}.log", bounds, keep))
     started = start_together(starts, bounds.stop_seconds, lambda _: None)
     up = {arm: server for arm, server in started.items() if isinstance(server, Server)}
     try:
@@ -36,3 +43,4 @@ def on_show(
     finally:
         for server in up.values():
             server.stop(bounds.stop_seconds)
+        guard.communicate()
