@@ -25,7 +25,7 @@ from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import Evidence, read_header
-from conformance.harness.floors import load_floors
+from conformance.harness.floors import has_floors, load_floors
 from conformance.harness.journal import record_to_json
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
@@ -35,7 +35,7 @@ from conformance.harness.streams import REGRESSIONS, keep_regressions
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
-from conformance.reports import coverage_table, moe_table
+from conformance.reports import coverage_table, moe_table, plan
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
@@ -92,14 +92,17 @@ def qualify(options: argparse.Namespace) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print how many samples each floor needs beside what the level takes; nothing is started."""
+    """Print what will run, in which memory, and how many samples each floor needs; nothing is started."""
     profile = load_profile(
         options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
-    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+    print(plan.as_text(profile), end="")
     if profile.level in BELOW_QUALIFY:
         print(f"level {profile.level} judges no floor")
+    elif not has_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name):
+        print(f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}")
     else:
+        floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
         print(power.as_text(power.plan(floors, profile.sizes), profile.sizes.looks), end="")
     return ExitCode.QUALIFIED
 

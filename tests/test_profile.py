@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from conformance import FIXTURES
+from conformance import FIXTURES, cli
 from conformance.harness.errors import Unsupported, UsageError
+from conformance.harness.facts import load_facts
+from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import LEVELS, load_hardware, load_pair, load_profile
 
+ROOT = FIXTURES.parent
 PAIR = 'target = "./t"\ndraft = "./d"\nk = 4\nquantisation = "bf16"\n'
 
 
@@ -18,7 +21,8 @@ def fixtures(tmp_path: Path) -> Path:
     for name in ("hardware", "models"):
         (tmp_path / name).mkdir()
         for path in (FIXTURES / name).glob("*.toml"):
-            shutil.copy(path, tmp_path / name)
+            if path.stem == "cpu" or path.stem.startswith("micro-"):
+                shutil.copy(path, tmp_path / name)
     shutil.copy(FIXTURES / "levels.toml", tmp_path)
     return tmp_path
 
@@ -106,3 +110,76 @@ def test_the_expected_moe_backend_goes_by_version() -> None:
         hardware.expected_moe_backend("nvfp4", "0.21.0")
     with pytest.raises(Unsupported, match="fp8"):
         hardware.expected_moe_backend("fp8", "0.32.0")
+
+
+HARDWARE = sorted(path.stem for path in (FIXTURES / "hardware").glob("*.toml"))
+PAIRS = sorted(path.stem for path in (FIXTURES / "models").glob("*.toml"))
+GPUS = [name for name in HARDWARE if name != "cpu"]
+PUBLISHED = [name for name in PAIRS if name.startswith("gemma-4-")]
+
+
+def test_the_hardware_and_the_pairs_are_those_that_are_promised() -> None:
+    blackwell = ["b200", "b300", "gb10", "rtx-5090", "rtx-pro-6000", "thor"]
+    assert sorted(HARDWARE) == sorted([*blackwell, "ampere", "cpu", "h100", "h200"])
+    assert len(PUBLISHED) == 9
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_every_hardware_goes_with_every_pair(hardware: str, pair: str) -> None:
+    profile = load_profile(hardware, pair, "qualify")
+    assert (ROOT / "envs" / profile.hardware.locked_environment / "lock.txt").is_file()
+    assert profile.pair.k > 0
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_gpu_states_its_compute_capability_and_memory(name: str) -> None:
+    hardware = load_profile(name, PUBLISHED[0], "qualify").hardware
+    assert hardware.sm is not None
+    assert hardware.memory_gb is not None
+    assert "--gpu-memory-utilization" in hardware.serve_args
+    assert hardware.memory in ("unified", "discrete")
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_the_expected_kernels_are_those_of_the_facts(name: str) -> None:
+    """The table of a hardware file repeats what is known of its compute capability, and nothing else."""
+    hardware = load_profile(name, PUBLISHED[0], "qualify").hardware
+    device = f"SM {hardware.sm}"
+    known = {
+        (row.versions, row.backend)
+        for row in load_moe_facts().expected
+        if device in row.on and row.without != "flashinfer"
+    }
+    table = (hardware.moe_backend or {})["nvfp4"]
+    assert table
+    assert set(table.items()) <= known
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_pair_is_a_target_with_the_draft_of_its_size(name: str) -> None:
+    pair, facts = load_profile("cpu", name, "static").pair, load_facts()
+    (size,) = [each for each in facts.drafts if name.startswith(f"gemma-4-{each.lower()}")]
+    draft, target = facts.drafts[size], facts.targets[size]
+    assert pair.draft == draft.repository
+    assert (pair.quantisation == "bf16") == (pair.target == target.repository)
+    assert pair.weights_gb is not None
+    stored = 2 * (target.totals.parameters + draft.totals.parameters) / 1e9  # in BF16
+    whole = pair.quantisation == "bf16"
+    assert pair.weights_gb == pytest.approx(stored, rel=0.01) if whole else pair.weights_gb < 0.6 * stored
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_every_combination_has_a_plan(hardware: str, pair: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plan", "--hardware", hardware, "--pair", pair]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{pair} on {hardware}, level qualify: ")
+    assert ("no floors" in said) == (not (FIXTURES / "floors" / f"{hardware}.{pair}.toml").exists())
+
+
+def test_a_plan_sees_that_weights_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plan", "--hardware", "rtx-5090", "--pair", "gemma-4-31b-bf16"]) == 0
+    assert "63.5 GB of weights do not fit into 28.8 GB" in capsys.readouterr().out
+    assert cli.main(["--plan", "--hardware", "gb10", "--pair", "gemma-4-26b-a4b-nvfp4"]) == 0
+    assert "19.6 GB of weights in 70.4 GB" in capsys.readouterr().out

@@ -75,6 +75,11 @@ class Floors:
         return self.rows[name]
 
 
+def has_floors(directory: Path, hardware: str, pair: str) -> bool:
+    """Whether anybody's figures are known for them."""
+    return (directory / f"{hardware}.{pair}.toml").is_file()
+
+
 def load_floors(directory: Path, hardware: str, pair: str) -> Floors:
     """Read ``<directory>/<hardware>.<pair>.toml``; raises UsageError naming file, key and mend."""
     path = directory / f"{hardware}.{pair}.toml"

@@ -40,6 +40,7 @@ class Hardware:
     locked_environment: str  # the folder of envs/ whose lock must be installed, or UNLOCKED
     bounds: Bounds
     calibration: Literal["synthetic", "coins"] = "synthetic"  # who knows the true rates: vLLM itself, or the probe
+    memory_gb: float | None = None  # nominal, of the GPU, or of what it shares with the CPU
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
     serve_args: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
@@ -72,6 +73,7 @@ class Pair:
     quantisation: str
     target_revision: str | None = None
     draft_revision: str | None = None
+    weights_gb: float | None = None  # of both checkpoints, as they are stored
     serve_args: tuple[str, ...] = ()
 
 
