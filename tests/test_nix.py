@@ -120,13 +120,12 @@ def built(nix: Nix, what: str, checkout: Path) -> subprocess.CompletedProcess[st
     return nix.run("build", f".#{what}", "--no-link", "--print-build-logs", *nix.nixpkgs, *nix.sandbox, cwd=checkout)
 
 
-def test_the_cpu_environment_is_built_without_network_and_passes_level_static(nix: Nix, wheels: Path) -> None:
+def test_the_cpu_environment_is_built_without_network(nix: Nix, wheels: Path) -> None:
     added = nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
     assert added.returncode == 0, added.stderr
-    done = built(nix, f"checks.{SYSTEM}.static", ROOT)
+    done = built(nix, "cpu-env", ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "registers Gemma4MTPModel" in done.stderr
-    assert "Passed at level static" in done.stderr
 
 
 def test_a_wrong_hash_cannot_be_built(nix: Nix, checkout: Path) -> None:
