@@ -77,16 +77,20 @@ class Floors:
 
 def has_floors(directory: Path, hardware: str, pair: str) -> bool:
     """Whether anybody's figures are known for them."""
-    return (directory / f"{hardware}.{pair}.toml").is_file()
+    return _file(directory, hardware, pair).is_file()
 
 
 def load_floors(directory: Path, hardware: str, pair: str) -> Floors:
     """Read ``<directory>/<hardware>.<pair>.toml``; raises UsageError naming file, key and mend."""
-    path = directory / f"{hardware}.{pair}.toml"
+    path = _file(directory, hardware, pair)
     if not path.is_file():
         raise UsageError(f"{path}: there are no floors of {pair} on {hardware}; write them there, with their sources.")
     rows = tables.convert(path, tables.parse(path), dict[str, _Row])
     return Floors(str(path), {name: _floors(path, name, row) for name, row in rows.items()})
+
+
+def _file(directory: Path, hardware: str, pair: str) -> Path:
+    return directory / f"{hardware}.{pair}.toml"
 
 
 def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:

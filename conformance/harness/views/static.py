@@ -49,11 +49,11 @@ class Environment:
 
     def locked_modules(self) -> dict[str, str]:
         """What the lock demands of each of them; an ObservationError where it names none."""
-        demanded = dict(self.locked)
+        demanded, released = dict(self.locked), self.imported_releases()
         demanded["vllm"] = next((demanded[name] for name in ENGINES if name in demanded), "")
-        if absent := [module for module in self.imported_releases() if not demanded.get(module)]:
+        if absent := [module for module in released if not demanded.get(module)]:
             raise ObservationError(f"the lock names no version of {', '.join(absent)}")
-        return {module: demanded[module] for module in self.imported_releases()}
+        return {module: demanded[module] for module in released}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,16 @@ let
       }
       // attributes
     );
+  # Of a known name and hash, so it lies in the store as soon as the tests have put it there.
+  fetched =
+    name: sha256:
+    derivation {
+      inherit system name;
+      builder = "/not/in/the/store";
+      outputHashMode = "flat";
+      outputHashAlgo = "sha256";
+      outputHash = sha256;
+    };
   unfree =
     package: if config.allowUnfree or false then package else throw "this package is unfree: allow it in the config";
 in
@@ -83,7 +93,6 @@ in
       env = raw { inherit name packages; shellHook = profile; } "false";
     };
 
-  # Of a known name and hash, so it lies in the store as soon as the tests have put it there.
   fetchPypi =
     {
       pname,
@@ -95,25 +104,12 @@ in
       platform,
       sha256,
     }:
-    derivation {
-      inherit system;
-      name = "${pname}-${version}-${python}-${abi}-${platform}.whl";
-      builder = "/not/in/the/store";
-      outputHashMode = "flat";
-      outputHashAlgo = "sha256";
-      outputHash = sha256;
-    };
+    fetched "${pname}-${version}-${python}-${abi}-${platform}.whl" sha256;
   fetchurl =
     {
       name,
       url,
       sha256,
     }:
-    derivation {
-      inherit system name url;
-      builder = "/not/in/the/store";
-      outputHashMode = "flat";
-      outputHashAlgo = "sha256";
-      outputHash = sha256;
-    };
+    fetched name sha256;
 }
