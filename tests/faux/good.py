@@ -142,6 +142,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, question: dict[str, Any]) -> None:
         state = self.state
+        length = state.length  # the client may ask for another as soon as it has its answer
         time.sleep(state.seconds)
         tokens = min(TOKENS, question["max_tokens"])
         if state.fault == "loses a token":
@@ -153,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.whole(question, tokens)
         if state.fault != "never counts":
-            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"]), state.length]).start()
+            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"]), length]).start()
 
     def samples(self, question: dict[str, Any]) -> None:
         """Token t of the answer to seed s is s + t, modulo 3."""
