@@ -25,7 +25,7 @@ from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import Evidence, read_header
-from conformance.harness.floors import has_floors, load_floors
+from conformance.harness.floors import load_floors
 from conformance.harness.journal import record_to_json
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
@@ -97,12 +97,12 @@ def show_plan(options: argparse.Namespace) -> int:
         options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
     print(plan.as_text(profile), end="")
+    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
     if profile.level in BELOW_QUALIFY:
         print(f"level {profile.level} judges no floor")
-    elif not has_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name):
+    elif not floors.rows:
         print(f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}")
     else:
-        floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
         print(power.as_text(power.plan(floors, profile.sizes), profile.sizes.looks), end="")
     return ExitCode.QUALIFIED
 
@@ -149,7 +149,7 @@ def draw(options: argparse.Namespace) -> int:
 
     header = read_header(options.evidence)
     profile = load_profile(header.hardware, header.pair, header.level)
-    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
     evidence = Evidence(options.evidence, recording=False)
     names = ["load", *(f"load-{look}" for look in range(2, profile.sizes.looks + 1))]
     load = Load.of([evidence.observe(name, dict) for name in names if name == "load" or evidence.holds(name)])

@@ -93,7 +93,7 @@ def servers(judge: Judge) -> Servers:
 @pytest.fixture(scope="session")
 def floors(profile: Profile) -> Floors:
     """The lower bounds of this hardware and pair."""
-    return load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name)
+    return load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ BUILDERS: Builders = {
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
     "sweep": lambda d: Sweep.of(d["sweep"]),
     "bench": lambda d: Bench.of(d["bench"]),
-    "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4"),
+    "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
 FUNCTIONS = {declared.id: value for m in MODULES for value in vars(m).values() if (declared := declaration(value))}

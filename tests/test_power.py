@@ -61,7 +61,7 @@ def test_several_looks_need_more() -> None:
 def test_a_line_says_what_is_needed_and_what_the_level_takes(tmp_path: Path) -> None:
     spoilt = re.sub(r"(expected = 2.7\nspread = )0.05", r"\g<1>1.5", EMBEDDED.read_text())
     (tmp_path / EMBEDDED.name).write_text(spoilt)
-    text = power.as_text(power.plan(load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4"), SIZES), SIZES.looks)
+    text = power.as_text(power.plan(load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4", 4), SIZES), SIZES.looks)
     assert "acceptance length: floor 3.68, expected 4.91 (spread 0.32): needs 10 prompts, the level takes 60, " in text
     assert "acceptance per position 4: floor 0.51" in text
     assert re.search(r"speedup sequential: .* needs \d{4} prompts, the level takes 60 TOO FEW, about \d+ s", text)
@@ -85,7 +85,7 @@ def test_a_plan_starts_nothing(
 
 def test_every_floor_that_is_expected_says_from_where() -> None:
     for path in (FIXTURES / "floors").glob("*.toml"):
-        floors = load_floors(path.parent, *path.stem.split(".", 1))
+        floors = load_floors(path.parent, *path.stem.split(".", 1), k=4)
         for floor in (each for name in floors.rows for each in floors.each(name)):
             assert (floor.expected is None) == (floor.planned_from == "")
 
@@ -93,4 +93,4 @@ def test_every_floor_that_is_expected_says_from_where() -> None:
 def test_as_many_values_are_expected_as_there_are_floors(tmp_path: Path) -> None:
     (tmp_path / EMBEDDED.name).write_text(EMBEDDED.read_text().replace("[0.991, 0.976, ", "["))
     with pytest.raises(UsageError, match=r'"acceptance_per_position.expected" must be as long as'):
-        load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4")
+        load_floors(tmp_path, "cpu", "micro-26b-a4b-nvfp4", 4)

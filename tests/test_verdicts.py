@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import pytest
 
 from conformance import FIXTURES
 from conformance.harness import waivers as waiving
+from conformance.harness.check import expect_at_least, judge
 from conformance.harness.errors import ObservationError, UsageError
-from conformance.harness.floors import load_floors
+from conformance.harness.floors import NAMES, Floor, load_floors
 from conformance.harness.journal import Journal, read_journal
 from conformance.harness.stats import Estimate
 from conformance.harness.verdict import (
@@ -28,6 +29,11 @@ from conformance.harness.verdict import (
 from conformance.harness.waivers import Waiver, load_waivers
 
 TODAY = date(2026, 11, 23)
+
+
+@dataclass(frozen=True)
+class Seen:
+    source: str = "observations/x.json"
 
 
 def record(id: str, verdict: Verdict = Verdict.PASS) -> Record:
@@ -206,30 +212,40 @@ def test_a_bad_row_is_refused_by_name(tmp_path: Path, change: tuple[str, str], s
 
 def test_the_embedded_floors_state_their_provenance() -> None:
     for pair in ("micro-26b-a4b-nvfp4", "micro-26b-a4b-bf16"):
-        floors = load_floors(FIXTURES / "floors", "cpu", pair)
+        floors = load_floors(FIXTURES / "floors", "cpu", pair, 4)
         assert floors["acceptance_length"].bound == 3.68
         assert [floor.bound for floor in floors.each("acceptance_per_position")] == [0.85, 0.72, 0.62, 0.51]
+        assert floors.rows.keys() == set(NAMES)
         assert all(floor.source and floor.date for row in floors.rows.values() for floor in row)
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[a]\nvalue = 1.0\nfactor = 1.0\nn = 1\nsource = 's'", 'key "a.date" is missing'),
-        ("[a]\nvalue = 'x'\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", "a.value"),
-        ("[b]\nvalue = 1.0\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", 'key "a" is missing'),
-        ("[a]\nvalue = [1.0, 2.0]\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", "must be one number, not 2"),
+        ("[pays]\nvalue = 1.0\nfactor = 1.0\nn = 1\nsource = 's'", 'key "pays.date" is missing'),
+        ("[pays]\nvalue = 'x'\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", "pays.value"),
+        ("[play]\nvalue = 1.0\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", 'key "play" is no floor.*"pays"'),
+        ("[pays]\nvalue = [1.0, 2.0]\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'", "must be one number, not 2"),
     ],
 )
 def test_bad_floors_are_refused_by_name(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "cpu.pair.toml").write_text(text)
     with pytest.raises(UsageError, match=sentence):
-        _ = load_floors(tmp_path, "cpu", "pair")["a"]
+        _ = load_floors(tmp_path, "cpu", "pair", 4)["pays"]
 
 
-def test_missing_floors_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cpu\.other\.toml: there are no floors of other on cpu"):
-        load_floors(tmp_path, "cpu", "other")
+def test_what_nobody_has_published_is_measured_and_judged_by_nobody(tmp_path: Path) -> None:
+    floors = load_floors(tmp_path, "cpu", "pair", 4)
+    assert floors["pays"] == Floor("pays", None)
+    assert len(floors.each("acceptance_per_position")) == 4
+    outcome = judge(lambda: expect_at_least(Estimate(2.5, 2.4, 2.6, 40, ""), floors["pays"], source=Seen()), {})
+    assert outcome.verdict is Verdict.UNSUPPORTED
+    assert outcome.sentence.startswith("pays 2.500 [2.400, 2.600]")
+    measured = replace(record("ACC-02", outcome.verdict), findings=outcome.findings)
+    judgement = judge_run(run(record("ACC-01"), measured))
+    assert judgement.exit_code is ExitCode.QUALIFIED
+    assert judgement.sentence == "Qualified: some-pair on cpu, 1 of 2 checks passed; no floor for ACC-02."
+    assert judge_run(run(record("ACC-01"), measured, certify=True)).exit_code is ExitCode.NOT_QUALIFIED
 
 
 def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from conformance.harness.floors import Floor
 from conformance.harness.looks import Looks
 from conformance.harness.profile import LEVELS
 from conformance.harness.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
-from conformance.harness.verdict import Finding, Outcome, Verdict, decide, worst
+from conformance.harness.verdict import NO_FLOOR, Finding, Outcome, Verdict, decide, worst
 
 FAMILIES = (
     *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
@@ -229,19 +229,24 @@ def _against(
     confidence: float = CONFIDENCE,
 ) -> Finding:
     """The comparison of one estimate with its floor; ``when`` says at which look."""
-    verdict = decide(estimate, floor.bound)
-    words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
-    sentence = f"{what or floor.name} {estimate} {words[verdict]} {floor.bound:.4g}{when}"
-    more = needed(estimate, floor.bound, confidence=confidence)
-    if verdict is Verdict.INCONCLUSIVE and more is not None:
-        sentence += f" (n = {estimate.n}; about {more} would settle it)"
-    if not floor.enforced:
-        verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
+    name, bound = what or floor.name, floor.bound
+    if bound is None:
+        verdict, shown = Verdict.UNSUPPORTED, NO_FLOOR
+        sentence = f"{name} {estimate} was measured; there is no floor, since nobody has published one"
+    else:
+        verdict, shown = decide(estimate, bound), f"{bound:.4g}"
+        words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
+        sentence = f"{name} {estimate} {words[verdict]} {bound:.4g}{when}"
+        more = needed(estimate, bound, confidence=confidence)
+        if verdict is Verdict.INCONCLUSIVE and more is not None:
+            sentence += f" (n = {estimate.n}; about {more} would settle it)"
+        if not floor.enforced:
+            verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
     return Finding(
         verdict,
         sentence,
         f"{estimate.value:.3f}",
-        f"{floor.bound:.4g}",
+        shown,
         estimate.n,
         (estimate.low, estimate.high),
         source.source,

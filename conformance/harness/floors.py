@@ -1,4 +1,7 @@
-"""Floors: lower bounds with their provenance, one TOML for a hardware and a pair."""
+"""Floors: lower bounds with their provenance, one TOML for a hardware and a pair.
+
+What nobody has published is no floor: it is measured and reported, and judged by nobody.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,17 @@ import pydantic
 
 from conformance.harness import tables
 from conformance.harness.errors import UsageError
+
+NAMES = (
+    "acceptance_length",
+    "acceptance_per_position",
+    "acceptance_length_of_pair",
+    "speedup_sequential",
+    "speedup_concurrent",
+    "speedup_of_expected",
+    "pays",
+    "gold_followed",
+)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=tables.STRICT)
@@ -32,17 +46,18 @@ class _Row:
 class Floor:
     """One bound: the published ``value`` times the ``factor`` that this hardware is allowed.
 
+    Without a ``value`` there is no floor, and nothing is held against it.
     A floor that is not ``enforced`` is shown beside the value and fails nothing. The rest are planning figures for
     ``--plan`` (harness/power.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of
     its logarithm, for speedups), the seconds a sample takes, and where all that comes from.
     """
 
     name: str
-    value: float
-    factor: float
-    n: int
-    source: str
-    date: str
+    value: float | None
+    factor: float = 1.0
+    n: int = 0
+    source: str = ""
+    date: str = ""
     enforced: bool = True
     expected: float | None = None
     spread: float | None = None
@@ -50,9 +65,9 @@ class Floor:
     planned_from: str = ""
 
     @property
-    def bound(self) -> float:
+    def bound(self) -> float | None:
         """What an interval's bad end has to clear."""
-        return self.value * self.factor
+        return None if self.value is None else self.value * self.factor
 
 
 @dataclass(frozen=True)
@@ -60,37 +75,40 @@ class Floors:
     """All floors of a profile: ``floors["acceptance_length"]``, or ``floors.each(...)`` for one per draft position."""
 
     file: str
+    k: int
     rows: Mapping[str, tuple[Floor, ...]] = field(repr=False)
 
     def __getitem__(self, name: str) -> Floor:
-        floors = self.each(name)
+        floors = self.rows.get(name, (_unknown(name),))
         if len(floors) != 1:
             raise UsageError(f'{self.file}: key "{name}.value" must be one number, not {len(floors)}.')
         return floors[0]
 
     def each(self, name: str) -> tuple[Floor, ...]:
         """The floors of a list-valued row, in the order of the list (draft position 1 first)."""
-        if name not in self.rows:
-            raise UsageError(f'{self.file}: key "{name}" is missing; add it.')
-        return self.rows[name]
+        return self.rows.get(name, (_unknown(name),) * self.k)
 
 
-def has_floors(directory: Path, hardware: str, pair: str) -> bool:
-    """Whether anybody's figures are known for them."""
-    return _file(directory, hardware, pair).is_file()
+def load_floors(directory: Path, hardware: str, pair: str, k: int) -> Floors:
+    """Read ``<directory>/<hardware>.<pair>.toml``; a file or a row that does not exist holds no floor.
+
+    Raises UsageError naming file, key and mend.
+    """
+    path = directory / f"{hardware}.{pair}.toml"
+    rows = tables.convert(path, tables.parse(path), dict[str, _Row]) if path.is_file() else {}
+    for name in rows:
+        if name not in NAMES:
+            hint = tables.nearest(name, NAMES)
+            raise UsageError(f'{path}: key "{name}" is no floor; write one of {", ".join(NAMES)}.{hint}')
+    return Floors(str(path), k, {name: _floors(path, name, row) for name, row in rows.items()})
 
 
-def load_floors(directory: Path, hardware: str, pair: str) -> Floors:
-    """Read ``<directory>/<hardware>.<pair>.toml``; raises UsageError naming file, key and mend."""
-    path = _file(directory, hardware, pair)
-    if not path.is_file():
-        raise UsageError(f"{path}: there are no floors of {pair} on {hardware}; write them there, with their sources.")
-    rows = tables.convert(path, tables.parse(path), dict[str, _Row])
-    return Floors(str(path), {name: _floors(path, name, row) for name, row in rows.items()})
+def _unknown(name: str) -> Floor:
+    return Floor(_words(name), None)
 
 
-def _file(directory: Path, hardware: str, pair: str) -> Path:
-    return directory / f"{hardware}.{pair}.toml"
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:
@@ -101,6 +119,5 @@ def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:
     provenance = (row.factor, row.n, row.source, row.date, row.enforced)
     planning = (row.spread, row.seconds, row.planned_from)
     return tuple(
-        Floor(name.replace("_", " "), value, *provenance, hoped, *planning)
-        for value, hoped in zip(values, expected, strict=True)
+        Floor(_words(name), value, *provenance, hoped, *planning) for value, hoped in zip(values, expected, strict=True)
     )

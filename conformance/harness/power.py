@@ -95,7 +95,7 @@ def needed_for(floor: Floor, sampling: Sampling, confidence: float) -> int | Non
 
     From the power of the t test (noncentral t); None without figures, or where the expected value lies below the floor.
     """
-    if floor.expected is None or floor.spread is None:
+    if floor.bound is None or floor.expected is None or floor.spread is None:
         return None
     margin = math.log(floor.expected / floor.bound) if sampling.logarithmic else floor.expected - floor.bound
     if margin <= 0:

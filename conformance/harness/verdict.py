@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 from conformance.harness.stats import Estimate
 
 BELOW_QUALIFY = ("static", "smoke")
+NO_FLOOR = "no floor"  # what a finding shows in place of one that nobody has published
 
 
 class Verdict(StrEnum):
@@ -119,9 +120,10 @@ def decide(estimate: Estimate, floor: float) -> Verdict:
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:
-    """The verdict of a check with several findings; they carry PASS, FAIL or INCONCLUSIVE only."""
+    """The verdict of a check with several findings; UNSUPPORTED only where none of them had a floor."""
     verdicts = {finding.verdict for finding in findings}
-    return next(v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS) if v in verdicts)
+    order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.UNSUPPORTED)
+    return next(verdict for verdict in order if verdict in verdicts)
 
 
 def judge_run(run: Run) -> Judgement:
@@ -151,13 +153,18 @@ def _phrases(run: Run) -> list[str]:
         Verdict.UNSUPPORTED: "{} unsupported",
         Verdict.WAIVED: "{} waived",
     }
-    named = {verdict: ", ".join(record.id for record in run.with_verdict(verdict)) for verdict in said}
-    unlocked = ["the environment is unlocked"] if run.unlocked else []
-    return (
-        [words.format(named[verdict]) for verdict, words in said.items() if named[verdict]]
-        + unlocked
-        + list(run.problems)
-    )
+    unsupported = run.with_verdict(Verdict.UNSUPPORTED)
+    measured = [each.id for each in unsupported if any(found.floor == NO_FLOOR for found in each.findings)]
+    named = {
+        verdict: ", ".join(record.id for record in run.with_verdict(verdict) if record.id not in measured)
+        for verdict in said
+    }
+    return [
+        *(words.format(named[verdict]) for verdict, words in said.items() if named[verdict]),
+        *([f"no floor for {', '.join(measured)}"] if measured else []),
+        *(["the environment is unlocked"] if run.unlocked else []),
+        *run.problems,
+    ]
 
 
 def _praise(run: Run) -> str:
@@ -177,5 +184,5 @@ def _lacks_for_certificate(run: Run) -> list[str]:
     if run.level in BELOW_QUALIFY:
         lacks.append(f"level {run.level} is below qualify")
     if run.with_verdict(Verdict.UNSUPPORTED, Verdict.WAIVED):
-        lacks.append("a certificate allows nothing unsupported or waived")
+        lacks.append("a certificate allows nothing unsupported, waived or without a floor")
     return lacks

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # no window, whatever the user's display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from conformance.harness.floors import Floors
+from conformance.harness.floors import Floor, Floors
 from conformance.harness.stats import Estimate
 from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.load import Load
@@ -39,8 +39,8 @@ def _acceptance(axes: Axes, load: Load, floors: Floors) -> None:
     joint = everywhere(load).joint()
     places = list(range(1, len(joint) + 1))
     _dots(axes, places, joint, SEEN, "joint acceptance")
-    bounds = [floor.bound for floor in floors.each("acceptance_per_position")]
-    axes.hlines(bounds, [p - 0.3 for p in places], [p + 0.3 for p in places], color=FLOOR, label="floor")
+    for place, floor in zip(places, floors.each("acceptance_per_position"), strict=True):
+        _mark(axes, place, floor, "floor" if place == 1 else "_")  # one entry is enough
     axes.set(xlabel="draft position", ylabel="share of drafts", ylim=(0, 1.05), xticks=places)
     axes.legend(frameon=False, loc="lower left")
 
@@ -54,12 +54,16 @@ def _speedup(axes: Axes, load: Load, floors: Floors) -> None:
     for concurrency, name in ((1, "speedup_sequential"), (8, "speedup_concurrent")):
         if concurrency in load.cells:
             place = list(load.cells).index(concurrency)
-            label = "floor" if concurrency == 1 else "_"  # one entry is enough
-            axes.hlines(floors[name].bound, place - 0.3, place + 0.3, color=FLOOR, label=label)
+            _mark(axes, place, floors[name], "floor" if concurrency == 1 else "_")
     axes.axhline(1, color="#c0bfbc", linewidth=0.8, zorder=0)
     axes.set(xlabel="requests at once", ylabel="speedup", ylim=(0, None))
     axes.set_xticks(places, [str(cell.concurrency) for cell in cells])
     axes.legend(frameon=False, loc="lower left", ncols=2)
+
+
+def _mark(axes: Axes, place: int, floor: Floor, label: str) -> None:
+    if floor.bound is not None:
+        axes.hlines(floor.bound, place - 0.3, place + 0.3, color=FLOOR, label=label)
 
 
 def _dots(axes: Axes, places: Sequence[int], found: Sequence[Estimate], colour: str, label: str) -> None:
