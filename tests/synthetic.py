@@ -20,6 +20,7 @@ from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.facts import load_facts
 from conformance.harness.observers.checkpoint import describe
 from conformance.harness.pair import implied_tensors
+from conformance.harness.profile import as_document, load_profile
 
 K, SEEDS = 4, 200
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
@@ -491,7 +492,8 @@ def calibration() -> dict[str, Any]:
 def record(directory: Path, documents: Mapping[str, Any], *, finished: bool = True, level: str = "qualify") -> Path:
     """Evidence on disk, as a run on the embedded pair leaves it."""
     evidence = Evidence(directory, recording=True)
-    evidence.begin(new_header("cpu", "micro-26b-a4b-nvfp4", level))
+    pair = "micro-26b-a4b-nvfp4"
+    evidence.begin(new_header("cpu", pair, level), as_document(load_profile("cpu", pair, level)))
     for name, document in documents.items():
         (directory / "observations" / f"{name}.json").write_text(json.dumps(document))
     (evidence.logs / "mtp.log").write_text("INFO Application startup complete.\n")

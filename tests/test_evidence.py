@@ -43,7 +43,7 @@ def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evidence:
     (schemas / "count.json").write_text(json.dumps(SCHEMA))
     monkeypatch.setattr(module, "SCHEMAS", schemas)
     evidence = Evidence(tmp_path / "run", recording=True)
-    evidence.begin(new_header("cpu", "some-pair", "qualify"))
+    evidence.begin(new_header("cpu", "some-pair", "qualify"), {})
     return evidence
 
 
@@ -116,7 +116,7 @@ def test_judging_again_never_observes(evidence: Evidence) -> None:
 
 def test_the_first_header_holds(evidence: Evidence) -> None:
     first = read_header(evidence.directory)
-    later = Evidence(evidence.directory, True).begin(new_header("gb10", "other-pair", "smoke"))
+    later = Evidence(evidence.directory, True).begin(new_header("gb10", "other-pair", "smoke"), {})
     assert later == first
     assert (first.hardware, first.pair, first.level) == ("cpu", "some-pair", "qualify")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 from conformance import FIXTURES, cli
 from conformance.harness.errors import Unsupported, UsageError
 from conformance.harness.facts import load_facts
+from conformance.harness.launch import MTP, vllm_command
 from conformance.harness.moe_facts import load_moe_facts
-from conformance.harness.profile import LEVELS, load_hardware, load_pair, load_profile
+from conformance.harness.profile import LEVELS, as_document, load_hardware, load_pair, load_profile, read_profile
 
 ROOT = FIXTURES.parent
 PAIR = 'target = "./t"\ndraft = "./d"\nk = 4\nquantisation = "bf16"\n'
@@ -183,3 +185,40 @@ def test_a_plan_sees_that_weights_do_not_fit(capsys: pytest.CaptureFixture[str])
     assert "63.5 GB of weights do not fit into 28.8 GB" in capsys.readouterr().out
     assert cli.main(["--plan", "--hardware", "gb10", "--pair", "gemma-4-26b-a4b-nvfp4"]) == 0
     assert "19.6 GB of weights in 70.4 GB" in capsys.readouterr().out
+
+
+def test_a_recorded_profile_needs_no_file_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    profile = load_profile("gb10", "gemma-4-26b-a4b-nvfp4", "qualify")
+    path.write_text(json.dumps(as_document(profile)))
+    assert read_profile(path, "qualify") == profile
+    assert read_profile(path, "soak").sizes == load_profile("cpu", "gemma-4-e2b", "soak").sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is no JSON"),
+        ("{}", r'profile\.json: key "hardware" is missing'),
+        ('{"hardware": {"name": "x", "speed": 1}}', r'profile\.json: key "hardware\.speed" is unknown'),
+    ],
+)
+def test_a_recorded_profile_that_is_none_is_refused_by_name(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "profile.json").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_profile(tmp_path / "profile.json", "qualify")
+
+
+def test_a_pair_may_ask_for_more_of_the_speculative_decoding(tmp_path: Path) -> None:
+    pair = tmp_path / "pair.toml"
+    pair.write_text(
+        'target = "./t"\ndraft = "./d"\nk = 2\nquantisation = "bf16"\n'
+        '[speculative]\nrejection_sample_method = "synthetic"\nsynthetic_acceptance_rates = [0.5, 0.25]\n'
+    )
+    for role in "td":
+        (tmp_path / role).mkdir()
+    command = vllm_command(load_profile("h100", str(pair), "smoke"), MTP)
+    asked = json.loads(command[command.index("--speculative-config") + 1])
+    assert asked["method"] == "mtp"
+    assert asked["num_speculative_tokens"] == 2
+    assert asked["synthetic_acceptance_rates"] == [0.5, 0.25]

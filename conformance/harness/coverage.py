@@ -11,7 +11,7 @@ from typing import Any
 from conformance.harness.calibration import load_plan
 from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.observers import OBSERVERS
-from conformance.harness.profile import Profile
+from conformance.harness.profile import Profile, as_document
 from conformance.harness.server import Progress
 from conformance.harness.servers import Servers
 from conformance.harness.views.calibration import Calibration
@@ -31,7 +31,7 @@ def published_coverage(profile: Profile, progress: Progress) -> Coverage:
     """Observe the trials that the profile's sizes ask for; raises ObservationError or Unsupported."""
     with tempfile.TemporaryDirectory() as folder:
         evidence = Evidence(Path(folder) / "evidence", recording=True)
-        evidence.begin(new_header(profile.hardware.name, profile.pair.name, profile.level))
+        evidence.begin(new_header(profile.hardware.name, profile.pair.name, profile.level), as_document(profile))
         servers = Servers(profile, evidence, progress)
 
         def observed(name: str) -> dict[str, Any]:

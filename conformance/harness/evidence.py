@@ -3,6 +3,7 @@
 ::
 
     header.json          who was observed: hardware, pair, level, versions, start, data set
+    profile.json         hardware, pair and level as they were resolved
     prompts/             what was asked, where a data set took the place of the mixed prompts
     observations/*.json  raw facts, one document for each observer, valid against harness/schemas
     logs/                full server logs
@@ -65,13 +66,14 @@ class Evidence:
         """Where servers put their logs."""
         return self.directory / "logs"
 
-    def begin(self, header: Header) -> Header:
-        """Make the directory with its header, unless it is there; the header that holds is returned."""
+    def begin(self, header: Header, profile: Mapping[str, Any]) -> Header:
+        """Make the directory with header and profile, unless they are there; the header that holds is returned."""
         for folder in (self.directory / "observations", self.logs, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._locks / "header.lock"):
             path = self.directory / "header.json"
             if not path.exists():
+                write_atomically(self.profile, _json(profile))
                 write_atomically(path, _json(asdict(header)))
             return read_header(self.directory)
 
@@ -114,6 +116,11 @@ class Evidence:
     def prompts(self) -> Path:
         """Where the prompts of a data set are kept."""
         return self.directory / "prompts"
+
+    @property
+    def profile(self) -> Path:
+        """What the recording run made of hardware, pair and level."""
+        return self.directory / "profile.json"
 
     @property
     def _locks(self) -> Path:

@@ -55,7 +55,7 @@ def vllm_command(profile: Profile, arm: str) -> tuple[str, ...]:
 
 
 def _speculative(profile: Profile, arm: str) -> dict[str, Any]:
-    speculative = {"method": "mtp", "model": str(draft_folder(profile.pair))}
+    speculative = {"method": "mtp", "model": str(draft_folder(profile.pair)), **(profile.pair.speculative or {})}
     if arm == MTP:
         return speculative | {"num_speculative_tokens": profile.pair.k}
     longest = profile.sizes.sweep_longest_draft

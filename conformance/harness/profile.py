@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic.dataclasses import dataclass
@@ -75,6 +76,7 @@ class Pair:
     draft_revision: str | None = None
     weights_gb: float | None = None  # of both checkpoints, as they are stored
     serve_args: tuple[str, ...] = ()
+    speculative: Mapping[str, Any] | None = None  # more settings of vLLM's speculative decoding
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -132,6 +134,34 @@ class Profile:
     def has_servers(self) -> bool:
         """Whether this level observes running servers at all."""
         return self.level != "static"
+
+
+@dataclass(frozen=True, config=STRICT)
+class _Resolved:
+    """A profile as evidence keeps it; where its prompts lie is the reader's business."""
+
+    hardware: Hardware
+    pair: Pair
+    level: str
+    sizes: Sizes
+
+
+def as_document(profile: Profile) -> dict[str, Any]:
+    """The profile as JSON."""
+    return {name: value for name, value in asdict(profile).items() if name != "prompts"}
+
+
+def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
+    """The profile that evidence keeps, at this level; raises UsageError naming file, key and mend."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON ({error}); the evidence is damaged, record it anew.") from None
+    found = tables.convert(path, table, _Resolved)
+    profile = Profile(found.hardware, found.pair, found.level, found.sizes, fixtures / "prompts")
+    if level == profile.level:
+        return profile
+    return replace(profile, level=level, sizes=_sizes(fixtures / "levels.toml", level))
 
 
 def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES) -> Profile:

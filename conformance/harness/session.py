@@ -16,7 +16,7 @@ from conformance.harness.dataset import load_dataset, sha256, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
-from conformance.harness.profile import UNLOCKED, Profile, load_profile
+from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
 from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
@@ -56,7 +56,7 @@ class Session:
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
-        self.evidence.begin(self.header)
+        self.evidence.begin(self.header, as_document(self.profile))
         if self.dataset:
             write_prompts(list(self.dataset), self.evidence.prompts, FIXTURES / "prompts")
 
@@ -119,7 +119,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
-    profile = load_profile(header.hardware, header.pair, options.level or header.level)
+    profile = _profile(options, header)
     if header.environment:
         profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
@@ -142,6 +142,14 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         today=datetime.now(UTC).date(),
         dataset=prompts,
     )
+
+
+def _profile(options: Options, header: Header) -> Profile:
+    """What the evidence keeps of its profile, wherever its files are by now; else what fixtures say."""
+    level = options.level or header.level
+    if options.evidence and (kept := Evidence(options.evidence, recording=False).profile).is_file():
+        return read_profile(kept, level)
+    return load_profile(header.hardware, header.pair, level)
 
 
 def _absolute(name: str | None, cwd: Path) -> str | None:
