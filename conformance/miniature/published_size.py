@@ -1,0 +1,170 @@
+"""``python -m conformance.miniature.published_size``: a pair of a published size with random weights, NVFP4 experts.
+
+Sizes, names and layout are those of nvidia/Gemma-4-26B-A4B-NVFP4 and google/gemma-4-26B-A4B-it-assistant (text model
+alone), from ``fixtures/facts``; the numbers are random, so nothing is downloaded. It serves for shapes, kernels, memory
+and step times, and for nothing that reads text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+from conformance import FIXTURES
+from conformance.harness.errors import UsageError
+from conformance.harness.facts import Quantisation, Target, load_facts
+from conformance.miniature.export import write_json
+from conformance.miniature.nvfp4 import E2M1, GROUP
+
+QUANTISATION = "nvfp4-modelopt"
+TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "target-bf16"
+COPIED = ("tokenizer_config.json", "chat_template.jinja")
+INTEGERS = "token_ordering"
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Random tensors, the same for the same seed and device."""
+
+    device: torch.device
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, device: str, seed: int) -> Maker:
+        """A fresh one."""
+        return cls(torch.device(device), torch.Generator(device).manual_seed(seed))
+
+    def plain(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A BF16 tensor: ones for a norm's weight or a scalar, else normal numbers that keep an output's variance."""
+        if len(shape) < 2:
+            return torch.ones(shape, dtype=torch.bfloat16)
+        if name.endswith(INTEGERS):
+            raise UsageError(f"{name} orders tokens, which a random draft cannot; choose 12B, 26B-A4B or 31B.")
+        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+        return (values * shape[-1] ** -0.5).to(torch.bfloat16).cpu()
+
+    def experts(self, prefix: str, parts: Iterable[str], shape: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+        """One fused ``[E, rows, columns]`` as modelopt stores it: every expert's every part with its scales."""
+        parts = tuple(parts)
+        count, rows, columns = shape[0], shape[1] // len(parts), shape[2]
+        spread = float(E2M1.square().mean().sqrt())
+        scale = torch.ones((rows, columns // GROUP)).to(torch.float8_e4m3fn)
+        for part in parts:
+            packed = torch.randint(
+                256, (count, rows, columns // 2), generator=self.generator, device=self.device, dtype=torch.uint8
+            ).cpu()
+            for expert in range(count):
+                name = f"{prefix}.{expert}.{part}"
+                yield f"{name}.weight", packed[expert].clone()
+                yield f"{name}.weight_scale", scale.clone()
+                yield f"{name}.weight_scale_2", torch.tensor(columns**-0.5 / spread)
+                yield f"{name}.input_scale", torch.tensor(1.0)
+
+
+def make(folder: Path, size: str, device: str, seed: int = 0) -> None:
+    """Write ``folder/target`` and ``folder/draft``; raises UsageError for a size that has no experts."""
+    facts = load_facts()
+    if size not in facts.targets or not facts.targets[size].text_config["enable_moe_block"]:
+        known = ", ".join(name for name, each in facts.targets.items() if each.text_config["enable_moe_block"])
+        raise UsageError(f'"{size}" is no published size with routed experts; choose {known}.')
+    config = target_config(facts.targets[size], facts.quantisations[QUANTISATION])
+    draft = facts.drafts[size]
+    shapes = {name: shape for name, (_, shape) in draft.tensors.items()}
+    maker = Maker.of(device, seed)
+    write_target(folder / "target", config, maker)
+    write_draft(folder / "draft", draft.config, shapes, maker)
+
+
+def target_config(target: Target, quantisation: Quantisation) -> dict[str, Any]:
+    """config.json of the text model alone, whose modules lack the prefix that they have in the published file."""
+    config = target.text_model(quantisation)
+    settings = config["quantization_config"]
+    left_out = [name.replace("model.language_model.", "model.") for name in settings["ignore"]]
+    return config | {"dtype": "bfloat16", "quantization_config": settings | {"ignore": left_out}}
+
+
+def write_target(folder: Path, config: Mapping[str, Any], maker: Maker) -> None:
+    """The target, a file for each decoder layer and one for the rest, with the index that names them."""
+    text = {key: value for key, value in config.items() if key not in ("architectures", "quantization_config")}
+    with torch.device("meta"):
+        built = Gemma4ForCausalLM(Gemma4TextConfig(**text))
+    shapes = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items() if name != "lm_head.weight"}
+    groups: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        layer = name.split(".")[2] if name.startswith("model.layers.") else "rest"
+        groups.setdefault(layer, {})[name] = shape
+    folder.mkdir(parents=True, exist_ok=True)
+    index: dict[str, str] = {}
+    for number, (layer, held) in enumerate(groups.items(), 1):
+        tensors = dict(_target_tensors(held, maker))
+        file = f"model-{number:05}-of-{len(groups):05}.safetensors"
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(tensors, file)
+        print(f"{file}: {'what is in no layer' if layer == 'rest' else f'layer {layer}'}, {len(tensors)} tensors")
+    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+    _write_rest(folder, config, config["vocab_size"])
+
+
+def _target_tensors(shapes: Shapes, maker: Maker) -> Iterator[tuple[str, Tensor]]:
+    for name, shape in shapes.items():
+        prefix, _, kind = name.rpartition(".")
+        if kind == "gate_up_proj" and prefix.endswith(".experts"):
+            yield from maker.experts(prefix, ("gate_proj", "up_proj"), shape)
+        elif kind == "down_proj" and prefix.endswith(".experts"):
+            yield from maker.experts(prefix, ("down_proj",), shape)
+        else:
+            yield name, maker.plain(name, shape)
+
+
+def write_draft(folder: Path, config: Mapping[str, Any], shapes: Shapes, maker: Maker) -> None:
+    """The draft."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: maker.plain(name, shape) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_rest(folder, config, config["text_config"]["vocab_size"])
+
+
+def _write_rest(folder: Path, config: Mapping[str, Any], vocabulary: int) -> None:
+    """Config, and the miniature's tokenizer with a name for every id that a random target may say."""
+    write_json(folder / "config.json", config)
+    write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0})
+    tokenizer = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
+    names: dict[str, int] = tokenizer["model"]["vocab"]
+    taken = {*names.values(), *(token["id"] for token in tokenizer["added_tokens"])}
+    names |= {f"▁filler{number}": number for number in range(vocabulary) if number not in taken}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    for name in COPIED:
+        shutil.copy(TOKENIZER / name, folder / name)
+
+
+def main() -> int:
+    """Make a pair; exit code 2 for a bad size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="26B-A4B", help="a published size with routed experts (default: 26B-A4B)")
+    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where target/ and draft/ go: 17 GB")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to draw numbers"
+    )
+    options = parser.parse_args()
+    try:
+        make(options.into, options.size, options.device)
+    except UsageError as error:
+        print(f"published_size: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
