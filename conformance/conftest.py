@@ -26,7 +26,7 @@ from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.chat import Chat, Chats
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, NearTie, load_near_tie
-from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
 from conformance.harness.views.load import Load
 from conformance.harness.views.misuse import Misuse
 from conformance.harness.views.numerics import Numerics
@@ -191,6 +191,12 @@ def numeric_bounds() -> Mapping[str, Bound]:
 def moe(observe: Observe, profile: Profile) -> Moe:
     """The backend that serves the target's experts."""
     return Moe.of(observe("moe"), profile)
+
+
+@pytest.fixture(scope="session")
+def kernels(observe: Observe, moe: Moe) -> Kernels:
+    """What the device executes."""
+    return Kernels.of(observe("kernels"), moe, load_moe_facts().kernels)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.harness.check import check, expect_all, expect_equal, expect_match, expect_none
-from conformance.harness.views.inside import Moe, MoeRefusal
+from conformance.harness.views.inside import Kernels, Moe, MoeRefusal
 from conformance.harness.views.oracle import MoeOracle
 
 REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
@@ -53,3 +53,9 @@ def test_moe_emulation(moe_oracle: MoeOracle) -> None:
 def test_moe_classes(moe: Moe) -> None:
     """A layer that fell back by itself has another kernel object than its neighbours, whatever the log says."""
     expect_all(moe.experts(), (moe.experts_of_the_first_layer(),), source=moe)
+
+
+@check("MOE-07", level="qualify", claim="What the device executes is the expected MoE backend's kernel.")
+def test_moe_kernels(kernels: Kernels) -> None:
+    """By its name in torch's profiler: a layer that names one backend and runs another is found here alone."""
+    expect_none(kernels.strangers(), among=len(kernels.executed), source=kernels, note=kernels.note())

@@ -50,6 +50,11 @@ def healthy() -> Documents:
         "parity": parity(),
         "gold": gold(),
         "moe": moe(),
+        "kernels": {
+            "vllm_version": "0.32.0",
+            "activity": "CPU",
+            "executed": {"aten::mul": 2964, "_C::cpu_fused_moe": 90, "_C::onednn_mm": 681},
+        },
         "moe_refusal": {
             "backend": "cutlass",
             "came_up": False,

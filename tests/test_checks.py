@@ -30,7 +30,7 @@ from conformance.harness.views.calibration import Calibration
 from conformance.harness.views.chat import Chat
 from conformance.harness.views.geometry import Geometry
 from conformance.harness.views.gold import Gold, load_near_tie
-from conformance.harness.views.inside import DraftLoad, Moe, MoeRefusal
+from conformance.harness.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
 from conformance.harness.views.load import Load
 from conformance.harness.views.misuse import Misuse
 from conformance.harness.views.numerics import Numerics
@@ -62,6 +62,7 @@ BUILDERS: Builders = {
     "gold": lambda d: Gold.of(Load.of([d["load"]]), d["gold"], FIXTURES / "gold"),
     "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
+    "kernels": lambda d: Kernels.of(d["kernels"], Moe.of(d["moe"], PROFILE), load_moe_facts().kernels),
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
@@ -182,6 +183,7 @@ def unconfigured(documents: Documents, *names: str) -> None:
     [
         ("ENV-01", lambda d: d["environment"].update(locked=None), "This run is unlocked"),
         ("MOE-01", lambda d: d["moe"].update(vllm_version="0.20.0"), "names no MoE backend"),
+        ("MOE-07", lambda d: d["moe"].update(vllm_version="0.20.0"), "names no MoE backend"),
         ("DRAFT-02", lambda d: d["draft_load"]["draft"].update(linears={"unsupported": "vLLM x has no y"}), "has no y"),
         (
             "MOE-01",

@@ -130,6 +130,7 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         "wiring",
         "numerics",
         "moe",
+        "kernels",
         "moe_refusal",
         "load",
         "ties",
@@ -169,6 +170,11 @@ def test_which_kernel_serves(observe: Observe) -> None:
         "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},
         "log_lines": ["Using CPU Unquantized MoE backend"],
     }
+
+
+def test_what_the_device_executes(observe: Observe) -> None:
+    seen = observe("kernels")
+    assert seen == {"vllm_version": "0", "activity": "CPU", "executed": {"_C::cpu_fused_moe": 90}}
 
 
 def test_a_dense_target_has_no_moe_backend(observe: Observe, pair: Checkpoints) -> None:

@@ -18,7 +18,20 @@ from conformance.harness.session import Session
 
 # Observations, and the fixtures that read them.
 OFF_LINE = ("environment", "geometry", "moe_refusal", "moe_oracle", "parsers")
-SERVED = ("draft_load", "wiring", "numerics", "parity", "moe", "tools", "chats", "misuse", "load", "sweep", "bench")
+SERVED = (
+    "draft_load",
+    "wiring",
+    "numerics",
+    "parity",
+    "moe",
+    "kernels",
+    "tools",
+    "chats",
+    "misuse",
+    "load",
+    "sweep",
+    "bench",
+)
 # What the reference of PARITY will import; whoever comes first does it, the others wait.
 SLOW_IMPORTS = ("conformance.harness.parity", "transformers.models.gemma4.modeling_gemma4")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,12 +67,22 @@ class Expectation:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Kernel:
+    """The name of what a backend executes, as a regular expression, with its provenance."""
+
+    name: str
+    seen: Literal["reported", "code"]
+    source: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class MoeFacts:
     """The whole file."""
 
     moe: Experts
     walk: Walk
     expected: tuple[Expectation, ...]
+    kernels: Mapping[str, Kernel]  # by backend
 
     @property
     def devices(self) -> dict[str, int | None]:

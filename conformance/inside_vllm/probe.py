@@ -16,6 +16,7 @@ from conformance.harness.errors import Unsupported
 from conformance.inside_vllm import adapters, numerics, snapshot
 from conformance.inside_vllm.capture import Capture
 from conformance.inside_vllm.coins import Coins
+from conformance.inside_vllm.kernels import Recording
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 _ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
@@ -54,6 +55,7 @@ class Probe:
 
     _conformance_capture: Capture
     _conformance_coins: Coins | None = None
+    _conformance_kernels: Recording
 
     def conformance_describe(self) -> dict[str, Any]:
         """Classes, wiring and scales of target and draft."""
@@ -124,6 +126,16 @@ class Probe:
         except Unsupported as reason:
             return {"unsupported": str(reason)}
         return {"vllm_version": adapters.vllm_version(), "k": k}
+
+    def conformance_kernels_begin(self) -> dict[str, Any]:
+        """Write down what the device executes from now on."""
+        self._conformance_kernels = Recording()
+        return {"vllm_version": adapters.vllm_version()}
+
+    def conformance_kernels_end(self) -> dict[str, Any]:
+        """What it has executed, by name."""
+        executed = self._conformance_kernels.end()
+        return {"activity": self._conformance_kernels.activity, "executed": executed}
 
     def conformance_snapshot(self) -> dict[str, Any]:
         """What the loader put into target and draft; see ``snapshot.parameters``."""

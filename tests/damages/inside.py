@@ -147,6 +147,14 @@ def log_disagrees(d: Documents) -> None:
     d["moe"]["log_lines"] = ["Using 'MARLIN' NvFp4 MoE backend out of potential backends: ['MARLIN']."]
 
 
+def another_kernel_ran(d: Documents) -> None:
+    d["kernels"]["executed"]["void marlin_moe_wna16::Marlin<256, 1, 8, 8, 4>(int4 const*)"] = 90
+
+
+def its_kernel_never_ran(d: Documents) -> None:
+    del d["kernels"]["executed"]["_C::cpu_fused_moe"]
+
+
 def came_up(d: Documents) -> None:
     d["moe_refusal"].update(came_up=True, exit_code=None, reason=None)
 
@@ -228,6 +236,12 @@ DAMAGES: list[Row] = [
     ("MOE-01", marlin, "model.layers.3.moe.experts is MARLIN where CPU is expected"),
     ("MOE-01", log_disagrees, "the log's line 1 is MARLIN where CPU is expected"),
     ("MOE-06", one_layer_fell_back, "model.layers.3.moe.experts is TritonExperts where CPUUnquantizedExperts"),
+    (
+        "MOE-07",
+        another_kernel_ran,
+        "void marlin_moe_wna16::Marlin<256, 1, 8, 8, 4>(int4 const*) of MARLIN ran, where CPU",
+    ),
+    ("MOE-07", its_kernel_never_ran, "no kernel of CPU is among the 2 that ran"),
     ("MOE-02", came_up, "the server came up with --moe-backend cutlass"),
     ("MOE-02", died_otherwise, "RuntimeError: out of memory"),
     ("MOE-02", hung, "it gave no reason and was stopped after 20 s"),
@@ -286,6 +300,10 @@ def no_log_lines(d: Documents) -> None:
     d["moe"]["log_lines"] = ["INFO nothing about it"]
 
 
+def nothing_executed(d: Documents) -> None:
+    d["kernels"]["executed"] = {}
+
+
 def no_devices(d: Documents) -> None:
     d["moe_oracle"]["devices"] = {}
 
@@ -301,6 +319,7 @@ def only_the_cpu(d: Documents) -> None:
 
 # check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
 NOTHING: list[Row] = [
+    ("MOE-07", nothing_executed, "torch's profiler saw no CPU activity"),
     ("DRAFT-01", no_parameters, "nothing to compare"),
     ("DRAFT-02", no_parameters, "nothing to compare"),
     ("DRAFT-03", no_parameters, "nothing to compare"),

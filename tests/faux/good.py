@@ -28,6 +28,8 @@ PROBE_ANSWERS: dict[str, Any] = {
     "conformance_describe": {"vllm_version": "0"},
     "conformance_coins_begin": {"vllm_version": "0"},
     "conformance_coins_end": {"drafts": 1000},
+    "conformance_kernels_begin": {"vllm_version": "0"},
+    "conformance_kernels_end": {"activity": "CPU", "executed": {"_C::cpu_fused_moe": 90}},
     "conformance_moe": {
         "vllm_version": "0",
         "layers": {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}},

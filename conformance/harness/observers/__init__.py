@@ -22,6 +22,7 @@ NAMES = (
     "draft_load",
     "wiring",
     "moe",
+    "kernels",
     "numerics",
     "parity",
     "gold",

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from conformance.harness.draft_names import in_checkpoint
 from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.moe_facts import Kernel
 from conformance.harness.profile import Profile
 
 LOGGED_BACKEND = re.compile(r"Using '?(\w+)'? \w+ MoE backend")
@@ -120,6 +121,49 @@ class Moe:
         if not named:
             raise ObservationError("the server's log names no MoE backend")
         return {f"the log's line {number}": backend for number, backend in enumerate(named.values(), 1)}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The ``kernels`` observation beside what is known of the backends' kernels."""
+
+    executed: Mapping[str, int]
+    activity: str
+    moe: Moe
+    known: Mapping[str, Kernel]
+    source: str = "observations/kernels.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], moe: Moe, known: Mapping[str, Kernel]) -> Self:
+        """Read the observation; an ObservationError where the profiler saw nothing."""
+        if not facts["executed"]:
+            raise ObservationError(f"torch's profiler saw no {facts['activity']} activity")
+        return cls(facts["executed"], facts["activity"], moe, known)
+
+    def of_experts(self) -> dict[str, int]:
+        """How often the expected backend's kernels ran; Unsupported where nobody has written down their name."""
+        backend = self.moe.expected()
+        if backend not in self.known:
+            raise Unsupported(f"fixtures/facts/moe_backends.toml names no kernel of {backend}.")
+        return {name: times for name, times in self.executed.items() if re.search(self.known[backend].name, name)}
+
+    def strangers(self) -> list[str]:
+        """Kernels of other MoE backends that ran, or that none of the expected one's did."""
+        backend, own = self.moe.expected(), self.of_experts()
+        others = {name: each.name for name, each in self.known.items() if name != backend}
+        found = [
+            f"{name[:120]} of {other} ran, where {backend} is expected"
+            for other, pattern in others.items()
+            for name in self.executed
+            if re.search(pattern, name) and name not in own
+        ]
+        if not own:
+            found.append(f"no kernel of {backend} is among the {len(self.executed)} that ran")
+        return found
+
+    def note(self) -> str:
+        """Which ran how often."""
+        return "; ".join(f"{name[:80]}: {times} times" for name, times in self.of_experts().items())
 
 
 def _told(facts: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:

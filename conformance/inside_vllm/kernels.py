@@ -1,0 +1,24 @@
+"""What the device of one worker executes, by name: kernels on a GPU, operators on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.inside_vllm import adapters
+
+
+class Recording:
+    """torch's profiler, from now to ``end``; it slows whatever it looks at."""
+
+    def __init__(self) -> None:
+        torch = adapters.upstream("torch", "profiler")
+        activity = torch.ProfilerActivity.CPU if adapters.on_cpu() else torch.ProfilerActivity.CUDA
+        self.activity = str(activity.name)
+        self._profile: Any = torch.profile(activities=[activity])
+        self._profile.start()
+
+    def end(self) -> dict[str, int]:
+        """How often each was executed; runtime calls such as cudaLaunchKernel are none."""
+        self._profile.stop()
+        averages = self._profile.key_averages()
+        return {each.key: int(each.count) for each in averages if each.device_type.name == self.activity}
