@@ -173,7 +173,12 @@ class Servers:
         missing = [arm for arm in dict.fromkeys(arms) if self._read(arm) is None]
         if not self._profile.hardware.two_servers:
             self._stop_all()
-        outcomes = start_together([self._prepare(arm) for arm in missing], self._grace, self._progress)
+        # vLLM measures the free memory of a GPU while it starts, and gives up where somebody else's share moves.
+        at_once = [missing] if self._profile.hardware.memory == "host" else [[arm] for arm in missing]
+        for arms in at_once:
+            self._keep(start_together([self._prepare(arm) for arm in arms], self._grace, self._progress))
+
+    def _keep(self, outcomes: Mapping[str, Server | ObservationError]) -> None:
         for arm, outcome in outcomes.items():
             if isinstance(outcome, ObservationError):
                 self._keep_failure(arm, outcome)
