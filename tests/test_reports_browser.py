@@ -14,8 +14,9 @@ from browser import Page
 
 from conformance.reports.html import as_html
 
-WIDTHS, SCHEMES = (1400, 380), ("light", "dark")
+WIDTHS, SCHEMES = (1400, 760, 380), ("light", "dark")
 GRAVE = ("serious", "critical")
+TALLEST = "Math.max(...[...document.querySelectorAll('summary')].map(each => each.getBoundingClientRect().height))"
 BAD = """<!DOCTYPE html><html lang="en"><title>bad</title><main><h1>Bad</h1>
 <p style="width:2000px;color:#ccc;background:#fff">wide and pale</p><img src="absent.png"></main>
 <script>console.error("no")</script>"""
@@ -72,6 +73,7 @@ def test_the_page_fits_and_can_be_read(page: Page, axe: str, report: Path, width
     page.complaints.clear()
     page.show(report, width, scheme)
     assert overflow(page) <= 0
+    assert page.value(TALLEST) < 150, "a column is too narrow for its words"
     assert objections(page, axe) == []
     assert page.complaints == []
     assert page.value("document.title").startswith("Not qualified")

@@ -14,7 +14,7 @@ LONGEST = 300  # characters of a sentence in a table
 # A backslash makes each of them a character like others. "@" and "#" would call people and issues after that as well,
 # which a joiner without width prevents.
 MEANT = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_[]|~"}, "@": "@\u2060", "#": "#\u2060", "\n": " "})
-COLUMNS = ("", "check", "claim", "value", "floor", "95 % interval", "n")
+COLUMNS = ("", "check", "claim", "value", "floor", "interval", "n")
 
 
 def as_markdown(report: Report) -> str:
