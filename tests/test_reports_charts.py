@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import synthetic
 
-from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
-from conformance.harness.floors import Floors, load_floors
+from conformance.harness.profile import load_profile
 from conformance.reports import charts
 from conformance.reports.charts import NOISE, PART, WHOLE, Axis, Chart, Row
 from conformance.reports.source import Source
 
-FLOORS = load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4")
+PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     folder = synthetic.record(tmp_path_factory.mktemp("evidence") / "run", synthetic.healthy())
-    return Source(Evidence(folder, recording=False), FLOORS)
+    return Source(Evidence(folder, recording=False), PROFILE)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_equal_texts_are_held_against_noise(source: Source) -> None:
 
 
 def test_without_published_figures_nothing_has_a_floor(source: Source) -> None:
-    bare = Source(source.evidence, Floors("", {}))
+    unknown = replace(PROFILE, hardware=replace(PROFILE.hardware, name="nobody-has-measured-this"))
+    bare = Source(source.evidence, unknown)
     for drawing in charts.DRAWINGS:
         chart = drawing.draw(bare)
         assert chart.rows
@@ -109,6 +110,6 @@ def test_without_published_figures_nothing_has_a_floor(source: Source) -> None:
 def test_later_looks_count_too(tmp_path: Path) -> None:
     documents = synthetic.healthy()
     folder = synthetic.record(tmp_path / "run", documents | {"load-2": documents["load"]})
-    both = Source(Evidence(folder, recording=False), FLOORS)
+    both = Source(Evidence(folder, recording=False), PROFILE)
     assert len(both.looks) == 2
     assert len(both.load.at(8).rounds) == 2 * synthetic.ROUNDS[8]

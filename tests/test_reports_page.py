@@ -212,6 +212,12 @@ def test_what_no_page_can_hold_is_replaced(tmp_path: Path) -> None:
     page.encode()
 
 
+def test_the_resolved_profile_is_there(healthy: str) -> None:
+    text = Reader(healthy.partition('<h2 id="environment">')[2]).text
+    assert '"name": "micro-26b-a4b-nvfp4"' in text
+    assert '"serve_args"' in text
+
+
 def test_what_servers_were_started_with_is_read_from_their_logs(tmp_path: Path) -> None:
     evidence = synthetic.record(tmp_path / "run", {}, finished=False)
     (evidence / "logs/mtp.log").write_text(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,11 +92,10 @@ class Chart:
 
 def joint_acceptance(source: Source) -> Chart:
     """Every draft position against its floor."""
-    bounds = [floor.bound for floor in source.floors.rows.get("acceptance_per_position", ())]
-    found = everywhere(source.load).joint()
+    found, floors = everywhere(source.load).joint(), source.floors.each("acceptance_per_position")
     rows = [
-        Row.of(f"position {place}", each, bound)
-        for place, (each, bound) in enumerate(itertools.zip_longest(found, bounds[: len(found)]), 1)
+        Row.of(f"position {place}", each, floor.bound)
+        for place, (each, floor) in enumerate(zip(found, floors, strict=True), 1)
     ]
     caption = "Joint: the share of drafts whose tokens were all accepted up to and including this position."
     return Chart("joint acceptance", tuple(rows), caption)
@@ -106,7 +104,7 @@ def joint_acceptance(source: Source) -> Chart:
 def acceptance_length(source: Source) -> Chart:
     """Tokens for each step of the target, of all prompts and of each category."""
     whole = everywhere(source.load)
-    floor = source.bound("acceptance_length")
+    floor = source.floors["acceptance_length"].bound
     rows = [Row.of("all prompts", whole.length(), floor, figure="acceptance length")]
     for category in sorted({found.category for found in whole.counts}):
         counts = tuple(found for found in whole.counts if found.category == category)
@@ -128,9 +126,9 @@ def speedup(source: Source) -> Chart:
 
 
 def _of_cell(cell: Cell, source: Source) -> Iterator[Row]:
-    floor = source.bound(SPEEDUP_FLOORS[cell.concurrency]) if cell.concurrency in SPEEDUP_FLOORS else None
-    figure = f"speedup {cell.name}" if floor is not None else ""
-    yield Row.of(cell.name, cell.speedup(), floor, figure=figure)
+    judged = SPEEDUP_FLOORS.get(cell.concurrency)
+    floor = source.floors[judged].bound if judged else None
+    yield Row.of(cell.name, cell.speedup(), floor, figure=f"speedup {cell.name}" if judged else "")
     if noise := cell.against_itself():
         yield Row.of(f"A/A {cell.name}", noise, kind=NOISE)
     for category, found in sorted(cell.by_category().items()):

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conformance import FIXTURES
 from conformance.harness import logs
 from conformance.harness.evidence import Evidence, Header, read_header
-from conformance.harness.floors import Floors, has_floors, load_floors
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import Profile
 from conformance.harness.verdict import Judgement, Record, Run, Verdict
@@ -104,6 +102,7 @@ class Report:
     ladders: tuple[Ladder, ...]
     facts: Mapping[str, str]
     distributions: tuple[Distribution, ...]
+    profile: str
     arguments: Mapping[str, str]
     problems: tuple[str, ...]
 
@@ -126,7 +125,7 @@ class Report:
 
 def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
     """Everything that the evidence holds for a reader. Nothing is observed, and nothing in it makes this fail."""
-    source = Source(Evidence(Path(run.evidence), recording=False), _floors(profile))
+    source = Source(Evidence(Path(run.evidence), recording=False), profile)
     environment, no_environment = _attempt(lambda: _environment(source))
     partings, no_partings = _attempt(lambda: _partings(source))
     ladders, no_ladders = _attempt(lambda: tuple(_ladders(source, profile)))
@@ -144,15 +143,10 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
         ladders=ladders or (),
         facts=dict(_facts(environment or {})),
         distributions=tuple(_distributions(environment or {})),
+        profile=logs.read(source.evidence.profile),
         arguments=dict(_arguments(source.evidence)),
         problems=tuple(f"{what}: {why}" for what, why in problems.items() if why),
     )
-
-
-def _floors(profile: Profile) -> Floors:
-    """Today's floors; none where nobody has published figures."""
-    names = profile.hardware.name, profile.pair.name
-    return load_floors(FIXTURES / "floors", *names) if has_floors(FIXTURES / "floors", *names) else Floors("", {})
 
 
 def _attempt(make: Callable[[], T]) -> tuple[T | None, str]:

@@ -8,17 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
-from conformance.harness.floors import Floors
+from conformance.harness.floors import Floors, load_floors
+from conformance.harness.profile import Profile
 from conformance.harness.views.load import Load
 
 
 @dataclass(frozen=True)
 class Source:
-    """Recorded evidence, and what its values are held against."""
+    """Recorded evidence, and the profile that says which floors its values are held against."""
 
     evidence: Evidence
-    floors: Floors
+    profile: Profile
+
+    @functools.cached_property
+    def floors(self) -> Floors:
+        """The floors of hardware and pair as they are today."""
+        pair = self.profile.pair
+        return load_floors(FIXTURES / "floors", self.profile.hardware.name, pair.name, pair.k)
 
     def holds(self, name: str) -> bool:
         """Whether the observation was made."""
@@ -39,8 +47,3 @@ class Source:
     def load(self) -> Load:
         """All looks of the load together."""
         return Load.of(self.looks)
-
-    def bound(self, name: str) -> float | None:
-        """What an interval's bad end has to clear, where there is such a floor."""
-        found = self.floors.rows.get(name)
-        return found[0].bound if found else None
