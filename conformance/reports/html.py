@@ -23,6 +23,7 @@ MARKS = {
     Verdict.ERROR: "!",
 }
 TONES = {ExitCode.QUALIFIED: "good", ExitCode.NOT_QUALIFIED: "bad", ExitCode.INSTRUMENT: "bad"}
+LINES = 4  # findings that a check shows unopened, one below the other
 LINK = re.compile(r"(https://[^\s;,)]+)")
 UPSTREAM = re.compile(r"(?:vllm-project/)?vllm#(\d+)")
 
@@ -44,6 +45,7 @@ def as_html(report: Report) -> str:
         counts=_counts(report.run),
         families=_families(report.run.records),
         marks=MARKS,
+        lines=LINES,
     )
     return printable(page)
 
