@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +25,6 @@ from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import Evidence, read_header
 from conformance.harness.floors import load_floors
-from conformance.harness.journal import record_to_json
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
@@ -36,6 +34,7 @@ from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, moe_table, plan
+from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
@@ -203,21 +202,8 @@ def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     if options.picture and result.found:
         options.picture.write_text(picture(*result.found), encoding="utf-8")
     if options.json and result.found:
-        print(json.dumps(_as_json(*result.found), indent=1, ensure_ascii=False))
+        print(as_json(*result.found), end="")
     return code
-
-
-def _as_json(run: Run, judgement: Judgement) -> dict[str, Any]:
-    return {
-        "exit_code": int(judgement.exit_code),
-        "sentence": judgement.sentence,
-        "hardware": run.hardware,
-        "pair": run.pair,
-        "level": run.level,
-        "evidence": run.evidence,
-        "problems": list(run.problems),
-        "verdicts": [record_to_json(record) for record in run.records],
-    }
 
 
 def _parser() -> argparse.ArgumentParser:

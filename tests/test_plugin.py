@@ -23,7 +23,7 @@ from conformance.harness import plugin
 from conformance.harness.backstage import SLOW_IMPORTS
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import FAMILIES
-from conformance.harness.evidence import is_finished, read_header, verify
+from conformance.harness.evidence import REPORTS, is_finished, read_header, verify
 from conformance.harness.journal import read_journal
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.verdict import Verdict
@@ -119,10 +119,13 @@ def test_healthy_evidence_qualifies_without_a_server(run: Run, tmp_path: Path, m
     before = sorted(path.relative_to(evidence) for path in evidence.rglob("*"))
     result = run("--evidence", evidence)
     assert result.ret == 0
-    *_, sentence, where = result.outlines
+    *_, sentence, where, report = result.outlines
     assert sentence == f"Qualified: micro-26b-a4b-nvfp4 on cpu, {TOTAL} of {TOTAL} checks passed."
     assert where == f"Evidence: {evidence}"
-    assert sorted(path.relative_to(evidence) for path in evidence.rglob("*")) == before, "judging again writes nothing"
+    assert report == f"Report: {evidence}/report.html"
+    after = sorted(path.relative_to(evidence) for path in evidence.rglob("*"))
+    assert after == sorted([*before, *map(Path, REPORTS)]), "judging again writes nothing but the reports"
+    verify(evidence)
 
 
 @pytest.mark.usefixtures("documents")
@@ -162,7 +165,7 @@ def test_judging_again_gives_the_same_verdicts(run: Run, documents: synthetic.Do
     first = run("--pair", pair, "--evidence", "run")
     again = run("--evidence", "run")
     assert first.ret == again.ret == 1
-    assert first.outlines[-2] == again.outlines[-2] == "Not qualified: MOE-01 failed."
+    assert first.outlines[-3] == again.outlines[-3] == "Not qualified: MOE-01 failed."
 
 
 def damage_marlin(d: dict[str, Any]) -> None:
@@ -254,9 +257,9 @@ def test_an_unlocked_run_says_so_and_earns_no_certificate(run: Run, documents: s
     documents["environment"]["locked"] = None
     result = run("--pair", pair, "--unlocked", "--evidence", "run")
     assert result.ret == 0
-    assert result.outlines[-2].endswith("; ENV-01 unsupported; the environment is unlocked.")
+    assert result.outlines[-3].endswith("; ENV-01 unsupported; the environment is unlocked.")
     assert read_journal(Path("run/verdicts.jsonl")).unlocked
-    assert run("--pair", pair, "--evidence", "run").outlines[-2] == result.outlines[-2]
+    assert run("--pair", pair, "--evidence", "run").outlines[-3] == result.outlines[-3]
     assert run("--pair", pair, "--unlocked", "--certify", "--evidence", "other").ret == 1
 
 
@@ -272,14 +275,14 @@ def test_a_level_runs_its_own_checks(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "static", "--evidence", "run")
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == STATIC
-    assert "which is no qualification" in result.outlines[-2]
+    assert "which is no qualification" in result.outlines[-3]
 
 
 @pytest.mark.usefixtures("documents")
 def test_a_selection_is_no_qualification(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "-k", "test_acceptance")
     assert result.ret == 0
-    assert f"no qualification: only 4 of the {TOTAL} checks" in result.outlines[-2]
+    assert f"no qualification: only 4 of the {TOTAL} checks" in result.outlines[-3]
 
 
 @pytest.mark.usefixtures("documents")

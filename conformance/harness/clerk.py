@@ -14,6 +14,7 @@ from conformance.harness.journal import Journal, record_from_json
 from conformance.harness.servers import Servers
 from conformance.harness.session import Session
 from conformance.harness.verdict import Judgement, Record, Run, judge_run
+from conformance.reports.files import write_reports
 from conformance.reports.junit import junit
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import render
@@ -32,6 +33,7 @@ class Clerk:
         self.problems: list[str] = []
         self.journal: Journal | None = None
         self.result: tuple[Run, Judgement] | None = None
+        self.where = ""  # the page, or why there is none
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -83,6 +85,8 @@ class Clerk:
         session.exitstatus = judgement.exit_code
         if self.journal:
             self._close_evidence(self.journal, run, judgement)
+        if self.session.evidence.directory.is_dir():
+            self.where = write_reports(run, judgement, self.session.profile)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, and the sentence that it comes to."""
@@ -91,6 +95,8 @@ class Clerk:
         terminal = terminalreporter.hasmarkup
         width = shutil.get_terminal_size().columns if terminal else None
         terminalreporter.write(render(*self.result, width=width, colour=terminal))
+        if self.where:
+            terminalreporter.write_line(self.where)
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
         if run.complete:

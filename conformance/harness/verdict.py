@@ -103,6 +103,15 @@ class Run:
         """The records that carry one of these verdicts, in the order of the table."""
         return tuple(record for record in self.records if record.verdict in verdicts)
 
+    def not_passed(self) -> list[tuple[Record, ...]]:
+        """The records that did not pass; those for which the same is to be said stand together."""
+        groups: dict[tuple[object, ...], list[Record]] = {}
+        for record in self.records:
+            if record.verdict is not Verdict.PASS:
+                same = (record.verdict, record.sentence, record.details, record.diagnoses, record.waiver)
+                groups.setdefault(same, []).append(record)
+        return [tuple(group) for group in groups.values()]
+
 
 @dataclass(frozen=True)
 class Judgement:

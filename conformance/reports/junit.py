@@ -6,10 +6,10 @@ verdict as its type), ERROR becomes ``error``, UNSUPPORTED and WAIVED become ``s
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree as ET
 
 from conformance.harness.verdict import Judgement, Record, Run, Verdict
+from conformance.reports.characters import printable
 
 ELEMENTS = {
     Verdict.FAIL: "failure",
@@ -18,7 +18,6 @@ ELEMENTS = {
     Verdict.UNSUPPORTED: "skipped",
     Verdict.WAIVED: "skipped",
 }
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(run: Run, judgement: Judgement) -> str:
@@ -48,7 +47,7 @@ def junit(run: Run, judgement: Judgement) -> str:
         _case(suite, record)
     for problem in run.problems:
         case = ET.SubElement(suite, "testcase", classname="conformance.run", name="run", time="0")
-        ET.SubElement(case, "error", type="ERROR", message=_clean(problem))
+        ET.SubElement(case, "error", type="ERROR", message=printable(problem))
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
@@ -74,18 +73,13 @@ def _case(suite: ET.Element, record: Record) -> None:
             facts[f"interval{suffix}"] = "{:.6g} {:.6g}".format(*finding.interval)
     _properties(case, facts)
     if record.verdict in ELEMENTS:
-        message = _clean(record.waiver or record.sentence)
+        message = printable(record.waiver or record.sentence)
         element = ET.SubElement(case, ELEMENTS[record.verdict], type=str(record.verdict), message=message)
         advice = [f"known failure {d.id} ({d.upstream}): {d.advice}" for d in record.diagnoses]
-        element.text = _clean("\n".join([record.sentence, *advice, record.details]).strip())
+        element.text = printable("\n".join([record.sentence, *advice, record.details]).strip())
 
 
 def _properties(parent: ET.Element, facts: dict[str, str]) -> None:
     properties = ET.SubElement(parent, "properties")
     for name, value in facts.items():
-        ET.SubElement(properties, "property", name=name, value=_clean(value))
-
-
-def _clean(text: str) -> str:
-    """Without the characters that XML cannot hold; server logs have colour codes."""
-    return NOT_XML.sub("?", text)
+        ET.SubElement(properties, "property", name=name, value=printable(value))

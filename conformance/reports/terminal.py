@@ -39,7 +39,7 @@ def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: 
     )
     if run.records:
         console.print(_table(run, box.SIMPLE_HEAD if colour else box.ASCII2))
-    for group in _groups(run):
+    for group in run.not_passed():
         _explain(console, group, run)
     for note in _notes(run):
         console.print(Text(note, style="dim"))
@@ -86,16 +86,6 @@ def _table(run: Run, lines: box.Box) -> Table:
 def _lines(record: Record, column: Callable[[Finding], str]) -> str:
     """One line for each finding, so that every draft position stands beside its own floor."""
     return "\n".join(column(finding) for finding in record.findings)
-
-
-def _groups(run: Run) -> list[tuple[Record, ...]]:
-    """The records that did not pass; those for which the same is to be said stand together."""
-    groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in run.records:
-        if record.verdict is not Verdict.PASS:
-            same = (record.verdict, record.sentence, record.details, record.diagnoses, record.waiver)
-            groups.setdefault(same, []).append(record)
-    return [tuple(group) for group in groups.values()]
 
 
 def _explain(console: Console, group: Sequence[Record], run: Run) -> None:

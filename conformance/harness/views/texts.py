@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -90,6 +91,46 @@ class Texts:
 
     def _of(self, with_mtp: bool) -> list[Divergence]:
         return [found for found in self.divergences if found.with_mtp == with_mtp]
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A divergence as a reader sees it: the text that both answers share, and how each goes on."""
+
+    divergence: Divergence
+    shared: str
+    tails: tuple[str, str]
+
+    @classmethod
+    def of(cls, divergence: Divergence, documents: Sequence[Mapping[str, Any]]) -> Self | None:
+        """Find both answers in the looks of the load; None where no two of them part at that place."""
+        ones, others = (_answers(documents, divergence.id, name) for name in divergence.between)
+        for one, other in itertools.product(ones, others):
+            if _place(one["token_ids"], other["token_ids"]) == divergence.place:
+                texts = one["text"], other["text"]
+                place = _place(*texts)
+                shared = texts[0][:place]  # all of it where the answers differ in a token that is no text
+                return cls(divergence, shared, (texts[0][len(shared) :], texts[1][len(shared) :]))
+        return None
+
+
+def _place(one: Sequence[object], other: Sequence[object]) -> int | None:
+    """Where two sequences differ first; None where they are the same."""
+    both = itertools.zip_longest(one, other)
+    return next((place for place, (a, b) in enumerate(both) if a != b), None)
+
+
+def _answers(documents: Sequence[Mapping[str, Any]], id: str, name: str) -> list[Mapping[str, Any]]:
+    """What an arm, named with its concurrency as in "mtp 8", has answered to one prompt."""
+    return [
+        answer
+        for document in documents
+        for row in document["rounds"]
+        for arm in ("mtp", "plain", "plain_again")
+        if row[arm] and not row["warm_up"] and f"{arm} {row['concurrency']}" == name
+        for prompt, answer in zip(row["prompts"], row[arm]["answers"], strict=True)
+        if prompt == id
+    ]
 
 
 @dataclass(frozen=True)

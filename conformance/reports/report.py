@@ -1,0 +1,212 @@
+"""What a reader gets to see of a run, gathered from its evidence alone; the renderers only lay it out."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from conformance.harness import logs
+from conformance.harness.evidence import Evidence, Header, read_header
+from conformance.harness.moe_facts import load_moe_facts
+from conformance.harness.profile import Profile
+from conformance.harness.verdict import Judgement, Record, Run, Verdict
+from conformance.harness.views.oracle import NOT_EVALUATED, MoeOracle
+from conformance.harness.views.texts import Divergence, Fork, Texts
+from conformance.reports.charts import DRAWINGS, Chart, Row
+from conformance.reports.source import Source
+
+GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
+FIRST = 8  # divergences that are shown
+ARGUMENTS = re.compile(r"non-default args: (\{.*\})")  # how vLLM logs what it was started with
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chart, or why there is none although its observation was made."""
+
+    id: str
+    title: str
+    chart: Chart | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class Parting:
+    """A divergence, with its text where the evidence has both answers."""
+
+    divergence: Divergence
+    fork: Fork | None
+
+
+@dataclass(frozen=True)
+class Partings:
+    """The first divergences with MTP, and how many there were, with MTP and of the server without from itself."""
+
+    shown: tuple[Parting, ...]
+    with_mtp: int
+    without_mtp: int
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One MoE backend, as far as a device's selection got with it."""
+
+    backend: str
+    state: str
+    why: str
+    chosen: bool
+
+    @property
+    def said(self) -> str:
+        """What became of it, for a reader."""
+        if self.chosen:
+            return "chosen"
+        return self.why if self.state == NOT_EVALUATED else ": ".join(filter(None, (self.state, self.why)))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The MoE backends that the selection tries on one device, in its order."""
+
+    device: str
+    chosen: str
+    expected: str
+    rungs: tuple[Rung, ...]
+    here: bool  # whether it is the device of this run
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What is installed, and what the lock asks for."""
+
+    name: str
+    installed: str
+    locked: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that there is to read; ``problems`` are what the evidence holds and what could not be shown of it."""
+
+    run: Run
+    judgement: Judgement
+    header: Header
+    panels: tuple[Panel, ...]
+    partings: Partings | None
+    ladders: tuple[Ladder, ...]
+    facts: Mapping[str, str]
+    distributions: tuple[Distribution, ...]
+    profile: str
+    arguments: Mapping[str, str]
+    problems: tuple[str, ...]
+
+    @property
+    def figures(self) -> list[tuple[Panel, Row]]:
+        """The key figures, each with the panel that has more of it."""
+        return [(panel, row) for panel in self.panels if panel.chart for row in panel.chart.rows if row.figure]
+
+    @property
+    def remarkable(self) -> list[tuple[Record, ...]]:
+        """The records that did not pass, the gravest first; those for which the same is to be said stand together."""
+        return sorted(self.run.not_passed(), key=lambda group: GRAVEST.index(group[0].verdict))
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The header's answers, for a reader."""
+        answers = {name: value for name, value in asdict(self.header).items() if value is not None and name != "format"}
+        return {name.replace("_", " "): str(value) for name, value in answers.items()}
+
+
+def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
+    """Everything that the evidence holds for a reader. Nothing is observed, and nothing in it makes this fail."""
+    source = Source(Evidence(Path(run.evidence), recording=False), profile)
+    environment, no_environment = _attempt(lambda: _environment(source))
+    partings, no_partings = _attempt(lambda: _partings(source))
+    ladders, no_ladders = _attempt(lambda: tuple(_ladders(source, profile)))
+    problems = {
+        "environment": no_environment,
+        "first divergences": no_partings,
+        "choice of a MoE kernel": no_ladders,
+    }
+    return Report(
+        run=run,
+        judgement=judgement,
+        header=read_header(source.evidence.directory),
+        panels=tuple(_panels(source)),
+        partings=partings,
+        ladders=ladders or (),
+        facts=dict(_facts(environment or {})),
+        distributions=tuple(_distributions(environment or {})),
+        profile=logs.read(source.evidence.profile),
+        arguments=dict(_arguments(source.evidence)),
+        problems=tuple(f"{what}: {why}" for what, why in problems.items() if why),
+    )
+
+
+def _attempt(make: Callable[[], T]) -> tuple[T | None, str]:
+    """What is made, or None and the reason."""
+    try:
+        return make(), ""
+    except Exception as error:  # whatever is wrong with the evidence, its report is what says so
+        return None, str(error) or type(error).__name__
+
+
+def _environment(source: Source) -> dict[str, Any]:
+    return source.observation("environment") if source.holds("environment") else {}
+
+
+def _panels(source: Source) -> Iterator[Panel]:
+    for drawing in DRAWINGS:
+        if source.holds(drawing.observation):
+            chart, problem = _attempt(functools.partial(drawing.draw, source))
+            yield Panel(drawing.id, drawing.title, chart, problem)
+
+
+def _partings(source: Source) -> Partings | None:
+    if not source.holds("ties"):
+        return None
+    found = Texts.of(source.observation("ties")).divergences
+    looks = source.looks if source.holds("load") else []
+    with_mtp = [each for each in found if each.with_mtp]
+    shown = tuple(Parting(each, Fork.of(each, looks)) for each in with_mtp[:FIRST])
+    return Partings(shown, len(with_mtp), len(found) - len(with_mtp))
+
+
+def _ladders(source: Source, profile: Profile) -> Iterator[Ladder]:
+    if not source.holds("moe_oracle"):
+        return
+    oracle = MoeOracle.of(source.observation("moe_oracle"), load_moe_facts().expected)
+    here = "CPU" if profile.hardware.sm is None else f"SM {profile.hardware.sm}"
+    for name, device in oracle.devices.items():
+        expected = [row.backend + (f" ({why})" if why else "") for row, why in oracle.expectations(name)]
+        rungs = tuple(
+            Rung(backend, seen.state, ", ".join(seen.objections or seen.reasons), backend == device.chosen)
+            for backend, seen in ((backend, device.backends[backend]) for backend in device.order)
+        )
+        yield Ladder(name, device.chosen or device.error, "; ".join(expected), rungs, name == here)
+
+
+def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is said of the machine in a word."""
+    for name, value in environment.items():
+        if not isinstance(value, dict):
+            yield name.replace("_", " "), str(value)
+
+
+def _distributions(environment: Mapping[str, Any]) -> Iterator[Distribution]:
+    locked = environment.get("locked") or {}
+    for name, version in (environment.get("installed") or {}).items():
+        yield Distribution(name, version or "not installed", locked.get(name, ""))
+
+
+def _arguments(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """What each server was started with beside vLLM's defaults, as its own log says it."""
+    for path in sorted(evidence.logs.glob("*.log")):
+        if found := ARGUMENTS.search(logs.read(path)):
+            yield path.stem, found[1]

@@ -1,0 +1,49 @@
+"""Where a report comes from: recorded observations, each read once, and today's floors."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from conformance import FIXTURES
+from conformance.harness.evidence import Evidence
+from conformance.harness.floors import Floors, load_floors
+from conformance.harness.profile import Profile
+from conformance.harness.views.load import Load
+
+
+@dataclass(frozen=True)
+class Source:
+    """Recorded evidence, and the profile that says which floors its values are held against."""
+
+    evidence: Evidence
+    profile: Profile
+
+    @functools.cached_property
+    def floors(self) -> Floors:
+        """The floors of hardware and pair as they are today."""
+        pair = self.profile.pair
+        return load_floors(FIXTURES / "floors", self.profile.hardware.name, pair.name, pair.k)
+
+    def holds(self, name: str) -> bool:
+        """Whether the observation was made."""
+        return self.evidence.holds(name)
+
+    @functools.cached_property
+    def observation(self) -> Callable[[str], dict[str, Any]]:
+        """An observation by its name, validated once, however much is drawn from it."""
+        return functools.cache(lambda name: self.evidence.observe(name, dict))
+
+    @property
+    def looks(self) -> list[dict[str, Any]]:
+        """The load's looks, as far as they were made."""
+        later = itertools.takewhile(self.holds, (f"load-{number}" for number in itertools.count(2)))
+        return [self.observation(name) for name in ("load", *later)]
+
+    @functools.cached_property
+    def load(self) -> Load:
+        """All looks of the load together."""
+        return Load.of(self.looks)
