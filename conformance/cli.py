@@ -15,22 +15,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
-from conformance import FIXTURES, PACKAGE
+from conformance import FIXTURES, comparing
 from conformance.harness import power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
-from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import Evidence, read_header
 from conformance.harness.floors import load_floors
+from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
 from conformance.harness.streams import REGRESSIONS, keep_regressions
-from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
+from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, moe_table, plan
@@ -38,23 +36,7 @@ from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions")
-# They write into the working directory, or import what no check needs.
-PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-
-
-class Result:
-    """A pytest plugin that keeps what the clerk found, past the end of the session."""
-
-    def __init__(self) -> None:
-        self.found: tuple[Run, Judgement] | None = None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Take the result before pytest is gone."""
-        clerk = config.pluginmanager.get_plugin("conformance-clerk")
-        if isinstance(clerk, Clerk):
-            self.found = clerk.result
+COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,14 +177,13 @@ def _to_stderr(text: str) -> None:
 
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
-    result = Result()
     quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     with quiet:
-        code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *["-v"] * options.verbose, *words], plugins=[result]))
-    if options.picture and result.found:
-        options.picture.write_text(picture(*result.found), encoding="utf-8")
-    if options.json and result.found:
-        print(as_json(*result.found), end="")
+        code, found = run_checks([*["-v"] * options.verbose, *words])
+    if options.picture and found:
+        options.picture.write_text(picture(*found), encoding="utf-8")
+    if options.json and found:
+        print(as_json(*found), end="")
     return code
 
 
@@ -240,6 +221,14 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    comparison = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
+    comparison.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
+    comparison.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
+    output = comparison.add_mutually_exclusive_group()
+    for name, what in (("markdown", "for a pull request"), ("json", "for programs")):
+        output.add_argument(f"--{name}", dest="form", action="store_const", const=name, default="table", help=what)
+    comparison.set_defaults(run=lambda options: comparing.run(options.before, options.after, options.form))
 
     drawing = commands.add_parser(
         "figure", help="acceptance and speedup of recorded evidence as SVG", allow_abbrev=False
