@@ -17,7 +17,8 @@ from conformance.harness.diagnose import KnownFailure, diagnose, load_known_fail
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
 from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
-from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
+from conformance.harness.redaction import redacted
+from conformance.harness.verdict import Diagnosis, Finding, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
 
@@ -77,10 +78,10 @@ class Session:
             claim=check.claim,
             level=check.level,
             verdict=outcome.verdict,
-            sentence=outcome.sentence,
+            sentence=redacted(outcome.sentence),
             seconds=seconds,
-            findings=outcome.findings,
-            details=outcome.details,
+            findings=tuple(_without_secrets(finding) for finding in outcome.findings),
+            details=redacted(outcome.details),
             upstream=check.upstream,
             diagnoses=diagnoses,
         )
@@ -98,10 +99,20 @@ class Session:
             evidence=str(self.evidence.directory),
             expected=tuple(check.id for check in at_level(self.checks, self.profile.level)),
             records=tuple(sorted(records, key=lambda record: places.get(record.id, (len(places), record.id)))),
-            problems=(*problems, *stale),
+            problems=tuple(map(redacted, (*problems, *stale))),
             certify=self.certify,
             unlocked=self.profile.hardware.locked_environment == UNLOCKED,
         )
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        sentence=redacted(finding.sentence),
+        value=redacted(finding.value),
+        floor=redacted(finding.floor),
+        note=redacted(finding.note),
+    )
 
 
 def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Session:
