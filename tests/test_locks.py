@@ -78,7 +78,7 @@ def not_hashed(lock: Lock) -> list[str]:
 
 
 def test_the_environments_are_those_that_are_promised() -> None:
-    assert ENVIRONMENTS == ["cpu", "cuda", "first-mtp", "pr-41745"]
+    assert ENVIRONMENTS == ["cpu", "cuda", "first-mtp", "pr-41745", "torch-2.11"]
 
 
 @environments
