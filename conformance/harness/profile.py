@@ -51,6 +51,11 @@ class Hardware:
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
 
+    @property
+    def roomy(self) -> bool:
+        """Whether one server more fits beside the others."""
+        return self.memory == "host" and self.two_servers
+
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
         for versions, backend in (self.moe_backend or {}).get(quantisation, {}).items():
