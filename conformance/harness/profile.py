@@ -52,6 +52,11 @@ class Hardware:
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
 
+    @property
+    def roomy(self) -> bool:
+        """Whether one server more fits beside the others."""
+        return self.memory == "host" and self.two_servers
+
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
         for versions, backend in (self.moe_backend or {}).get(quantisation, {}).items():
@@ -86,7 +91,8 @@ class Sizes:
 
     mixed_prompts: int = 0
     tool_prompts: int = 0
-    chat_cases: int = 0  # of each group
+    calling_cases: int = 0  # chats of each group that should end in tool calls
+    text_cases: int = 0  # chats of each other group
     dialect_cases: int = 0  # of each group that another API is asked for
     parser_examples: int = 0  # of each property
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target

@@ -106,7 +106,7 @@ class Servers:
 
         Where memory may be short the others are stopped first, so that nothing but the configuration refuses.
         """
-        roomy = self._profile.hardware.memory == "host" and self._profile.hardware.two_servers
+        roomy = self._profile.hardware.roomy
         with self.beside() if roomy else self.exclusive(), nullcontext() if roomy else self._lock():
             if not roomy:
                 self._stop_all()
