@@ -58,7 +58,7 @@ def qualify(options: argparse.Namespace) -> int:
         return show_plan(options)
     words = [
         f"--{name}={value}"
-        for name in ("hardware", "pair", "level", "evidence", "dataset")
+        for name in ("hardware", "pair", "level", "evidence", "resume", "dataset")
         if (value := getattr(options, name))
     ]
     return _judge(
@@ -208,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )
+    run.add_argument("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     run.add_argument(
         "--dataset",
         metavar="FILE",

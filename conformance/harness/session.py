@@ -35,6 +35,7 @@ class Options:
     pair: str | None = None
     level: str | None = None
     evidence: Path | None = None
+    resume: Path | None = None  # evidence that a run left unfinished
     recorded_only: bool = False
     certify: bool = False
     reports: bool = True
@@ -121,6 +122,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     Raises UsageError for options that name nothing or contradict the evidence, and ObservationError for finished
     evidence that its manifest does not confirm.
     """
+    options = _resumed(options) if options.resume else options
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
     recorded = _recorded(options)
     header = recorded or new_header(
@@ -139,6 +141,8 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
+    if recording and recorded:
+        _must_be_installed(directory, recorded)
     if recording:
         _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
     elif is_finished(directory):
@@ -156,6 +160,32 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         dataset=prompts,
         reports=options.reports,
     )
+
+
+def _resumed(options: Options) -> Options:
+    """The same with the evidence to go on with; UsageError where there is nothing to go on with."""
+    directory = options.resume
+    assert directory
+    for name in ("evidence", "hardware", "pair", "level", "dataset"):
+        if getattr(options, name):
+            raise UsageError(f"{directory} is gone on with as it was begun: leave out --{name}.")
+    read_header(directory)
+    if is_finished(directory):
+        raise UsageError(
+            f'{directory} is finished, so nothing is left to observe: judge it with "rejudge {directory}".'
+        )
+    return replace(options, evidence=directory)
+
+
+def _must_be_installed(directory: Path, header: Header) -> None:
+    """What one run sees is of one vLLM and one suite, or its header would be wrong; raises UsageError."""
+    installed = new_header(header.hardware, header.pair, header.level)
+    for name, word in (("vllm", "vLLM"), ("suite", "suite")):
+        recorded, present = getattr(header, name), getattr(installed, name)
+        if recorded != present:
+            mend = f"install {recorded}, or record anew" if recorded else "record anew"
+            was = f"{word} {recorded}" if recorded else f"no {word}"
+            raise UsageError(f"{directory} was recorded with {was}, and {present or 'none'} is installed: {mend}.")
 
 
 def _profile(options: Options, header: Header) -> Profile:
