@@ -57,7 +57,7 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
     backstage.SLOW_IMPORTS = ()
     vars(session)["load_waivers"] = lambda _: ()
     good = launch("good", "--k", "4")
-    mtp = {"loading": CHATTY, "leaking": leaking(good)}.get(phase, good)
+    mtp = {"loading": CHATTY, "leaking": leaking(good), "loading and leaking": leaking(CHATTY)}.get(phase, good)
     vars(plugin)["Servers"] = partial(Servers, launcher=launcher(mtp=mtp))
     documents = synthetic.healthy()
     for name in {name.partition("-")[0] for name in documents}:
