@@ -25,6 +25,12 @@ from conformance.harness.profile import as_document, load_profile
 K, SEEDS = 4, 200
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
 Documents = dict[str, dict[str, Any]]
+START = {
+    "name": "mtp",
+    "started": "2026-11-26T12:00:00Z",
+    "command": ["python", "-m", "vllm.entrypoints.openai.api_server", "--speculative-config", '{"method": "mtp"}'],
+    "environment": {"VLLM_CPU_OMP_THREADS_BIND": "0-1", "HF_TOKEN": "<redacted>"},
+}
 
 FACTS = load_facts()
 GOLD = FIXTURES / "gold" / "micro-26b-a4b-nvfp4.jsonl"
@@ -502,6 +508,8 @@ def record(directory: Path, documents: Mapping[str, Any], *, finished: bool = Tr
     for name, document in documents.items():
         (directory / "observations" / f"{name}.json").write_text(json.dumps(document))
     (evidence.logs / "mtp.log").write_text("INFO Application startup complete.\n")
+    (directory / "servers").mkdir(exist_ok=True)
+    (directory / "servers/mtp.json").write_text(json.dumps(START))
     if finished:
         evidence.finish()
     return directory

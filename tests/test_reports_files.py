@@ -93,9 +93,21 @@ def test_judging_again_writes_the_reports_again(tmp_path: Path, capfd: pytest.Ca
     assert (evidence / "report.md").read_text().startswith("### ✅ Qualified: ")
     assert all((evidence / name).is_file() for name in REPORTS)
     SCHEMA.validate(json.loads(out))
+    assert json.loads(out)["servers"] == [synthetic.START]
     page = (evidence / "report.html").read_text()
     assert all(f'<details id="{check.id}"' in page for check in catalogue())
+    assert "VLLM_CPU_OMP_THREADS_BIND=0-1\n" in page
+    assert "\npython -m vllm.entrypoints.openai.api_server --speculative-config" in page
     verify(evidence)
+
+
+def test_a_damaged_note_of_a_start_is_said_on_the_page(tmp_path: Path) -> None:
+    evidence = synthetic.record(tmp_path / "run", {})
+    (evidence / "servers/mtp.json").write_text('{"name": "mtp"}')
+    run = pages.run_of(evidence, pages.PASSED)
+    write_reports(run, judge_run(run), load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify"))
+    assert "servers/mtp.json is not in its agreed shape" in (evidence / "report.html").read_text()
+    assert json.loads((evidence / "report.json").read_text())["servers"] == []
 
 
 def test_evidence_that_cannot_be_written_to_is_judged_all_the_same(tmp_path: Path) -> None:
