@@ -1,7 +1,7 @@
 """The command: observe and judge a pair on a hardware, judge recorded evidence again, or print a table.
 
 exit codes: 0 qualified (everything asked for passed), 1 not qualified, 2 usage, 3 inconclusive, 4 instrument error,
-5 nothing inspected
+5 nothing inspected; sign and verify: 0 signed or authentic, 1 not authentic, 2 usage
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from conformance import FIXTURES, PACKAGE
-from conformance.harness import power
+from conformance.harness import attestation, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import Evidence, read_header
+from conformance.harness.evidence import ATTESTATION, Evidence, read_header
 from conformance.harness.floors import load_floors
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
@@ -38,7 +38,10 @@ from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions")
+COMMANDS = (
+    *("qualify", "rejudge", "sign", "verify"),
+    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
+)
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -110,6 +113,24 @@ def rejudge(options: argparse.Namespace) -> int:
     """Judge what a directory holds, with today's floors and waivers; no server is started."""
     words = [f"--evidence={options.evidence}", "--recorded-only", *["--certify"] * options.certify]
     return _judge(words, options)
+
+
+def sign(options: argparse.Namespace) -> int:
+    """State what a finished run found, and sign it."""
+    statement = attestation.sign(options.evidence, options.key, options.identity)
+    print(f"Signed: {options.evidence / ATTESTATION[0]} says {statement['predicate']['result']}")
+    return ExitCode.QUALIFIED
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Say whether evidence is what was signed; what it is worth is another question."""
+    try:
+        found = attestation.authenticate(options.evidence, options.signers, options.identity)
+    except attestation.NotAuthentic as error:
+        print(f"Not authentic: {error}", file=sys.stderr)
+        return ExitCode.NOT_QUALIFIED
+    print(f"Authentic: {options.evidence}, signed by {found.signer}, says {found.statement['predicate']['result']}")
+    return ExitCode.QUALIFIED
 
 
 def list_checks(options: argparse.Namespace) -> int:
@@ -240,6 +261,20 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    signing = commands.add_parser("sign", help="sign what a finished run found", allow_abbrev=False)
+    signing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that a run has finished")
+    signing.add_argument("--key", type=Path, required=True, help="an SSH key, or the public half of one in ssh-agent")
+    signing.add_argument("--identity", metavar="ID", help="who signs, as allowed-signers files name it; stated too")
+    signing.set_defaults(run=sign)
+
+    checking = commands.add_parser("verify", help="hold evidence against what was signed", allow_abbrev=False)
+    checking.add_argument("evidence", type=Path, metavar="DIR", help="a folder with attestation.json and its signature")
+    checking.add_argument(
+        "--signers", type=Path, required=True, metavar="FILE", help="whose key is whose: OpenSSH's allowed signers"
+    )
+    checking.add_argument("--identity", metavar="ID", help="who must have signed (default: any of the signers)")
+    checking.set_defaults(run=verify)
 
     drawing = commands.add_parser(
         "figure", help="acceptance and speedup of recorded evidence as SVG", allow_abbrev=False
