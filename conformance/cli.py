@@ -9,55 +9,38 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
-from conformance import FIXTURES, PACKAGE
-from conformance.harness import attestation, power
+from conformance import FIXTURES
+from conformance.harness import attestation, combine, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
-from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import ATTESTATION, Evidence, read_header
 from conformance.harness.floors import load_floors
+from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
 from conformance.harness.streams import REGRESSIONS, keep_regressions
-from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
+from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
-from conformance.reports import coverage_table, moe_table, plan
+from conformance.reports import coverage_table, fleet, moe_table, plan
 from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
 COMMANDS = (
-    *("qualify", "rejudge", "sign", "verify"),
+    *("qualify", "rejudge", "combine", "sign", "verify"),
     *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
 )
-# They write into the working directory, or import what no check needs.
-PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-
-
-class Result:
-    """A pytest plugin that keeps what the clerk found, past the end of the session."""
-
-    def __init__(self) -> None:
-        self.found: tuple[Run, Judgement] | None = None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Take the result before pytest is gone."""
-        clerk = config.pluginmanager.get_plugin("conformance-clerk")
-        if isinstance(clerk, Clerk):
-            self.found = clerk.result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +96,20 @@ def rejudge(options: argparse.Namespace) -> int:
     """Judge what a directory holds, with today's floors and waivers; no server is started."""
     words = [f"--evidence={options.evidence}", "--recorded-only", *["--certify"] * options.certify]
     return _judge(words, options)
+
+
+def show_fleet(options: argparse.Namespace) -> int:
+    """Judge several runs again and print them beside each other; the exit code is the gravest of theirs."""
+    groups = combine.combine(options.evidence, Progress(_to_stderr, terminal=False))
+    if options.json:
+        print(fleet.as_json(groups), end="")
+    elif options.markdown:
+        print(fleet.as_markdown(groups), end="")
+    else:
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else None
+        print(fleet.as_text(groups, width=width, colour=terminal), end="")
+    return combine.worst(groups)
 
 
 def sign(options: argparse.Namespace) -> int:
@@ -216,14 +213,13 @@ def _to_stderr(text: str) -> None:
 
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
-    result = Result()
     quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     with quiet:
-        code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *["-v"] * options.verbose, *words], plugins=[result]))
-    if options.picture and result.found:
-        options.picture.write_text(picture(*result.found), encoding="utf-8")
-    if options.json and result.found:
-        print(as_json(*result.found), end="")
+        code, found = run_checks([*["-v"] * options.verbose, *words])
+    if options.picture and found:
+        options.picture.write_text(picture(*found), encoding="utf-8")
+    if options.json and found:
+        print(as_json(*found), end="")
     return code
 
 
@@ -261,6 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    beside = commands.add_parser("combine", help="several runs as one table, outliers marked", allow_abbrev=False)
+    beside.add_argument("evidence", type=Path, nargs="+", metavar="DIR", help="folders that earlier runs recorded")
+    layout = beside.add_mutually_exclusive_group()
+    layout.add_argument("--markdown", action="store_true", help="as Markdown")
+    layout.add_argument("--json", action="store_true", help="as JSON")
+    beside.set_defaults(run=show_fleet)
 
     signing = commands.add_parser("sign", help="sign what a finished run found", allow_abbrev=False)
     signing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that a run has finished")

@@ -80,8 +80,11 @@ def sign(directory: Path, key: Path, identity: str | None) -> dict[str, Any]:
     made = _ssh_keygen("sign", "-f", key, "-n", NAMESPACE, message=text.encode())
     if made.returncode:
         raise UsageError(f"{key} does not sign: {_said(made)}; give --key an SSH key that ssh-keygen can use.")
-    for name, content in zip(ATTESTATION, (text, made.stdout.decode()), strict=True):
-        write_atomically(directory / name, content)
+    try:
+        for name, content in zip(ATTESTATION, (text, made.stdout.decode()), strict=True):
+            write_atomically(directory / name, content)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be written to ({error}): sign a copy of it.") from error
     return statement
 
 
@@ -92,7 +95,7 @@ def state(directory: Path, identity: str | None) -> dict[str, Any]:
     """
     run = _recorded(directory)
     about = {"hardware": run.hardware, "pair": run.pair, "level": run.level, "vllm": read_header(directory).vllm}
-    signed_by = {} if identity is None else {"signer": identity}
+    signed_by = {} if not identity else {"signer": identity}
     return {
         "_type": STATEMENT,
         "subject": [_resource(directory, MANIFEST) | {"annotations": about | signed_by}],

@@ -36,6 +36,7 @@ class Options:
     evidence: Path | None = None
     recorded_only: bool = False
     certify: bool = False
+    reports: bool = True
     dataset: Path | None = None
     environment: str | None = None
 
@@ -53,6 +54,7 @@ class Session:
     checks: tuple[Check, ...]
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
+    reports: bool = True  # whether judging writes them
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -141,6 +143,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         checks=catalogue(),
         today=datetime.now(UTC).date(),
         dataset=prompts,
+        reports=options.reports,
     )
 
 
