@@ -380,6 +380,15 @@ def test_evidence_without_a_journal_of_verdicts_is_not_signed(
     assert "verdicts.jsonl" in refused(capfd, "sign", evidence, "--key", desk.ann)
 
 
+def test_evidence_of_before_profiles_were_kept_is_signed_without_one(desk: Desk, tmp_path: Path) -> None:
+    evidence = recorded(tmp_path / "run", *GOOD, finished=False)
+    (evidence / "profile.json").unlink()
+    Evidence(evidence, recording=True).finish()
+    statement = sign(evidence, desk.ann, None)
+    assert [each["name"] for each in statement["predicate"]["configuration"]] == ["header.json"]
+    assert authenticate(evidence, desk.signers, None).signer == ANN
+
+
 def test_without_openssh_one_sentence_says_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
