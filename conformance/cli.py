@@ -21,7 +21,7 @@ from conformance.harness import attestation, combine, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import ATTESTATION, Evidence, read_header
+from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence, read_header
 from conformance.harness.floors import load_floors
 from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
@@ -33,6 +33,7 @@ from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, fleet, moe_table, plan
+from conformance.reports.characters import printable
 from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
@@ -124,9 +125,11 @@ def verify(options: argparse.Namespace) -> int:
     try:
         found = attestation.authenticate(options.evidence, options.signers, options.identity)
     except attestation.NotAuthentic as error:
-        print(f"Not authentic: {error}", file=sys.stderr)
+        print(f"Not authentic: {printable(str(error))}", file=sys.stderr)  # which may be anybody's words
         return ExitCode.NOT_QUALIFIED
     print(f"Authentic: {options.evidence}, signed by {found.signer}, says {found.statement['predicate']['result']}")
+    if reports := [name for name in REPORTS if (options.evidence / name).is_file()]:
+        print(f"Not covered: {', '.join(reports)}; qualify rejudge {options.evidence} makes them again")
     return ExitCode.QUALIFIED
 
 

@@ -29,8 +29,8 @@ GOOD = tuple(replace(pages.PASSED, id=f"ENV-{number:02}") for number in range(1,
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")
 
 
-def new_key(folder: Path, name: str) -> Path:
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", folder / name]
+def new_key(folder: Path, name: str, kind: str = "ed25519") -> Path:
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", folder / name]
     subprocess.run(command, check=True)
     return folder / name
 
@@ -96,6 +96,14 @@ def desk(shared: Desk) -> Iterator[Desk]:
 
 def test_what_ann_signed_is_hers(desk: Desk) -> None:
     assert desk.verified() == desk.verified(ANN) == ANN
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_other_kinds_of_keys_sign_as_well(desk: Desk, tmp_path: Path, kind: str) -> None:
+    key = new_key(tmp_path, "ben", kind)
+    allow(desk.signers, ben=key)
+    sign(desk.evidence, key, None)
+    assert desk.verified() == BEN
 
 
 def test_the_statement_says_what_was_found(desk: Desk) -> None:
@@ -329,6 +337,7 @@ def test_the_command_signs_and_verifies(desk: Desk, capfd: pytest.CaptureFixture
     out, err = capfd.readouterr()
     assert out == (
         f"Signed: {folder}/attestation.json says FAILED\nAuthentic: {folder}, signed by {ANN}, says FAILED\n"
+        f"Not covered: report.html; qualify rejudge {folder} makes them again\n"
     )
     assert err == ""
     flip(desk.evidence / "profile.json")
@@ -337,6 +346,19 @@ def test_the_command_signs_and_verifies(desk: Desk, capfd: pytest.CaptureFixture
     assert out == ""
     assert err.startswith(f"Not authentic: {folder}/profile.json was changed")
     assert err.count("\n") == 1
+
+
+def test_a_stranger_s_words_are_no_commands_to_a_terminal(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    sign(desk.evidence, desk.ben, "\x1b[31mben")
+    assert cli.main(["verify", str(desk.evidence), "--signers", str(desk.signers)]) == 1
+    assert "what ?[31mben signed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", "{"])
+def test_a_stranger_s_rubbish_is_not_authentic(desk: Desk, text: str) -> None:
+    (desk.evidence / "attestation.json").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(NotAuthentic, match=r"attestation\.json is no statement"):
+        desk.verified()
 
 
 def refused(capfd: pytest.CaptureFixture[str], *words: str | Path) -> str:

@@ -164,7 +164,7 @@ def _parsed(path: Path, message: bytes) -> dict[str, Any]:
     """The statement of a file; it may be anybody's until its signature is verified."""
     try:
         statement: dict[str, Any] = json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAuthentic(f"{path} is no statement: {error}.") from error
     schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     wrong = next(schema.iter_errors(statement), None)
