@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
     )
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
+    group.addoption("--no-reports", action="store_true", help="leave the reports beside the evidence as they are")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
     group.addoption("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")

@@ -155,6 +155,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
+        reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
     )

@@ -12,10 +12,10 @@ from conformance.harness import waivers as waiving
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
-from conformance.harness.dataset import load_dataset, sha256, write_prompts
+from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
-from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
+from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
 from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
 from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
@@ -36,6 +36,7 @@ class Options:
     evidence: Path | None = None
     recorded_only: bool = False
     certify: bool = False
+    reports: bool = True
     dataset: Path | None = None
     environment: str | None = None
 
@@ -53,6 +54,7 @@ class Session:
     checks: tuple[Check, ...]
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
+    reports: bool = True  # whether judging writes them
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -141,6 +143,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         checks=catalogue(),
         today=datetime.now(UTC).date(),
         dataset=prompts,
+        reports=options.reports,
     )
 
 
