@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conformance import FIXTURES
+from conformance import FIXTURES, comparing
 from conformance.harness import attestation, combine, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.coverage import published_coverage
@@ -39,7 +39,7 @@ from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
 COMMANDS = (
-    *("qualify", "rejudge", "combine", "sign", "verify"),
+    *("qualify", "rejudge", "compare", "combine", "sign", "verify"),
     *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
 )
 
@@ -63,7 +63,7 @@ def qualify(options: argparse.Namespace) -> int:
         return show_plan(options)
     words = [
         f"--{name}={value}"
-        for name in ("hardware", "pair", "level", "evidence", "dataset")
+        for name in ("hardware", "pair", "level", "evidence", "resume", "dataset")
         if (value := getattr(options, name))
     ]
     return _judge(
@@ -247,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )
+    run.add_argument("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     run.add_argument(
         "--dataset",
         metavar="FILE",
@@ -260,6 +261,14 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    comparison = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
+    comparison.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
+    comparison.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
+    output = comparison.add_mutually_exclusive_group()
+    for name, what in (("markdown", "for a pull request"), ("json", "for programs")):
+        output.add_argument(f"--{name}", dest="form", action="store_const", const=name, default="table", help=what)
+    comparison.set_defaults(run=lambda options: comparing.run(options.before, options.after, options.form))
 
     beside = commands.add_parser("combine", help="several runs as one table, outliers marked", allow_abbrev=False)
     beside.add_argument("evidence", type=Path, nargs="+", metavar="DIR", help="folders that earlier runs recorded")

@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
+    group.addoption("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     group.addoption(
         "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
     )

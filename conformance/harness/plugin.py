@@ -153,6 +153,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         pair=option.pair,
         level=option.level,
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
+        resume=config.invocation_params.dir / option.resume if option.resume and not workerinput else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
         reports=not option.no_reports,

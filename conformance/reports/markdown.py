@@ -28,8 +28,8 @@ def as_markdown(report: Report) -> str:
         _figures(report),
         _not_passed(report),
         *(f"- cannot be shown: {plain(problem)}" for problem in report.problems),
-        _folded(f"All {len(run.records)} checks", table(COLUMNS, every)),
-        _folded("Environment", _environment(report)),
+        folded(f"All {len(run.records)} checks", table(COLUMNS, every)),
+        folded("Environment", _environment(report)),
     ]
     return printable("\n\n".join(filter(None, parts)) + "\n")
 
@@ -73,7 +73,8 @@ def _environment(report: Report) -> str:
     return table(("", ""), ((plain(name), plain(value)) for name, value in facts.items()))
 
 
-def _folded(summary: str, body: str) -> str:
+def folded(summary: str, body: str) -> str:
+    """What a reader opens if he wants to."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
