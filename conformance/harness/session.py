@@ -12,10 +12,10 @@ from conformance.harness import waivers as waiving
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
-from conformance.harness.dataset import load_dataset, sha256, write_prompts
+from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
-from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
+from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
 from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
 from conformance.harness.redaction import redacted
 from conformance.harness.verdict import Diagnosis, Finding, Outcome, Record, Run, Verdict

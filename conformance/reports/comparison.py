@@ -15,7 +15,7 @@ from rich.text import Text
 from conformance.harness.verdict import ExitCode
 from conformance.reports.changes import BETTER, WORSE, Comparison, FigureChange, Side, VerdictChange
 from conformance.reports.characters import printable
-from conformance.reports.markdown import folded, table, text
+from conformance.reports.markdown import folded, plain, table
 from conformance.reports.terminal import PLAIN_WIDTH
 
 FORMAT = 1
@@ -54,11 +54,11 @@ def as_markdown(found: Comparison) -> str:
     changed = [_marked(figure) for figure in found.figures if figure.decides and figure.differs]
     every = [_escaped(_cells(figure)) for figure in found.figures]
     parts = [
-        f"### {'✅' if found.exit_code is ExitCode.QUALIFIED else '❌'} {text(found.sentence)}",
-        *(text(note) for note in found.notes),
+        f"### {'✅' if found.exit_code is ExitCode.QUALIFIED else '❌'} {plain(found.sentence)}",
+        *(plain(note) for note in found.notes),
         table(VERDICT_COLUMNS, map(_row, [*worse, *rest])) if found.verdicts else "No verdict changed.",
         table(FIGURE_COLUMNS, changed) if changed else "",
-        folded(f"All {len(every)} figures", f"{table(FIGURE_COLUMNS, every)}\n\n{text(_key(found))}") if every else "",
+        folded(f"All {len(every)} figures", f"{table(FIGURE_COLUMNS, every)}\n\n{plain(_key(found))}") if every else "",
         folded("Both runs", _runs(found)),
     ]
     return printable("\n\n".join(filter(None, parts)) + "\n")
@@ -116,17 +116,17 @@ def _marked(figure: FigureChange) -> list[str]:
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:
-    return [text(cell) for cell in cells]
+    return [plain(cell) for cell in cells]
 
 
 def _row(change: VerdictChange) -> list[str]:
     verdicts = change.before, f"**{change.after}**"
-    return [MARKS.get(change.direction, ""), change.id, *verdicts, text(change.sentence)]
+    return [MARKS.get(change.direction, ""), change.id, *verdicts, plain(change.sentence)]
 
 
 def _runs(found: Comparison) -> str:
     rows = [
-        (name, text(side.run.evidence), text(side.judgement.sentence), *(text(str(_of(side, it))) for it in SUBJECT))
+        (name, plain(side.run.evidence), plain(side.judgement.sentence), *(plain(str(_of(side, it))) for it in SUBJECT))
         for name, side in _sides(found)
     ]
     return table(("", "evidence", "judgement", *SUBJECT), rows)

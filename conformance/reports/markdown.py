@@ -22,12 +22,12 @@ def as_markdown(report: Report) -> str:
     run = report.run
     every = (row for record in run.records for row in _rows(record))
     parts = [
-        f"### {SIGNS.get(report.judgement.exit_code, '⚠️')} {text(report.judgement.sentence)}",
+        f"### {SIGNS.get(report.judgement.exit_code, '⚠️')} {plain(report.judgement.sentence)}",
         _subject(report),
-        *(f"- **ERROR** of the run: {text(problem)}" for problem in run.problems),
+        *(f"- **ERROR** of the run: {plain(problem)}" for problem in run.problems),
         _figures(report),
         _not_passed(report),
-        *(f"- cannot be shown: {text(problem)}" for problem in report.problems),
+        *(f"- cannot be shown: {plain(problem)}" for problem in report.problems),
         folded(f"All {len(run.records)} checks", table(COLUMNS, every)),
         folded("Environment", _environment(report)),
     ]
@@ -37,7 +37,7 @@ def as_markdown(report: Report) -> str:
 def _subject(report: Report) -> str:
     run, header = report.run, report.header
     words = f"{run.pair} on {run.hardware}, level {run.level}, vLLM {header.vllm or 'of unknown version'}"
-    return f"{text(words)}, {header.started}"
+    return f"{plain(words)}, {header.started}"
 
 
 def _figures(report: Report) -> str:
@@ -49,28 +49,28 @@ def _figures(report: Report) -> str:
 
 
 def _not_passed(report: Report) -> str:
-    rows = [(f"**{r.verdict}**", r.id, text(r.claim), _why(r)) for group in report.remarkable for r in group]
+    rows = [(f"**{r.verdict}**", r.id, plain(r.claim), _why(r)) for group in report.remarkable for r in group]
     return table(("", "check", "claim", "what was found"), rows) if rows else ""
 
 
 def _why(record: Record) -> str:
     known = [f"known failure {each.id} ({each.upstream}): {each.advice}" for each in record.diagnoses]
     waived = [f"waived: {record.waiver}"] if record.waiver else []
-    return "<br>".join(text(said) for said in (record.sentence, *waived, *known))
+    return "<br>".join(plain(said) for said in (record.sentence, *waived, *known))
 
 
 def _rows(record: Record) -> Iterable[Sequence[str]]:
     """One row for each finding; what holds for the check stands in the first."""
-    whose = str(record.verdict), record.id, text(record.claim)
+    whose = str(record.verdict), record.id, plain(record.claim)
     for number, finding in enumerate(record.findings or (Finding(record.verdict, "", "", ""),)):
         interval = "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else ""
-        seen = text(finding.value), text(finding.floor), interval, "" if finding.n is None else str(finding.n)
+        seen = plain(finding.value), plain(finding.floor), interval, "" if finding.n is None else str(finding.n)
         yield (*(whose if number == 0 else ("", "", "")), *seen)
 
 
 def _environment(report: Report) -> str:
     facts = {**report.about, **report.facts}
-    return table(("", ""), ((text(name), text(value)) for name, value in facts.items()))
+    return table(("", ""), ((plain(name), plain(value)) for name, value in facts.items()))
 
 
 def folded(summary: str, body: str) -> str:
@@ -79,11 +79,11 @@ def folded(summary: str, body: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are Markdown already."""
+    """Rows of cells that are markup already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
 
 
-def text(text: str) -> str:
+def plain(text: str) -> str:
     """A text that stays what it is: no markup, no mention, no more than one line."""
     short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return html.escape(short, quote=False).translate(MEANT)
