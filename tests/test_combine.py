@@ -132,7 +132,7 @@ def test_the_table_shows_every_run_and_why_it_is_marked() -> None:
 
 
 def test_many_checks_that_did_not_pass_are_counted() -> None:
-    many = {f"ENV-{number:02}": Verdict.ERROR for number in range(1, 8)} | {"API-07": Verdict.WAIVED}
+    many = {"API-07": Verdict.WAIVED} | {f"ENV-{number:02}": Verdict.ERROR for number in range(1, 8)}
     text = fleet.as_text(group([row("a", not_passed=many)]), width=400)
     assert "ERROR ENV-01, ENV-02, ENV-03, ENV-04 and 3 more; WAIVED API-07" in text
 

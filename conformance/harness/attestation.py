@@ -70,7 +70,7 @@ def sign(directory: Path, key: Path, identity: str | None) -> dict[str, Any]:
     """
     read_header(directory)
     if not is_finished(directory):
-        raise UsageError(f"{directory} is unfinished: it has no {MANIFEST}; go on with qualify --evidence {directory}.")
+        raise UsageError(f"{directory} is unfinished: it has no {MANIFEST}; go on with qualify --resume {directory}.")
     try:
         verify(directory)
         statement = state(directory, identity)

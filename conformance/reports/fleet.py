@@ -19,6 +19,7 @@ from conformance.harness.stats import Estimate
 from conformance.harness.verdict import ExitCode, Verdict
 from conformance.reports import markdown
 from conformance.reports.characters import printable
+from conformance.reports.report import GRAVEST
 
 FORMAT = 1
 SHOWN = 4  # ids of checks with the same verdict
@@ -98,9 +99,9 @@ def _figure(name: str, found: Estimate | None) -> str:
 
 
 def _not_passed(checks: Mapping[str, Verdict]) -> str:
-    """The ids by verdict, as many as there is room for."""
+    """The ids by verdict, the gravest first, as many as there is room for."""
     said = []
-    for verdict in dict.fromkeys(checks.values()):
+    for verdict in sorted(set(checks.values()), key=GRAVEST.index):
         ids = [id for id, found in checks.items() if found is verdict]
         more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         said.append(f"{verdict} {', '.join(ids[:SHOWN])}{more}")
