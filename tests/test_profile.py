@@ -194,6 +194,9 @@ def test_a_recorded_profile_needs_no_file_of_today(tmp_path: Path) -> None:
     profile = load_profile("gb10", "gemma-4-26b-a4b-nvfp4", "qualify")
     path.write_text(json.dumps(as_document(profile)))
     assert read_profile(path, "qualify") == profile
+    table = json.loads(path.read_text())
+    path.write_text(json.dumps(table | {"sizes": table["sizes"] | {"of_another_suite": 3}}))
+    assert read_profile(path, "qualify") == profile
     assert read_profile(path, "soak").sizes == load_profile("cpu", "gemma-4-e2b", "soak").sizes
 
 

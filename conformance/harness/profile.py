@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field, fields, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -164,6 +164,9 @@ def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
         table = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is no JSON ({error}); the evidence is damaged, record it anew.") from None
+    if isinstance(table.get("sizes"), dict):  # how much was observed is no matter of what it means today
+        known = {each.name for each in fields(Sizes)}
+        table["sizes"] = {name: size for name, size in table["sizes"].items() if name in known}
     found = tables.convert(path, table, _Resolved)
     profile = Profile(found.hardware, found.pair, found.level, found.sizes, fixtures / "prompts")
     if level == profile.level:
