@@ -107,13 +107,18 @@ def _speeds(before: Source, after: Source) -> Iterator[Quantity]:
     cells = [source.load.cells for source in (before, after)]
     for concurrency in sorted(cells[0].keys() & cells[1].keys()):
         one, other = (cell[concurrency] for cell in cells)
-        for cell in (one, other):
-            cell.speedup()  # ObservationError where the arms did not do the same work
-        yield _ratio(f"speedup {one.name}", _speedups(one), _speedups(other), same, decides=True)
+        made = _ratio(f"speedup {one.name}", _speedups(one), _speedups(other), same, decides=True)
+        yield replace(made, change=partial(_of_equal_work, (one, other), made.change))
     if all(1 in cell for cell in cells):
         for arm, word in (("mtp", "with"), ("plain", "without")):
             first, second = (_rates(cell[1], arm) for cell in cells)
             yield _ratio(f"tokens/s in a row {word} MTP", first, second, same, decides=False)
+
+
+def _of_equal_work(cells: Iterable[Cell], change: Callable[[float], Estimate], confidence: float) -> Estimate:
+    for cell in cells:
+        cell.speedup()  # ObservationError where the arms did not write as much as each other
+    return change(confidence)
 
 
 def _speedups(cell: Cell) -> Rows:
