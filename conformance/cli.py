@@ -39,6 +39,7 @@ from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
 COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions")
+TAKEN = ("hardware", "pair", "level", "evidence", "dataset", "attach", "attach_plain", "model")  # as pytest has them
 # They write into the working directory, or import what no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 
@@ -74,11 +75,7 @@ def qualify(options: argparse.Namespace) -> int:
     """Observe what is not recorded yet, and judge; with ``--plan`` only say what that takes."""
     if options.plan:
         return show_plan(options)
-    words = [
-        f"--{name}={value}"
-        for name in ("hardware", "pair", "level", "evidence", "dataset")
-        if (value := getattr(options, name))
-    ]
+    words = [f"--{name.replace('_', '-')}={value}" for name in TAKEN if (value := getattr(options, name))]
     return _judge(
         [
             *words,
@@ -232,6 +229,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='JSON Lines to ask instead of the mixed prompts, as "vllm bench serve --dataset-name custom" reads it',
     )
+    run.add_argument(
+        "--attach",
+        metavar="URL",
+        help="judge a server with MTP that somebody else runs, and start none; its API key comes from OPENAI_API_KEY",
+    )
+    run.add_argument("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
+    run.add_argument("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     run.add_argument("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")

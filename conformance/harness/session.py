@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conformance import FIXTURES
 from conformance.harness import waivers as waiving
+from conformance.harness.attach import Attachment, attachment
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
@@ -38,6 +39,9 @@ class Options:
     certify: bool = False
     dataset: Path | None = None
     environment: str | None = None
+    attach: str | None = None
+    attach_plain: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Session:
     checks: tuple[Check, ...]
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
+    attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -109,24 +114,25 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     evidence that its manifest does not confirm.
     """
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
-    recorded = _recorded(options)
-    header = recorded or new_header(
-        options.hardware or DEFAULT_HARDWARE,
-        options.pair or DEFAULT_PAIR,
-        options.level or DEFAULT_LEVEL,
-        options.environment,
-    )
+    asked = attachment(options.attach, options.attach_plain, options.model)
+    recorded = _recorded(options, asked)
+    header = recorded or _new_header(options, asked)
+    attached = attachment(header.attached, header.attached_plain, header.attached_model)
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
     profile = _profile(options, header)
     if header.environment:
         profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
+    if asked and not profile.has_servers:
+        raise UsageError(f"--level {profile.level} asks no server: leave out --attach, or choose another level.")
+    if attached:
+        profile = replace(profile, hardware=replace(profile.hardware, two_servers=attached.plain_url is not None))
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
-    if recording:
+    if recording and not attached:
         _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
     elif is_finished(directory):
         verify(directory)
@@ -141,6 +147,26 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         checks=catalogue(),
         today=datetime.now(UTC).date(),
         dataset=prompts,
+        attached=attached,
+    )
+
+
+def _new_header(options: Options, attached: Attachment | None) -> Header:
+    """The header of a run that starts now; of attached servers it has the address, and their own version of vLLM."""
+    header = new_header(
+        options.hardware or DEFAULT_HARDWARE,
+        options.pair or DEFAULT_PAIR,
+        options.level or DEFAULT_LEVEL,
+        options.environment,
+    )
+    if attached is None:
+        return header
+    return replace(
+        header,
+        vllm=attached.version(),
+        attached=attached.url,
+        attached_plain=attached.plain_url,
+        attached_model=attached.model,
     )
 
 
@@ -157,7 +183,7 @@ def _absolute(name: str | None, cwd: Path) -> str | None:
     return str((cwd / name).resolve()) if name and name.endswith(".toml") else name
 
 
-def _recorded(options: Options) -> Header | None:
+def _recorded(options: Options, attached: Attachment | None) -> Header | None:
     """The header of the evidence that was named, if it holds any; options must not contradict it."""
     if options.evidence is None:
         return None
@@ -170,6 +196,10 @@ def _recorded(options: Options) -> Header | None:
         asked, seen = getattr(options, name), getattr(header, name)
         if asked not in (None, seen):
             raise UsageError(f"{options.evidence} was recorded with --{name} {seen}: leave out --{name} {asked}.")
+    where = attachment(header.attached, header.attached_plain, header.attached_model)
+    if attached not in (None, where):
+        seen = f"--attach {header.attached}" if where else "servers of its own"
+        raise UsageError(f"{options.evidence} was recorded with {seen}: leave out --attach {options.attach}.")
     if options.dataset and _another_dataset(options.dataset, header):
         raise UsageError(
             f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."

@@ -137,7 +137,7 @@ def official(server: Server, request_seconds: float) -> openai.OpenAI:
     # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
     limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
     http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, limits=limits)
-    return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key="none", max_retries=0, http_client=http)
+    return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=server.key, max_retries=0, http_client=http)
 
 
 class Client:

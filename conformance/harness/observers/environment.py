@@ -17,7 +17,7 @@ from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 from conformance.harness.interpreter import normalised
 from conformance.harness.profile import UNLOCKED, Profile
-from conformance.harness.servers import Servers
+from conformance.harness.servers import NOT_INSTALLED, Servers
 
 LOCKS = PACKAGE.parent / "envs"
 FROM_SOURCE = "from-source.toml"
@@ -25,6 +25,7 @@ FROM_SOURCE = "from-source.toml"
 
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Imported, installed and locked versions; machine; both registries."""
+    servers.must_be_ours(NOT_INSTALLED)
     name = profile.hardware.locked_environment
     wanted = None if name == UNLOCKED else locked(LOCKS / name / "lock.txt") | commits_wanted(LOCKS / name)
     with servers.beside():  # importing vLLM takes a core for ten seconds
