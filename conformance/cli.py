@@ -28,7 +28,7 @@ from conformance.harness.floors import load_floors
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
-from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
+from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, hardware_here
 from conformance.harness.streams import REGRESSIONS, keep_regressions
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
 from conformance.harness.views.load import Load
@@ -90,7 +90,7 @@ def qualify(options: argparse.Namespace) -> int:
 def show_plan(options: argparse.Namespace) -> int:
     """Print what will run, in which memory, and how many samples each floor needs; nothing is started."""
     profile = load_profile(
-        options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+        options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
     print(plan.as_text(profile), end="")
     floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
@@ -167,7 +167,7 @@ def calibrate(options: argparse.Namespace) -> int:
 
     Not qualified where CAL-01 would fail, or where the coverage is outside of what is published as sound.
     """
-    profile = load_profile(options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, "qualify")
+    profile = load_profile(options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, "qualify")
     sizes = replace(profile.sizes, calibration_trials=options.trials, calibration_prompts=options.prompts)
     try:
         found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("-v", "--verbose", action="store_true", help="pytest's own account of every check")
 
     run = commands.add_parser("qualify", parents=[judging], help="observe and judge (the default)", allow_abbrev=False)
-    run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     run.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     run.add_argument(
@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     kernels.set_defaults(run=show_moe_table)
 
     known = commands.add_parser("calibrate", help="how often the intervals hold known rates", allow_abbrev=False)
-    known.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    known.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     known.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     known.add_argument("--trials", type=int, default=80, metavar="N", help="at each vector of rates (default: 80)")
     known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")

@@ -51,7 +51,7 @@ Observe = Callable[[str], dict[str, Any]]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The command's options, for those who call pytest themselves."""
     group = parser.getgroup("conformance")
-    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")

@@ -55,6 +55,8 @@ class Header:
     format: int = FORMAT
     dataset: str | None = None  # the file that took the place of the mixed prompts
     dataset_sha256: str | None = None
+    hardware_asked: str | None = None  # what --hardware said; None where the detected one was taken
+    hardware_detected: str | None = None  # the GPUs of this machine in words, or why there are none
     attached: str | None = None  # the address of a server that somebody else runs
     attached_plain: str | None = None  # and of the same without MTP
     attached_model: str | None = None  # the name that was chosen where they serve several

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from conformance import FIXTURES
+from conformance.harness import gpus
 from conformance.harness import waivers as waiving
 from conformance.harness.attach import Attachment, attachment
 from conformance.harness.catalogue import at_level, catalogue
@@ -17,12 +18,11 @@ from conformance.harness.dataset import load_dataset, sha256, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
-from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
+from conformance.harness.profile import UNLOCKED, Profile, as_document, every_hardware, load_profile, read_profile
 from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
 
-DEFAULT_HARDWARE = "cpu"
 DEFAULT_PAIR = "micro-26b-a4b-nvfp4"
 DEFAULT_LEVEL = "qualify"
 
@@ -116,7 +116,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
     asked = attachment(options.attach, options.attach_plain, options.model)
     recorded = _recorded(options, asked)
-    header = recorded or _new_header(options, asked)
+    header = recorded or _new_header(options, asked, fixtures)
     attached = attachment(header.attached, header.attached_plain, header.attached_model)
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
@@ -151,13 +151,25 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     )
 
 
-def _new_header(options: Options, attached: Attachment | None) -> Header:
+def hardware_here() -> str:
+    """The hardware profile of this machine; UsageError where it is not clear."""
+    return gpus.hardware_of(gpus.look(), every_hardware())
+
+
+def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -> Header:
     """The header of a run that starts now; of attached servers it has the address, and their own version of vLLM."""
-    header = new_header(
-        options.hardware or DEFAULT_HARDWARE,
-        options.pair or DEFAULT_PAIR,
-        options.level or DEFAULT_LEVEL,
-        options.environment,
+    seen = gpus.look()
+    if attached and not attached.local and not options.hardware:
+        raise UsageError(f"--attach {attached.url} is another machine: say by --hardware NAME which, as floors want.")
+    header = replace(
+        new_header(
+            options.hardware or gpus.hardware_of(seen, every_hardware(fixtures)),
+            options.pair or DEFAULT_PAIR,
+            options.level or DEFAULT_LEVEL,
+            options.environment,
+        ),
+        hardware_asked=options.hardware,
+        hardware_detected=str(seen),
     )
     if attached is None:
         return header
