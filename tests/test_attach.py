@@ -27,6 +27,7 @@ from conformance.harness.profile import Profile
 from conformance.harness.server import free_port
 from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.gold import Gold
+from conformance.harness.views.inside import Moe
 from conformance.harness.views.load import Load
 
 KEY = "sk-a-secret-of-somebody"
@@ -220,6 +221,22 @@ def test_a_server_that_goes_wrong_later_is_an_error(
     servers = attach(serve("--fault", "rubbish from the third on"))
     with pytest.raises(ObservationError, match=r"mtp server at http.*got no usable answer"):
         evidence.observe("tools", lambda: observer("tools")(profile, servers, evidence))
+
+
+def test_a_server_that_talks_for_ever_later_is_an_error_in_bounded_time(
+    serve: Serve, attach: Attach, profile: Profile, evidence: Evidence
+) -> None:
+    servers, begin = attach(serve("--fault", "talks for ever later on")), time.monotonic()
+    with pytest.raises(ObservationError, match=r"got no usable answer .*the answer has no end"):
+        evidence.observe("tools", lambda: observer("tools")(profile, servers, evidence))
+    assert time.monotonic() - begin < 2 * QUICK.request_seconds + 2
+
+
+def test_the_log_is_its_owners(profile: Profile) -> None:
+    rows = {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}}
+    seen = Moe.of({"vllm_version": "0", "layers": rows, "log_lines": None}, profile)
+    with pytest.raises(Unsupported, match="keeps the log of an attached server"):
+        seen.logged()
 
 
 def test_the_key_is_sent_and_never_kept(

@@ -122,7 +122,8 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if self.state.fault == "hangs":
             time.sleep(600)
-        if self.state.fault == "never ends":
+        chats = self.path == "/v1/chat/completions" and self.state.asked
+        if self.state.fault == "never ends" or (self.state.fault == "talks for ever later on" and chats):
             self.send_response(200)
             self.end_headers()
             while True:
