@@ -110,8 +110,8 @@ def _gpus(nvml: Any) -> Iterator[Gpu]:
     for number in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(number)
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-        memory = _told(nvml, lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle)
-        limit = _told(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        memory = _told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle, nvml.NVMLError_NotSupported)
+        limit = _told(nvml.nvmlDeviceGetEnforcedPowerLimit, handle, nvml.NVMLError)
         yield Gpu(
             name=str(nvml.nvmlDeviceGetName(handle)),
             sm=10 * major + minor,
@@ -119,17 +119,19 @@ def _gpus(nvml: Any) -> Iterator[Gpu]:
             unified=not memory,
             driver=driver,
             cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-            sm_clock_mhz=_told(nvml, lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM), handle),
-            memory_clock_mhz=_told(nvml, lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_MEM), handle),
+            sm_clock_mhz=_told(lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM), handle, nvml.NVMLError),
+            memory_clock_mhz=_told(
+                lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_MEM), handle, nvml.NVMLError
+            ),
             power_limit_w=None if limit is None else limit / 1000,
         )
 
 
-def _told(nvml: Any, ask: Callable[[Any], Any], handle: Any) -> Any:
-    """What NVML says of a GPU, or None where it does not support the question."""
+def _told(ask: Callable[[Any], Any], handle: Any, untold: type[Exception]) -> Any:
+    """What NVML says of a GPU, or None where it answers with the error ``untold``."""
     try:
         return ask(handle)
-    except nvml.NVMLError_NotSupported:
+    except untold:
         return None
 
 
