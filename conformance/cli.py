@@ -1,7 +1,7 @@
 """The command: observe and judge a pair on a hardware, judge recorded evidence again, or print a table.
 
 exit codes: 0 qualified (everything asked for passed), 1 not qualified, 2 usage, 3 inconclusive, 4 instrument error,
-5 nothing inspected
+5 nothing inspected; sign and verify: 0 signed or authentic, 1 not authentic, 2 usage
 """
 
 from __future__ import annotations
@@ -9,53 +9,41 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
-from conformance import FIXTURES, PACKAGE
-from conformance.harness import power
+from conformance import FIXTURES, comparing
+from conformance.harness import attestation, combine, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
-from conformance.harness.clerk import Clerk
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import Evidence, read_header
+from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence, read_header
 from conformance.harness.floors import load_floors
+from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
 from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, hardware_here
 from conformance.harness.streams import REGRESSIONS, keep_regressions
-from conformance.harness.verdict import BELOW_QUALIFY, ExitCode, Judgement, Run
+from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
 from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
-from conformance.reports import coverage_table, moe_table, plan
+from conformance.reports import coverage_table, fleet, moe_table, plan
+from conformance.reports.characters import printable
 from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.terminal import picture
 
-COMMANDS = ("qualify", "rejudge", "catalogue", "moe-table", "calibrate", "figure", "keep-regressions")
-TAKEN = ("hardware", "pair", "level", "evidence", "dataset", "attach", "attach_plain", "model")  # as pytest has them
-# They write into the working directory, or import what no check needs.
-PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
-
-
-class Result:
-    """A pytest plugin that keeps what the clerk found, past the end of the session."""
-
-    def __init__(self) -> None:
-        self.found: tuple[Run, Judgement] | None = None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        """Take the result before pytest is gone."""
-        clerk = config.pluginmanager.get_plugin("conformance-clerk")
-        if isinstance(clerk, Clerk):
-            self.found = clerk.result
+COMMANDS = (
+    *("qualify", "rejudge", "compare", "combine", "sign", "verify"),
+    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
+)
+# Options that have a value, as pytest has them too.
+TAKEN = ("hardware", "pair", "level", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,6 +95,40 @@ def rejudge(options: argparse.Namespace) -> int:
     """Judge what a directory holds, with today's floors and waivers; no server is started."""
     words = [f"--evidence={options.evidence}", "--recorded-only", *["--certify"] * options.certify]
     return _judge(words, options)
+
+
+def show_fleet(options: argparse.Namespace) -> int:
+    """Judge several runs again and print them beside each other; the exit code is the gravest of theirs."""
+    groups = combine.combine(options.evidence, Progress(_to_stderr, terminal=False))
+    if options.json:
+        print(fleet.as_json(groups), end="")
+    elif options.markdown:
+        print(fleet.as_markdown(groups), end="")
+    else:
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else None
+        print(fleet.as_text(groups, width=width, colour=terminal), end="")
+    return combine.worst(groups)
+
+
+def sign(options: argparse.Namespace) -> int:
+    """State what a finished run found, and sign it."""
+    statement = attestation.sign(options.evidence, options.key, options.identity)
+    print(f"Signed: {options.evidence / ATTESTATION[0]} says {statement['predicate']['result']}")
+    return ExitCode.QUALIFIED
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Say whether evidence is what was signed; what it is worth is another question."""
+    try:
+        found = attestation.authenticate(options.evidence, options.signers, options.identity)
+    except attestation.NotAuthentic as error:
+        print(f"Not authentic: {printable(str(error))}", file=sys.stderr)  # which may be anybody's words
+        return ExitCode.NOT_QUALIFIED
+    print(f"Authentic: {options.evidence}, signed by {found.signer}, says {found.statement['predicate']['result']}")
+    if reports := [name for name in REPORTS if (options.evidence / name).is_file()]:
+        print(f"Not covered: {', '.join(reports)}; qualify rejudge {options.evidence} makes them again")
+    return ExitCode.QUALIFIED
 
 
 def list_checks(options: argparse.Namespace) -> int:
@@ -192,14 +214,13 @@ def _to_stderr(text: str) -> None:
 
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
-    result = Result()
     quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
     with quiet:
-        code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *["-v"] * options.verbose, *words], plugins=[result]))
-    if options.picture and result.found:
-        options.picture.write_text(picture(*result.found), encoding="utf-8")
-    if options.json and result.found:
-        print(as_json(*result.found), end="")
+        code, found = run_checks([*["-v"] * options.verbose, *words])
+    if options.picture and found:
+        options.picture.write_text(picture(*found), encoding="utf-8")
+    if options.json and found:
+        print(as_json(*found), end="")
     return code
 
 
@@ -224,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )
+    run.add_argument("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     run.add_argument(
         "--dataset",
         metavar="FILE",
@@ -244,6 +266,35 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("rejudge", parents=[judging], help="judge recorded evidence again", allow_abbrev=False)
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
+
+    comparison = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
+    comparison.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
+    comparison.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
+    output = comparison.add_mutually_exclusive_group()
+    for name, what in (("markdown", "for a pull request"), ("json", "for programs")):
+        output.add_argument(f"--{name}", dest="form", action="store_const", const=name, default="table", help=what)
+    comparison.set_defaults(run=lambda options: comparing.run(options.before, options.after, options.form))
+
+    beside = commands.add_parser("combine", help="several runs as one table, outliers marked", allow_abbrev=False)
+    beside.add_argument("evidence", type=Path, nargs="+", metavar="DIR", help="folders that earlier runs recorded")
+    layout = beside.add_mutually_exclusive_group()
+    layout.add_argument("--markdown", action="store_true", help="as Markdown")
+    layout.add_argument("--json", action="store_true", help="as JSON")
+    beside.set_defaults(run=show_fleet)
+
+    signing = commands.add_parser("sign", help="sign what a finished run found", allow_abbrev=False)
+    signing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that a run has finished")
+    signing.add_argument("--key", type=Path, required=True, help="an SSH key, or the public half of one in ssh-agent")
+    signing.add_argument("--identity", metavar="ID", help="who signs, as allowed-signers files name it; stated too")
+    signing.set_defaults(run=sign)
+
+    checking = commands.add_parser("verify", help="hold evidence against what was signed", allow_abbrev=False)
+    checking.add_argument("evidence", type=Path, metavar="DIR", help="a folder with attestation.json and its signature")
+    checking.add_argument(
+        "--signers", type=Path, required=True, metavar="FILE", help="whose key is whose: OpenSSH's allowed signers"
+    )
+    checking.add_argument("--identity", metavar="ID", help="who must have signed (default: any of the signers)")
+    checking.set_defaults(run=verify)
 
     drawing = commands.add_parser(
         "figure", help="acceptance and speedup of recorded evidence as SVG", allow_abbrev=False

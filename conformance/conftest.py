@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
+    group.addoption("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     group.addoption(
         "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
     )
@@ -62,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
     group.addoption("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
+    group.addoption("--no-reports", action="store_true", help="leave the reports beside the evidence as they are")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
     group.addoption("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")

@@ -18,9 +18,9 @@ import pytest
 from faux import PROFILE, launch, recording, with_prompts
 
 from conformance import cli
-from conformance.harness.attach import Attached, Attachment, attachment
+from conformance.harness.attach import API_KEY, Attached, Attachment, attachment
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import API_KEY, Evidence, new_header
+from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.observers import observer
 from conformance.harness.observers.misuse import Wrong, refused
 from conformance.harness.profile import Profile
@@ -250,7 +250,7 @@ def test_the_key_is_sent_and_never_kept(
     assert [answer["error"] for answer in seen["answers"]] == [None] * len(seen["answers"])
     wrong = Wrong("models", "CC0-1.0", "GET", "/v1/models", (200,))
     assert refused(servers.mtp(), wrong, 2.0)["status"] == 200
-    with pytest.raises(ObservationError, match=r"you sent Bearer \[API key\]"):
+    with pytest.raises(ObservationError, match=r"you sent Bearer <redacted>"):
         evidence.observe("wiring", lambda: {"k": attach(serve("--fault", "repeats the key")).mtp()})
     evidence.begin(replace(new_header("cpu", "p", "smoke"), attached=url), {})
     written = [path.read_text() for path in evidence.directory.rglob("*") if path.is_file()]

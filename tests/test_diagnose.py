@@ -36,6 +36,25 @@ EXAMPLES = {
         "model.layers.0.mlp.gate_up_proj.weight is uint8 where bfloat16 is expected",
     ),
     "DRAFTQUANT": ("ACC-01", "RuntimeError: start (4096) + length (4096) exceeds dimension size (4096)."),
+    "TIED-HEAD": (
+        "DRAFT-01",
+        'File "vllm/model_executor/layers/quantization/base_config.py", line 55, in tie_weights\n'
+        "    raise NotImplementedError\nNotImplementedError",
+    ),
+    "GPU-SHARED-START": (
+        "DRAFT-01",
+        "AssertionError: Error in memory profiling. Initial free memory 77.85 GiB, current free memory 78.36 GiB.",
+    ),
+    "NO-FLASHINFER": (
+        "DRAFT-01",
+        'File "vllm/v1/sample/ops/topk_topp_sampler.py", line 44, in flashinfer_sampler_supported\n'
+        "ModuleNotFoundError: No module named 'flashinfer'",
+    ),
+    "NO-CUTLASS-DSL": (
+        "DRAFT-01",
+        'File "vllm/vllm_flash_attn/cute/interface.py", line 14, in <module>\n    import cutlass\n'
+        "ModuleNotFoundError: No module named 'cutlass'",
+    ),
     "EMBGUARD": ("ACC-01", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8192x3840 and 5632x1024)"),
     "ACC0": ("ACC-01", "acceptance length 1.008 [1.004, 1.012] misses 3.68"),
     "KVSCALE": (

@@ -190,6 +190,15 @@ def test_a_moved_name_is_unsupported_with_version_and_name(module: str, name: st
     assert adapters.vllm_version() in str(raised.value)
 
 
+def test_a_module_that_cannot_be_imported_is_no_matter_of_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_installed.py").write_text("import no_such_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="no_such_library"):
+        adapters.upstream("half_installed", "anything")
+
+
 @pytest.mark.parametrize("holder", ["drafter", "speculator"])
 def test_the_draft_is_found_in_both_runners(holder: str) -> None:
     draft = Model()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def fixtures(tmp_path: Path) -> Path:
     for name in ("hardware", "models"):
         (tmp_path / name).mkdir()
         for path in (FIXTURES / name).glob("*.toml"):
-            if path.stem == "cpu" or path.stem.startswith("micro-"):
+            if path.stem in ("cpu", "micro-26b-a4b-bf16", "micro-26b-a4b-nvfp4"):
                 shutil.copy(path, tmp_path / name)
     shutil.copy(FIXTURES / "levels.toml", tmp_path)
     return tmp_path
@@ -223,3 +224,8 @@ def test_a_pair_may_ask_for_more_of_the_speculative_decoding(tmp_path: Path) -> 
     assert asked["method"] == "mtp"
     assert asked["num_speculative_tokens"] == 2
     assert asked["synthetic_acceptance_rates"] == [0.5, 0.25]
+
+
+def test_the_quick_start_names_every_hardware() -> None:
+    text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    assert set(HARDWARE) <= set(re.findall(r"`([a-z0-9-]+)`", text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -52,7 +52,7 @@ class Backstage:
             return
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         if self._session.profile.has_servers and wanted & set(SERVED):
-            self._work.append(self._pool.submit(self._start_servers, "sweep" in wanted and self._sweeps))
+            self._work.append(self._pool.submit(self._start_servers, wanted))
         self._work.append(self._pool.submit(self._observe, [name for name in OFF_LINE if name in wanted]))
         self._work += [self._pool.submit(_import, name) for name in SLOW_IMPORTS if "parity" in wanted]
 
@@ -72,7 +72,10 @@ class Backstage:
         profile = self._session.profile
         return bool(profile.sizes.sweep_prompts) and profile.hardware.sweep == "probe" and profile.hardware.two_servers
 
-    def _start_servers(self, swept: bool) -> None:
+    def _start_servers(self, wanted: Collection[str]) -> None:
+        if "moe_refusal" in wanted and not self._session.profile.hardware.roomy:
+            self._observe(["moe_refusal"])  # later it would stop the others
+        swept = "sweep" in wanted and self._sweeps
         with _left_to_whoever_asks(), self._servers.beside():
             self._observe(["refusals"])
             require_sound_pair(self._session.profile, self._servers, self._session.evidence)

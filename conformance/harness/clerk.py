@@ -85,7 +85,7 @@ class Clerk:
         session.exitstatus = judgement.exit_code
         if self.journal:
             self._close_evidence(self.journal, run, judgement)
-        if self.session.evidence.directory.is_dir():
+        if self.session.reports and self.session.evidence.directory.is_dir():
             self.where = write_reports(run, judgement, self.session.profile)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -99,6 +99,7 @@ class Clerk:
             terminalreporter.write_line(self.where)
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
+        self.session.evidence.redact()
         if run.complete:
             journal.footer(run, judgement)
         journal.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -31,11 +30,6 @@ def load_dataset(path: Path) -> list[Prompt]:
     if len(rows) < MINIMUM_CLUSTERS:
         raise UsageError(f"{path} has {len(rows)} prompts; an interval takes at least {MINIMUM_CLUSTERS}.")
     return [_prompt(f"{path}:{number}", place, line) for place, (number, line) in enumerate(rows, 1)]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of the file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_prompts(prompts: list[Prompt], folder: Path, others: Path) -> None:

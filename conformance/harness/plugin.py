@@ -148,11 +148,13 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         pair=option.pair,
         level=option.level,
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
+        resume=config.invocation_params.dir / option.resume if option.resume and not workerinput else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
         attach=option.attach,
         attach_plain=option.attach_plain,
         model=option.model,
+        reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from conformance import FIXTURES
 from conformance.harness import tables
 from conformance.harness.errors import Unsupported, UsageError
+from conformance.harness.redaction import is_secret
 from conformance.harness.tables import STRICT
 
 LEVELS: Final = ("static", "smoke", "qualify", "soak")
@@ -52,6 +53,11 @@ class Hardware:
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
     by_name_only: bool = False  # whether it is a variant that is never taken for the detected GPU
 
+    @property
+    def roomy(self) -> bool:
+        """Whether one server more fits beside the others."""
+        return self.memory == "host" and self.two_servers
+
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
         for versions, backend in (self.moe_backend or {}).get(quantisation, {}).items():
@@ -86,7 +92,8 @@ class Sizes:
 
     mixed_prompts: int = 0
     tool_prompts: int = 0
-    chat_cases: int = 0  # of each group
+    calling_cases: int = 0  # chats of each group that should end in tool calls
+    text_cases: int = 0  # chats of each other group
     dialect_cases: int = 0  # of each group that another API is asked for
     parser_examples: int = 0  # of each property
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
@@ -197,6 +204,10 @@ def load_hardware(path: Path) -> Hardware:
             except InvalidSpecifier:
                 key = f'moe_backend.{quantisation}."{versions}"'
                 raise UsageError(f'{path}: key {key} is no version specifier; write one such as ">=0.32".') from None
+    for name in hardware.environment or {}:
+        if is_secret(name):
+            raise _secret(path, "environment", name)
+    _must_hold_no_secret(path, hardware.serve_args)
     return hardware
 
 
@@ -205,7 +216,21 @@ def load_pair(path: Path) -> Pair:
     pair = tables.read(path, Pair, name=path.stem, home=str(path.parent))
     if pair.k < 1:
         raise UsageError(f'{path}: key "k" is {pair.k}; it must be at least 1, the number of drafted tokens a step.')
+    _must_hold_no_secret(path, pair.serve_args)
     return pair
+
+
+def _must_hold_no_secret(path: Path, serve_args: Sequence[str]) -> None:
+    for word in serve_args:
+        if word.startswith("--") and is_secret(word):
+            raise _secret(path, "serve_args", word.partition("=")[0])
+
+
+def _secret(path: Path, key: str, name: str) -> UsageError:
+    return UsageError(
+        f'{path}: key "{key}" has {name}, a secret, and profiles are kept in evidence; take it out, and set it in the '
+        "environment of the command where it is needed."
+    )
 
 
 def _sizes(path: Path, level: str) -> Sizes:

@@ -19,6 +19,7 @@ from conformance.harness import logs, processes
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.launch import Launch
 from conformance.harness.profile import Bounds
+from conformance.harness.redaction import redact_file
 
 HOST = "127.0.0.1"
 _LOOK_SECONDS = 0.1  # between two looks at a server that loads
@@ -63,12 +64,13 @@ class Server:
         return self.pid is not None and self.created is not None and processes.created(self.pid) == self.created
 
     def stop(self, grace: float) -> None:
-        """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL."""
+        """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""
         left = processes.end_all(self.model, self.pid, self.created, grace)
         if self.process is not None:
             self.process.wait(grace)
         if left:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
+        redact_file(self.log)
 
     def log_tail(self) -> str:
         """The last lines of its log."""

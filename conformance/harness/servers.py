@@ -19,7 +19,9 @@ from conformance.harness.evidence import Evidence, write_atomically
 from conformance.harness.guard import end_recorded, load, watch
 from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, draft_schedule, vllm_launch
 from conformance.harness.profile import Profile
+from conformance.harness.redaction import redacted, redacted_command
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
+from conformance.harness.starts import write_start
 
 NOT_INSTALLED = "this is asked of the vLLM that is installed here, which need not be the one that serves"
 
@@ -119,7 +121,7 @@ class Servers:
 
         Where memory may be short the others are stopped first, so that nothing but the configuration refuses.
         """
-        roomy = self._profile.hardware.memory == "host" and self._profile.hardware.two_servers
+        roomy = self._profile.hardware.roomy
         with self.beside() if roomy else self.exclusive(), nullcontext() if roomy else self._lock():
             if not roomy:
                 self._stop_all()
@@ -198,7 +200,7 @@ class Servers:
             if isinstance(outcome, ObservationError):
                 self._keep_failure(arm, outcome)
             else:
-                self._write(arm, {"ready": True, "server": outcome.record()})
+                self._write(arm, {"ready": True, "server": _noted(outcome)})
                 self._started.append(outcome)
 
     def _prepare(self, name: str, arm: str = "", change: Callable[[Launch], Launch] | None = None) -> Start:
@@ -212,7 +214,9 @@ class Servers:
         log = _unused(evidence.logs, name)
 
         def keep(server: Server) -> None:
-            self._write(name, {"ready": False, "server": server.record()})
+            if server.pid is None:
+                write_start(evidence.directory, server, launch.environment)
+            self._write(name, {"ready": False, "server": _noted(server)})
 
         return Start(launch, name, log, self._profile.hardware.bounds, keep)
 
@@ -232,11 +236,12 @@ class Servers:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep_failure(self, arm: str, failure: ObservationError) -> ObservationError:
-        self._write(arm, {"ready": True, "error": failure.sentence, "log_tail": failure.log_tail})
+        sentence, tail = redacted(failure.sentence), redacted(failure.log_tail)
+        self._write(arm, {"ready": True, "error": sentence, "log_tail": tail})
         return failure
 
     def _own(self, server: Server) -> Server:
-        return next((mine for mine in self._started if mine == server), server)
+        return next((mine for mine in self._started if mine.model == server.model), server)
 
     def _work(self) -> ReadWriteLock:
         """This thread's own: one instance keeps processes apart, but not threads."""
@@ -267,6 +272,11 @@ class Servers:
 
     def _write(self, arm: str, record: dict[str, Any]) -> None:
         write_atomically(self._path(arm), json.dumps(record))
+
+
+def _noted(server: Server) -> dict[str, Any]:
+    """A server's record, without the secrets of its command."""
+    return server.record() | {"command": redacted_command(server.command)}
 
 
 def _unused(logs: Path, arm: str) -> Path:

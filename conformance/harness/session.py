@@ -14,12 +14,13 @@ from conformance.harness.attach import Attachment, attachment
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
-from conformance.harness.dataset import load_dataset, sha256, write_prompts
+from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
-from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, verify
+from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
 from conformance.harness.profile import UNLOCKED, Profile, as_document, every_hardware, load_profile, read_profile
-from conformance.harness.verdict import Diagnosis, Outcome, Record, Run, Verdict
+from conformance.harness.redaction import redacted
+from conformance.harness.verdict import Diagnosis, Finding, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
 
@@ -35,8 +36,10 @@ class Options:
     pair: str | None = None
     level: str | None = None
     evidence: Path | None = None
+    resume: Path | None = None  # evidence that a run left unfinished
     recorded_only: bool = False
     certify: bool = False
+    reports: bool = True
     dataset: Path | None = None
     environment: str | None = None
     attach: str | None = None
@@ -58,6 +61,7 @@ class Session:
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
     attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
+    reports: bool = True  # whether judging writes them
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -80,10 +84,10 @@ class Session:
             claim=check.claim,
             level=check.level,
             verdict=outcome.verdict,
-            sentence=outcome.sentence,
+            sentence=redacted(outcome.sentence),
             seconds=seconds,
-            findings=outcome.findings,
-            details=outcome.details,
+            findings=tuple(_without_secrets(finding) for finding in outcome.findings),
+            details=redacted(outcome.details),
             upstream=check.upstream,
             diagnoses=diagnoses,
         )
@@ -101,10 +105,20 @@ class Session:
             evidence=str(self.evidence.directory),
             expected=tuple(check.id for check in at_level(self.checks, self.profile.level)),
             records=tuple(sorted(records, key=lambda record: places.get(record.id, (len(places), record.id)))),
-            problems=(*problems, *stale),
+            problems=tuple(map(redacted, (*problems, *stale))),
             certify=self.certify,
             unlocked=self.profile.hardware.locked_environment == UNLOCKED,
         )
+
+
+def _without_secrets(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        sentence=redacted(finding.sentence),
+        value=redacted(finding.value),
+        floor=redacted(finding.floor),
+        note=redacted(finding.note),
+    )
 
 
 def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Session:
@@ -113,6 +127,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     Raises UsageError for options that name nothing or contradict the evidence, and ObservationError for finished
     evidence that its manifest does not confirm.
     """
+    options = _resumed(options) if options.resume else options
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
     asked = attachment(options.attach, options.attach_plain, options.model)
     recorded = _recorded(options, asked)
@@ -132,6 +147,8 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
+    if recording and recorded:
+        _must_be_the_same(directory, recorded, attached)
     if recording and not attached:
         _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
     elif is_finished(directory):
@@ -148,6 +165,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         today=datetime.now(UTC).date(),
         dataset=prompts,
         attached=attached,
+        reports=options.reports,
     )
 
 
@@ -180,6 +198,34 @@ def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -
         attached_plain=attached.plain_url,
         attached_model=attached.model,
     )
+
+
+def _resumed(options: Options) -> Options:
+    """The same with the evidence to go on with; UsageError where there is nothing to go on with."""
+    directory = options.resume
+    assert directory
+    for name in ("evidence", "hardware", "pair", "level", "dataset"):
+        if getattr(options, name):
+            raise UsageError(f"{directory} is gone on with as it was begun: leave out --{name}.")
+    read_header(directory)
+    if is_finished(directory):
+        raise UsageError(
+            f'{directory} is finished, so nothing is left to observe: judge it with "rejudge {directory}".'
+        )
+    return replace(options, evidence=directory)
+
+
+def _must_be_the_same(directory: Path, header: Header, attached: Attachment | None) -> None:
+    """What one run sees is of one vLLM and one suite, or its header would be wrong; raises UsageError."""
+    installed = new_header(header.hardware, header.pair, header.level)
+    if attached:  # one that does not answer is no other
+        installed = replace(installed, vllm=attached.version() or header.vllm)
+    for name, word in (("vllm", "vLLM"), ("suite", "suite")):
+        recorded, present = getattr(header, name), getattr(installed, name)
+        if recorded != present:
+            mend = f"install {recorded}, or record anew" if recorded else "record anew"
+            was = f"{word} {recorded}" if recorded else f"no {word}"
+            raise UsageError(f"{directory} was recorded with {was}, and {present or 'none'} is installed: {mend}.")
 
 
 def _profile(options: Options, header: Header) -> Profile:

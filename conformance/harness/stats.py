@@ -231,6 +231,56 @@ def _by_round(
     return (-reach, reach), f"t interval of log ratios, {count} rounds"
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What a ratio of sums is made of: numerator, denominator and stratum of each cluster."""
+
+    over: Sequence[float]
+    under: Sequence[float]
+    strata: Sequence[str]
+
+
+def change(before: Sample, after: Sample, *, paired: bool, confidence: float = CONFIDENCE) -> Estimate:
+    """Difference of two ratios of sums, after less before, by a stratified bootstrap over clusters.
+
+    ``paired``: cluster by cluster both are the same prompt, so that they are drawn together and what is hard about a
+    prompt cancels. Means are ratios whose denominators are 1, so a mean of logarithms is compared in the same way.
+    Resampled as Rao and Wu (1988) do and widened by the t quantile, as the intervals of speedups are.
+
+    Raises ObservationError for fewer than two clusters, or where a side has nothing to divide by.
+    """
+    sides = [np.column_stack([side.over, side.under]).astype(float) for side in (before, after)]
+    codes = [_strata(side.strata) for side in (before, after)]
+    if min(side.shape[0] for side in sides) < 2 or any(side[:, 1].sum() <= 0 for side in sides):
+        raise ObservationError(f"{min(len(before.over), len(after.over))} prompts: too few for an interval")
+    rng = np.random.default_rng(SEED)
+    if paired:
+        both = _resampled_sums(np.hstack(sides), codes[0], rng)
+        drawn = both[:, 2] / both[:, 3] - both[:, 0] / both[:, 1]
+    else:
+        first, second = (_resampled_sums(side, code, rng) for side, code in zip(sides, codes, strict=True))
+        drawn = second[:, 0] / second[:, 1] - first[:, 0] / first[:, 1]
+    value = float(np.subtract(*(side[:, 0].sum() / side[:, 1].sum() for side in reversed(sides))))
+    freedom = min(code.size - np.unique(code).size for code in codes)
+    tail = (1 - confidence) / 2
+    wider = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+    low, high = np.quantile(drawn - value, [tail, 1 - tail]) * wider
+    n = min(code.size for code in codes)
+    method = f"{'paired' if paired else 'independent'} stratified bootstrap"
+    return Estimate(value, value + float(low), value + float(high), n, method)
+
+
+def _resampled_sums(columns: Floats, strata: Codes, rng: np.random.Generator) -> Floats:
+    """Sums of the columns, one row for each resample; n - 1 of a stratum's n clusters are drawn, as n count."""
+    sums = np.zeros((RESAMPLES, columns.shape[1]))
+    for code in np.unique(strata):
+        members = columns[strata == code]
+        size = members.shape[0]
+        times = rng.multinomial(size - 1, np.full(size, 1 / size), RESAMPLES)
+        sums += times @ members * (size / (size - 1))
+    return sums
+
+
 def agreement(first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
     """Ratio first/second of paired positive measurements that ought to agree (Hodges and Lehmann 1963).
 

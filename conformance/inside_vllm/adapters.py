@@ -27,10 +27,15 @@ def vllm_version() -> str:
 
 
 def upstream(module: str, name: str) -> Any:
-    """A public or private name of vLLM; raises Unsupported where this version has no such module or name."""
+    """A public or private name of vLLM; raises Unsupported where this version has no such module or name.
+
+    A module that is there and cannot be imported is a broken environment, and no matter of the version.
+    """
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and not f"{module}.".startswith(f"{error.name}."):
+            raise
         raise Unsupported(f"vLLM {vllm_version()} has no {module}.{name}.") from error
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from conformance.harness.errors import ObservationError
 from conformance.harness.journal import record_to_json
+from conformance.harness.starts import read_starts
 from conformance.harness.verdict import Judgement, Run
 from conformance.reports.characters import printable
 
@@ -27,5 +34,13 @@ def as_json(run: Run, judgement: Judgement) -> str:
         "expected": list(run.expected),
         "problems": list(run.problems),
         "verdicts": [record_to_json(record) for record in run.records],
+        "servers": list(_servers(run)),
     }
     return printable(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _servers(run: Run) -> Iterator[dict[str, Any]]:
+    """How each server was started; a damaged note is said on the page, and keeps no verdict from being told."""
+    with contextlib.suppress(ObservationError):
+        for note in read_starts(Path(run.evidence)):
+            yield asdict(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 
@@ -37,7 +38,7 @@ def as_html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters |= {"uncoloured": _uncoloured, "address": _address, "linked": _linked}
+    engine.filters |= {"uncoloured": _uncoloured, "address": _address, "linked": _linked, "quoted": shlex.join}
     page = engine.get_template("report.html.jinja").render(
         report=report,
         run=report.run,

@@ -22,14 +22,14 @@ def as_markdown(report: Report) -> str:
     run = report.run
     every = (row for record in run.records for row in _rows(record))
     parts = [
-        f"### {SIGNS.get(report.judgement.exit_code, '⚠️')} {_text(report.judgement.sentence)}",
+        f"### {SIGNS.get(report.judgement.exit_code, '⚠️')} {plain(report.judgement.sentence)}",
         _subject(report),
-        *(f"- **ERROR** of the run: {_text(problem)}" for problem in run.problems),
+        *(f"- **ERROR** of the run: {plain(problem)}" for problem in run.problems),
         _figures(report),
         _not_passed(report),
-        *(f"- cannot be shown: {_text(problem)}" for problem in report.problems),
-        _folded(f"All {len(run.records)} checks", _table(COLUMNS, every)),
-        _folded("Environment", _environment(report)),
+        *(f"- cannot be shown: {plain(problem)}" for problem in report.problems),
+        folded(f"All {len(run.records)} checks", table(COLUMNS, every)),
+        folded("Environment", _environment(report)),
     ]
     return printable("\n\n".join(filter(None, parts)) + "\n")
 
@@ -37,7 +37,7 @@ def as_markdown(report: Report) -> str:
 def _subject(report: Report) -> str:
     run, header = report.run, report.header
     words = f"{run.pair} on {run.hardware}, level {run.level}, vLLM {header.vllm or 'of unknown version'}"
-    return f"{_text(words)}, {header.started}"
+    return f"{plain(words)}, {header.started}"
 
 
 def _figures(report: Report) -> str:
@@ -45,43 +45,45 @@ def _figures(report: Report) -> str:
         (row.figure, f"{row.value:.3f}", f"{row.low:.3f} to {row.high:.3f}", f"{row.floor:.4g}" if row.floor else "")
         for _, row in report.figures
     ]
-    return _table(("figure", "value", "95 % interval", "floor"), rows) if rows else ""
+    return table(("figure", "value", "95 % interval", "floor"), rows) if rows else ""
 
 
 def _not_passed(report: Report) -> str:
-    rows = [(f"**{r.verdict}**", r.id, _text(r.claim), _why(r)) for group in report.remarkable for r in group]
-    return _table(("", "check", "claim", "what was found"), rows) if rows else ""
+    rows = [(f"**{r.verdict}**", r.id, plain(r.claim), _why(r)) for group in report.remarkable for r in group]
+    return table(("", "check", "claim", "what was found"), rows) if rows else ""
 
 
 def _why(record: Record) -> str:
     known = [f"known failure {each.id} ({each.upstream}): {each.advice}" for each in record.diagnoses]
     waived = [f"waived: {record.waiver}"] if record.waiver else []
-    return "<br>".join(_text(said) for said in (record.sentence, *waived, *known))
+    return "<br>".join(plain(said) for said in (record.sentence, *waived, *known))
 
 
 def _rows(record: Record) -> Iterable[Sequence[str]]:
     """One row for each finding; what holds for the check stands in the first."""
-    whose = str(record.verdict), record.id, _text(record.claim)
+    whose = str(record.verdict), record.id, plain(record.claim)
     for number, finding in enumerate(record.findings or (Finding(record.verdict, "", "", ""),)):
         interval = "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else ""
-        seen = _text(finding.value), _text(finding.floor), interval, "" if finding.n is None else str(finding.n)
+        seen = plain(finding.value), plain(finding.floor), interval, "" if finding.n is None else str(finding.n)
         yield (*(whose if number == 0 else ("", "", "")), *seen)
 
 
 def _environment(report: Report) -> str:
     facts = {**report.about, **report.facts}
-    return _table(("", ""), ((_text(name), _text(value)) for name, value in facts.items()))
+    return table(("", ""), ((plain(name), plain(value)) for name, value in facts.items()))
 
 
-def _folded(summary: str, body: str) -> str:
+def folded(summary: str, body: str) -> str:
+    """What a reader opens if he wants to."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells that are markup already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """A text that stays what it is: no markup, no mention, no more than one line."""
     short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return html.escape(short, quote=False).translate(MEANT)

@@ -13,6 +13,7 @@ from conformance.harness import logs
 from conformance.harness.evidence import Evidence, Header, read_header
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import Profile
+from conformance.harness.starts import Started, read_starts
 from conformance.harness.verdict import Judgement, Record, Run, Verdict
 from conformance.harness.views.oracle import NOT_EVALUATED, MoeOracle
 from conformance.harness.views.texts import Divergence, Fork, Texts
@@ -104,6 +105,7 @@ class Report:
     distributions: tuple[Distribution, ...]
     profile: str
     arguments: Mapping[str, str]
+    starts: tuple[Started, ...]
     problems: tuple[str, ...]
 
     @property
@@ -129,10 +131,12 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
     environment, no_environment = _attempt(lambda: _environment(source))
     partings, no_partings = _attempt(lambda: _partings(source))
     ladders, no_ladders = _attempt(lambda: tuple(_ladders(source, profile)))
+    starts, no_starts = _attempt(lambda: read_starts(source.evidence.directory))
     problems = {
         "environment": no_environment,
         "first divergences": no_partings,
         "choice of a MoE kernel": no_ladders,
+        "how the servers were started": no_starts,
     }
     return Report(
         run=run,
@@ -145,6 +149,7 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
         distributions=tuple(_distributions(environment or {})),
         profile=logs.read(source.evidence.profile),
         arguments=dict(_arguments(source.evidence)),
+        starts=tuple(starts or ()),
         problems=tuple(f"{what}: {why}" for what, why in problems.items() if why),
     )
 

@@ -27,7 +27,8 @@ PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft
 SIZES = Sizes(
     mixed_prompts=9,
     tool_prompts=2,
-    chat_cases=2,
+    calling_cases=2,
+    text_cases=2,
     dialect_cases=2,
     sampling_prompts=2,
     sampling_seeds=30,

@@ -6,6 +6,7 @@ at once, all others case by case.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -77,14 +78,16 @@ def _document(group: str, cases: Sequence[Case], answers: list[dict[str, Any]]) 
 
 def chosen(profile: Profile, group: str) -> list[Case]:
     """As many cases as the level wants of a group, or of the groups that a batch and another API take them from."""
-    path, count = profile.prompts / CHAT, profile.sizes.chat_cases
+    path, sizes = profile.prompts / CHAT, profile.sizes
     if group in DIALECTS:
-        few, groups = profile.sizes.dialect_cases, DIALECTS[group][1]
+        few, groups = sizes.dialect_cases, DIALECTS[group][1]
         single = [case for each in groups for case in load_cases(path, each, few) if len(case.messages) == 1]
         return [replace(case, tool_choice=None) for case in single]
     if group not in BATCHES:
-        return list(load_cases(path, group, count))
+        calls = any(case.expected.calls for case in load_cases(path, group, 1))
+        return list(load_cases(path, group, sizes.calling_cases if calls else sizes.text_cases))
     at_once, groups = BATCHES[group]
+    count = math.ceil(at_once / len(groups))
     rows = [load_cases(path, each, count) for each in groups]
     in_turn = [row[place] for place in range(count) for row in rows if place < len(row)]
     return in_turn[:at_once]

@@ -1,0 +1,58 @@
+"""The documentation: it builds without a warning, fetches nothing, and its tables are those of today."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from conformance.harness.catalogue import catalogue, with_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """``mkdocs build --strict`` of a copy, which a broken link or a page that nobody links fails."""
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.tar.gz"))
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    return again(folder)
+
+
+def again(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder / "site")]
+    quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, check=False)
+
+
+def test_it_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    done = build(tmp_path)
+    assert done.returncode == 0, done.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        if "results" not in page.parts or page.name == "index.html":
+            loaded = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text("utf-8"))
+            assert [each for each in loaded if "canonical" not in each] == []
+
+
+def test_a_broken_link_fails_it(tmp_path: Path) -> None:
+    assert build(tmp_path).returncode == 0
+    page = tmp_path / "docs" / "index.md"
+    page.write_text(page.read_text() + "\n[gone](no-such-page.md)\n")
+    done = again(tmp_path)
+    assert done.returncode == 1
+    assert "no-such-page.md" in done.stderr
+
+
+def test_the_table_of_checks_is_that_of_today() -> None:
+    text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
+    drift = "out of date: run python -m conformance.cli catalogue --into docs/checks.md"
+    assert with_table(text, catalogue(), "docs/checks.md") == text, drift
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,115 @@
+"""A run that is killed leaves no process, evidence that is judged as far as it goes, and can be gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import synthetic
+from killing import Runner
+
+from conformance import cli
+from conformance.harness.evidence import Evidence, is_finished, new_header, verify
+
+pytestmark = pytest.mark.usefixtures("no_waivers")
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "sentence"),
+    [
+        ("loading", 4, "the observation 'draft_load' was not recorded"),
+        ("observing", 4, "the observation 'draft_load' was not recorded"),
+        ("judging", 4, "was not recorded"),
+        ("stopping", 0, "Passed at level smoke"),
+        ("writing", 0, "Passed at level smoke"),
+        ("closing", 0, "Passed at level smoke"),
+    ],
+)
+def test_killed_in_any_phase(tmp_path: Path, capfd: Capture, phase: str, code: int, sentence: str) -> None:
+    runner = Runner(tmp_path)
+    runner.kill_in(phase, f"--pair={runner.pair}", "--level=smoke", f"--evidence={runner.evidence}")
+    assert runner.left() == []
+    assert not is_finished(runner.evidence)
+    kept = {path.name for path in (runner.evidence / "observations").glob("*.json")}
+
+    assert cli.main(["rejudge", str(runner.evidence)]) == code
+    said = capfd.readouterr()
+    assert sentence in said.out
+    assert "Traceback" not in said.out + said.err
+
+    resumed, output = runner.run("nowhere", f"--resume={runner.evidence}")
+    assert resumed == 0, output
+    assert runner.left() == []
+    verify(runner.evidence)
+    made = Counter(runner.made())
+    again = {name for name, times in made.items() if times > 1}
+    assert {f"{name}.json" for name in again}.isdisjoint(kept), "what was kept is not observed again"
+    assert kept <= {path.name for path in (runner.evidence / "observations").glob("*.json")}
+
+
+def finished(directory: Path) -> None:
+    synthetic.record(directory, {})
+
+
+def empty(directory: Path) -> None:
+    directory.mkdir()
+
+
+def foreign(directory: Path) -> None:
+    directory.mkdir()
+    (directory / "thesis.txt").write_text("years of work")
+
+
+def of_another_vllm(directory: Path) -> None:
+    synthetic.record(directory, {}, finished=False)
+    synthetic.header(directory, vllm="0.1.0")
+
+
+def of_another_suite(directory: Path) -> None:
+    synthetic.record(directory, {}, finished=False)
+    synthetic.header(directory, suite="2020.1.0")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (finished, 'is finished, so nothing is left to observe: judge it with "rejudge {}".'),
+        (empty, "holds no evidence: it has no header.json."),
+        (foreign, "holds no evidence: it has no header.json."),
+        (Path, "holds no evidence: it has no header.json."),
+        (of_another_vllm, "was recorded with vLLM 0.1.0, and {vllm} is installed: install 0.1.0, or record anew."),
+        (of_another_suite, "was recorded with suite 2020.1.0, and {suite} is installed: install 2020.1.0, or record"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_said(
+    tmp_path: Path, capfd: Capture, make: Callable[[Path], None], sentence: str
+) -> None:
+    directory, installed = tmp_path / "run", new_header("cpu", "some-pair", "smoke")
+    make(directory)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main([f"--resume={directory}"]) == 2
+    said = capfd.readouterr().err
+    assert f"{directory} {sentence.format(directory, vllm=installed.vllm, suite=installed.suite)}" in said
+    assert "Traceback" not in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("word", ["--evidence=other", "--pair=micro-26b-a4b-bf16", "--level=static", "--dataset=x"])
+def test_what_is_gone_on_with_knows_what_it_is(tmp_path: Path, capfd: Capture, word: str) -> None:
+    directory = synthetic.record(tmp_path / "run", {}, finished=False)
+    assert cli.main([f"--resume={directory}", word]) == 2
+    assert f"leave out {word.partition('=')[0]}" in capfd.readouterr().err
+
+
+def test_a_header_that_names_no_engine_goes_with_none(tmp_path: Path, capfd: Capture) -> None:
+    directory = synthetic.record(tmp_path / "run", {}, finished=False)
+    header = json.loads((directory / "header.json").read_text())
+    (directory / "header.json").write_text(json.dumps(header | {"vllm": None}))
+    assert cli.main([f"--resume={directory}"]) == 2
+    assert "was recorded with no vLLM" in capfd.readouterr().err
+    assert not Evidence(directory, recording=False).holds("environment")
