@@ -27,7 +27,7 @@ from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
-from conformance.harness.session import DEFAULT_HARDWARE, DEFAULT_LEVEL, DEFAULT_PAIR
+from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, hardware_here
 from conformance.harness.streams import REGRESSIONS, keep_regressions
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
 from conformance.harness.views.load import Load
@@ -42,6 +42,8 @@ COMMANDS = (
     *("qualify", "rejudge", "compare", "combine", "sign", "verify"),
     *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
 )
+# Options that have a value, as pytest has them too.
+TAKEN = ("hardware", "pair", "level", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,11 +63,7 @@ def qualify(options: argparse.Namespace) -> int:
     """Observe what is not recorded yet, and judge; with ``--plan`` only say what that takes."""
     if options.plan:
         return show_plan(options)
-    words = [
-        f"--{name}={value}"
-        for name in ("hardware", "pair", "level", "evidence", "resume", "dataset")
-        if (value := getattr(options, name))
-    ]
+    words = [f"--{name.replace('_', '-')}={value}" for name in TAKEN if (value := getattr(options, name))]
     return _judge(
         [
             *words,
@@ -80,7 +78,7 @@ def qualify(options: argparse.Namespace) -> int:
 def show_plan(options: argparse.Namespace) -> int:
     """Print what will run, in which memory, and how many samples each floor needs; nothing is started."""
     profile = load_profile(
-        options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+        options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
     print(plan.as_text(profile), end="")
     floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
@@ -191,7 +189,7 @@ def calibrate(options: argparse.Namespace) -> int:
 
     Not qualified where CAL-01 would fail, or where the coverage is outside of what is published as sound.
     """
-    profile = load_profile(options.hardware or DEFAULT_HARDWARE, options.pair or DEFAULT_PAIR, "qualify")
+    profile = load_profile(options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, "qualify")
     sizes = replace(profile.sizes, calibration_trials=options.trials, calibration_prompts=options.prompts)
     try:
         found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
@@ -241,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("-v", "--verbose", action="store_true", help="pytest's own account of every check")
 
     run = commands.add_parser("qualify", parents=[judging], help="observe and judge (the default)", allow_abbrev=False)
-    run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     run.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     run.add_argument(
@@ -253,6 +251,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='JSON Lines to ask instead of the mixed prompts, as "vllm bench serve --dataset-name custom" reads it',
     )
+    run.add_argument(
+        "--attach",
+        metavar="URL",
+        help="judge a server with MTP that somebody else runs, and start none; its API key comes from OPENAI_API_KEY",
+    )
+    run.add_argument("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
+    run.add_argument("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     run.add_argument("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")
@@ -318,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     kernels.set_defaults(run=show_moe_table)
 
     known = commands.add_parser("calibrate", help="how often the intervals hold known rates", allow_abbrev=False)
-    known.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    known.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     known.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     known.add_argument("--trials", type=int, default=80, metavar="N", help="at each vector of rates (default: 80)")
     known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")

@@ -51,7 +51,7 @@ Observe = Callable[[str], dict[str, Any]]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The command's options, for those who call pytest themselves."""
     group = parser.getgroup("conformance")
-    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: cpu)")
+    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
@@ -59,6 +59,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
     )
+    group.addoption("--attach", metavar="URL", help="judge a server with MTP that somebody else runs; starts none")
+    group.addoption("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
+    group.addoption("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--no-reports", action="store_true", help="leave the reports beside the evidence as they are")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")

@@ -59,6 +59,7 @@ class FauxServers:
     """Takes the place of the servers; nothing is started."""
 
     closed = 0
+    attached = False
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         del arguments, named

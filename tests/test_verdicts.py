@@ -162,6 +162,9 @@ def test_a_waiver_that_matched_nothing_is_a_problem(waiver: Waiver) -> None:
     (problem,) = waiving.problems([waiver], [record("ACC-01")], {"ACC-01"}, TODAY)
     assert "matched nothing: ACC-01 is PASS" in problem
     assert not waiving.problems([waiver], [record("ACC-01", Verdict.WAIVED)], {"ACC-01"}, TODAY)
+    assert not waiving.problems([waiver], [record("ACC-01", Verdict.UNSUPPORTED)], {"ACC-01"}, TODAY), (
+        "nor was it judged"
+    )
     assert not waiving.problems([waiver], [], {"ACC-01"}, TODAY), "a check that did not run says nothing"
 
 

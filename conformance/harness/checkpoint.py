@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from conformance.harness.errors import UsageError
+from conformance.harness.errors import NotHere, UsageError
 from conformance.harness.profile import Pair
 
 INDEX = "model.safetensors.index.json"
@@ -67,13 +67,13 @@ def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
     if source.startswith((".", "/")):
         folder = (Path(pair.home) / source).resolve()
         if not folder.is_dir():
-            raise UsageError(f"{said}, but there is no folder {folder}; put the checkpoint there or change the key.")
+            raise NotHere(f"{said}, but there is no folder {folder}; put the checkpoint there or change the key.")
         return folder
     try:
         return Path(snapshot_download(source, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         command = f"hf download {source}" + (f" --revision {revision}" if revision else "")
-        raise UsageError(f"{said}, which is not in the local Hugging Face cache; run: {command}") from None
+        raise NotHere(f"{said}, which is not in the local Hugging Face cache; run: {command}") from None
     except HFValidationError:
         mend = 'write a folder that starts with "./" or "/", or a repository "owner/name"'
         raise UsageError(f"{said}; {mend}.") from None

@@ -1,10 +1,14 @@
-"""The three ways in which the suite stops short of a verdict."""
+"""The ways in which the suite stops short of a verdict."""
 
 from __future__ import annotations
 
 
 class UsageError(Exception):
     """Bad input. The message is one sentence that names file, key and mend."""
+
+
+class NotHere(UsageError):
+    """A checkpoint that is not on this machine; bad input only where a server has to be started with it."""
 
 
 class ObservationError(Exception):

@@ -35,7 +35,7 @@ from typing import Any
 from filelock import FileLock
 from jsonschema import Draft202012Validator
 
-from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.errors import NotHere, ObservationError, Unsupported, UsageError
 from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
@@ -60,6 +60,11 @@ class Header:
     format: int = FORMAT
     dataset: str | None = None  # the file that took the place of the mixed prompts
     dataset_sha256: str | None = None
+    hardware_asked: str | None = None  # what --hardware said; None where the detected one was taken
+    hardware_detected: str | None = None  # the GPUs of this machine in words, or why there are none
+    attached: str | None = None  # the address of a server that somebody else runs
+    attached_plain: str | None = None  # and of the same without MTP
+    attached_model: str | None = None  # the name that was chosen where they serve several
     environment: str | None = None  # the folder of envs/ that is installed, or UNLOCKED; None is the hardware's own
 
 
@@ -200,7 +205,7 @@ def _made(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         _validate(name, facts)
     except ObservationError as error:
         return _failure("ObservationError", error.sentence, error.log_tail)
-    except Unsupported as error:
+    except (Unsupported, NotHere) as error:  # a server that somebody else runs needs no checkpoint here
         return _failure("Unsupported", str(error))
     except UsageError as error:
         return _failure("ObservationError", str(error))

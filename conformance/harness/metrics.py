@@ -59,6 +59,11 @@ def read_positions(server: Server) -> list[str]:
     return sorted({sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION})
 
 
+def drafted_positions(server: Server) -> int:
+    """How many tokens it drafts a step, by what /metrics counts; 0 where it counts no drafts."""
+    return 0 if all(sample.name != DRAFTS for sample in _samples(server)) else len(read_positions(server))
+
+
 def gauges(server: Server) -> tuple[int, float]:
     """Requests that run or wait, and the share of the KV cache that is in use; summed over engines."""
     samples = _samples(server)
@@ -128,7 +133,8 @@ def read_after(server: Server, before: Counters, generated: int) -> Counters:
             break
         time.sleep(_LOOK_SECONDS)
     if counted != generated:
-        raise server.failure(f"/metrics counts {counted} output tokens where the client received {generated}")
+        foreign = "; somebody else sends requests to this server" if counted > generated else ""
+        raise server.failure(f"/metrics counts {counted} output tokens where the client received {generated}{foreign}")
     return now
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from conformance import cli
+from conformance.harness.attach import Attached
 from conformance.harness.backstage import Backstage
 from conformance.harness.catalogue import as_text, catalogue
 from conformance.harness.check import Check, declaration, judge, outcome_of
@@ -115,13 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except ObservationError as error:
         pytest.exit(error.sentence, ExitCode.INSTRUMENT)
     progress = _progress(config, silent=workerinput is not None)
-    servers = Servers(
-        session.profile,
-        session.evidence,
-        progress,
-        owns=workerinput is None,
-        together=session.profile.level in ("qualify", "soak"),
-    )
+    servers = _servers(session, progress, owns=workerinput is None)
     config.pluginmanager.register(Judge(session, servers), "conformance-judge")
     if workerinput is None:
         config.pluginmanager.register(Backstage(session, servers), "conformance-backstage")
@@ -156,10 +151,21 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         resume=config.invocation_params.dir / option.resume if option.resume and not workerinput else None,
         recorded_only=option.recorded_only,
         certify=option.certify,
+        attach=option.attach,
+        attach_plain=option.attach_plain,
+        model=option.model,
         reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
     )
+
+
+def _servers(session: Session, progress: Progress, owns: bool) -> Servers:
+    """Those that somebody else runs, or our own."""
+    profile, evidence = session.profile, session.evidence
+    if session.attached:
+        return Attached(profile, evidence, session.attached, owns=owns)
+    return Servers(profile, evidence, progress, owns=owns, together=profile.level in ("qualify", "soak"))
 
 
 def _longrepr(record: Record, report: pytest.TestReport) -> Any:

@@ -51,6 +51,7 @@ class Hardware:
     sweep: Literal["probe", "restart"] = "restart"
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
+    by_name_only: bool = False  # whether it is a variant that is never taken for the detected GPU
 
     @property
     def roomy(self) -> bool:
@@ -189,6 +190,11 @@ def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES
         sizes=_sizes(fixtures / "levels.toml", level),
         prompts=fixtures / "prompts",
     )
+
+
+def every_hardware(fixtures: Path = FIXTURES) -> list[Hardware]:
+    """All that there are, by name."""
+    return [load_hardware(path) for path in sorted((fixtures / "hardware").glob("*.toml"))]
 
 
 def load_hardware(path: Path) -> Hardware:

@@ -47,6 +47,16 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
     @property
+    def key(self) -> str:
+        """What it asks its clients for; "none" where it asks for nothing."""
+        return "none"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request carries that is not made by the official client."""
+        return {}
+
+    @property
     def alive(self) -> bool:
         """Whether its first process still runs."""
         if self.process is not None:

@@ -23,6 +23,8 @@ from conformance.harness.redaction import redacted, redacted_command
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
 from conformance.harness.starts import write_start
 
+NOT_INSTALLED = "this is asked of the vLLM that is installed here, which need not be the one that serves"
+
 Launcher = Callable[[Profile, str, Path, Mapping[str, str]], Launch]
 
 
@@ -100,6 +102,19 @@ class Servers:
         """Held around what takes a core for seconds, asks no server, and minds no company."""
         with self._work().read_lock():
             yield
+
+    @property
+    def attached(self) -> bool:
+        """Whether somebody else runs them."""
+        return False
+
+    @property
+    def both(self) -> bool:
+        """Whether there is a server without MTP at all."""
+        return True
+
+    def must_be_ours(self, why: str) -> None:
+        """Unsupported, with ``why``, where somebody else runs them."""
 
     def attempt(self, arm: str) -> Attempt:
         """Start a server of its own that is expected to fail; it is stopped in any case.

@@ -8,7 +8,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from conformance import FIXTURES
+from conformance.harness import gpus
 from conformance.harness import waivers as waiving
+from conformance.harness.attach import Attachment, attachment
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
 from conformance.harness.checkpoint import draft_folder, target_folder
@@ -16,13 +18,12 @@ from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
-from conformance.harness.profile import UNLOCKED, Profile, as_document, load_profile, read_profile
+from conformance.harness.profile import UNLOCKED, Profile, as_document, every_hardware, load_profile, read_profile
 from conformance.harness.redaction import redacted
 from conformance.harness.verdict import Diagnosis, Finding, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
 from conformance.harness.workload import Prompt
 
-DEFAULT_HARDWARE = "cpu"
 DEFAULT_PAIR = "micro-26b-a4b-nvfp4"
 DEFAULT_LEVEL = "qualify"
 
@@ -41,6 +42,9 @@ class Options:
     reports: bool = True
     dataset: Path | None = None
     environment: str | None = None
+    attach: str | None = None
+    attach_plain: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Session:
     checks: tuple[Check, ...]
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
+    attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
     reports: bool = True  # whether judging writes them
 
     def begin(self) -> None:
@@ -124,26 +129,27 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     """
     options = _resumed(options) if options.resume else options
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
-    recorded = _recorded(options)
-    header = recorded or new_header(
-        options.hardware or DEFAULT_HARDWARE,
-        options.pair or DEFAULT_PAIR,
-        options.level or DEFAULT_LEVEL,
-        options.environment,
-    )
+    asked = attachment(options.attach, options.attach_plain, options.model)
+    recorded = _recorded(options, asked)
+    header = recorded or _new_header(options, asked, fixtures)
+    attached = attachment(header.attached, header.attached_plain, header.attached_model)
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
     profile = _profile(options, header)
     if header.environment:
         profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
+    if asked and not profile.has_servers:
+        raise UsageError(f"--level {profile.level} asks no server: leave out --attach, or choose another level.")
+    if attached:
+        profile = replace(profile, hardware=replace(profile.hardware, two_servers=attached.plain_url is not None))
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
     if recording and recorded:
-        _must_be_installed(directory, recorded)
-    if recording:
+        _must_be_the_same(directory, recorded, attached)
+    if recording and not attached:
         _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
     elif is_finished(directory):
         verify(directory)
@@ -158,7 +164,39 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         checks=catalogue(),
         today=datetime.now(UTC).date(),
         dataset=prompts,
+        attached=attached,
         reports=options.reports,
+    )
+
+
+def hardware_here() -> str:
+    """The hardware profile of this machine; UsageError where it is not clear."""
+    return gpus.hardware_of(gpus.look(), every_hardware())
+
+
+def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -> Header:
+    """The header of a run that starts now; of attached servers it has the address, and their own version of vLLM."""
+    seen = gpus.look()
+    if attached and not attached.local and not options.hardware:
+        raise UsageError(f"--attach {attached.url} is another machine: say by --hardware NAME which, as floors want.")
+    header = replace(
+        new_header(
+            options.hardware or gpus.hardware_of(seen, every_hardware(fixtures)),
+            options.pair or DEFAULT_PAIR,
+            options.level or DEFAULT_LEVEL,
+            options.environment,
+        ),
+        hardware_asked=options.hardware,
+        hardware_detected=str(seen),
+    )
+    if attached is None:
+        return header
+    return replace(
+        header,
+        vllm=attached.version(),
+        attached=attached.url,
+        attached_plain=attached.plain_url,
+        attached_model=attached.model,
     )
 
 
@@ -177,9 +215,11 @@ def _resumed(options: Options) -> Options:
     return replace(options, evidence=directory)
 
 
-def _must_be_installed(directory: Path, header: Header) -> None:
+def _must_be_the_same(directory: Path, header: Header, attached: Attachment | None) -> None:
     """What one run sees is of one vLLM and one suite, or its header would be wrong; raises UsageError."""
     installed = new_header(header.hardware, header.pair, header.level)
+    if attached:  # one that does not answer is no other
+        installed = replace(installed, vllm=attached.version() or header.vllm)
     for name, word in (("vllm", "vLLM"), ("suite", "suite")):
         recorded, present = getattr(header, name), getattr(installed, name)
         if recorded != present:
@@ -201,7 +241,7 @@ def _absolute(name: str | None, cwd: Path) -> str | None:
     return str((cwd / name).resolve()) if name and name.endswith(".toml") else name
 
 
-def _recorded(options: Options) -> Header | None:
+def _recorded(options: Options, attached: Attachment | None) -> Header | None:
     """The header of the evidence that was named, if it holds any; options must not contradict it."""
     if options.evidence is None:
         return None
@@ -214,6 +254,10 @@ def _recorded(options: Options) -> Header | None:
         asked, seen = getattr(options, name), getattr(header, name)
         if asked not in (None, seen):
             raise UsageError(f"{options.evidence} was recorded with --{name} {seen}: leave out --{name} {asked}.")
+    where = attachment(header.attached, header.attached_plain, header.attached_model)
+    if attached not in (None, where):
+        seen = f"--attach {header.attached}" if where else "servers of its own"
+        raise UsageError(f"{options.evidence} was recorded with {seen}: leave out --attach {options.attach}.")
     if options.dataset and _another_dataset(options.dataset, header):
         raise UsageError(
             f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."

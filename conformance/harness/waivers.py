@@ -82,7 +82,7 @@ def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
 def problems(
     waivers: Sequence[Waiver], records: Sequence[Record], known: Collection[str], today: date
 ) -> tuple[str, ...]:
-    """One sentence for each waiver that is expired, names no check, or masked nothing in a run of its check."""
+    """One sentence for each waiver that is expired, names no check, or masked nothing where its check was judged."""
     verdicts = {record.id: record.verdict for record in records}
     sentences = []
     for waiver in waivers:
@@ -90,7 +90,7 @@ def problems(
             sentences.append(f"{waiver.where} names no check")
         elif today > waiver.expires:
             sentences.append(f"{waiver.where} expired on {waiver.expires}")
-        elif verdicts.get(waiver.check, Verdict.WAIVED) is not Verdict.WAIVED:
+        elif verdicts.get(waiver.check, Verdict.WAIVED) not in (Verdict.WAIVED, Verdict.UNSUPPORTED):
             verdict = verdicts[waiver.check]
             sentences.append(f"{waiver.where} matched nothing: {waiver.check} is {verdict}, so delete the row")
     return tuple(sentences)

@@ -136,8 +136,40 @@ def official(server: Server, request_seconds: float) -> openai.OpenAI:
     """The official client of one server, which never retries; the caller closes it."""
     # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
     limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
-    http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, limits=limits)
-    return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key="none", max_retries=0, http_client=http)
+    transport = _Impatient(request_seconds, limits=limits, trust_env=False)
+    http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, transport=transport)
+    return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=server.key, max_retries=0, http_client=http)
+
+
+class _Impatient(httpx2.HTTPTransport):
+    """Gives an answer up that has not ended after so many seconds; httpx's own timeout begins anew at every byte."""
+
+    def __init__(self, seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._seconds = seconds
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        end = time.monotonic() + self._seconds
+        response = super().handle_request(request)
+        assert isinstance(response.stream, httpx2.SyncByteStream)
+        response.stream = _Ending(response.stream, end)
+        return response
+
+
+class _Ending(httpx2.SyncByteStream):
+    """The bytes of an answer, until ``end``."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, end: float) -> None:
+        self._stream, self._end = stream, end
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            yield part
+            if time.monotonic() > self._end:
+                raise httpx2.ReadTimeout("the answer has no end")
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class Client:

@@ -199,8 +199,10 @@ def _ladders(source: Source, profile: Profile) -> Iterator[Ladder]:
 
 def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is said of the machine in a word."""
+    for number, gpu in enumerate(environment.get("gpus", ())):
+        yield f"GPU {number}", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in gpu.items())
     for name, value in environment.items():
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | list):
             yield name.replace("_", " "), str(value)
 
 

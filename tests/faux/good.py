@@ -45,6 +45,9 @@ class State:
         self.k: int = options.k
         self.fault: str = options.fault
         self.seconds: float = options.seconds
+        self.key: str = options.key
+        self.models: list[str] = [self.name, *options.also]
+        self.looks = 0
         self.probe = json.loads(options.probe)
         self.lock = threading.Lock()
         speculative = json.loads(options.speculative_config or "{}")
@@ -80,7 +83,9 @@ class State:
 
     def metrics(self) -> str:
         with self.lock:
-            rows = {"vllm:generation_tokens_total": self.generated}
+            self.looks += 1
+            others = self.looks if self.fault == "is asked by others too" else 0
+            rows = {"vllm:generation_tokens_total": self.generated + others}
             if self.k:
                 miscounted = self.answered if self.fault == "miscounts" else 0
                 rows |= {
@@ -112,11 +117,33 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
+    def refuses(self) -> bool:
+        """Where the key is not there, which it then repeats; or where it never answers, or never ends."""
+        given = self.headers.get("Authorization", "")
+        if self.state.fault == "hangs":
+            time.sleep(600)
+        chats = self.path == "/v1/chat/completions" and self.state.asked
+        if self.state.fault == "never ends" or (self.state.fault == "talks for ever later on" and chats):
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+        if self.state.fault == "repeats the key" and self.path == "/v1/chat/completions":
+            self.send(json.dumps({"error": f"you sent {given}"}), status=500)
+            return True
+        if not self.state.key or given == f"Bearer {self.state.key}" or not self.path.startswith("/v1"):
+            return False
+        self.send(json.dumps({"error": "Unauthorized"}), status=401)
+        return True
+
     def do_GET(self) -> None:
+        if self.refuses():
+            return
         if self.state.fault == "rubbish from the start":
             self.send("<html>It works!</html>", "text/html")
         elif self.path == "/v1/models":
-            self.send(json.dumps({"object": "list", "data": [{"id": self.state.name}]}))
+            self.send(json.dumps({"object": "list", "data": [{"id": name} for name in self.state.models]}))
         elif self.path == "/metrics":
             self.send(self.state.metrics(), "text/plain")
         else:
@@ -124,6 +151,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.refuses():
+            return
         if self.path == "/collective_rpc" and self.state.fault == "no dev mode":
             self.send("{}", status=404)
         elif self.path == "/collective_rpc" and question["method"] == "conformance_draft_length":
@@ -236,6 +265,8 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=0)
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
+    parser.add_argument("--key", default="", help="that clients must bear")
+    parser.add_argument("--also", nargs="*", default=[], help="more models that it serves")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
     parser.add_argument("--per-request-spec-decode-metrics", default="none")
     parser.add_argument("--speculative-config", default="")

@@ -28,6 +28,7 @@ Row = dict[str, Any]
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
     """For each vector of known rates the counts of every request, trial by trial, beside the rates themselves."""
+    servers.must_be_ours("what it accepts is left to itself")
     require_sound_pair(profile, servers, evidence)
     plan, coins = load_plan(), profile.hardware.calibration == "coins"
     measure = _by_coins if coins else _by_vllm

@@ -5,32 +5,38 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
 from conformance import PACKAGE
-from conformance.harness import tables
+from conformance.harness import gpus, tables
 from conformance.harness.answering import answer
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 from conformance.harness.interpreter import normalised
 from conformance.harness.profile import UNLOCKED, Profile
-from conformance.harness.servers import Servers
+from conformance.harness.servers import NOT_INSTALLED, Servers
 
 LOCKS = PACKAGE.parent / "envs"
 FROM_SOURCE = "from-source.toml"
 
 
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
-    """Imported, installed and locked versions; machine; both registries."""
+    """Imported, installed and locked versions; machine and its GPUs; both registries."""
+    servers.must_be_ours(NOT_INSTALLED)
     name = profile.hardware.locked_environment
     wanted = None if name == UNLOCKED else locked(LOCKS / name / "lock.txt") | commits_wanted(LOCKS / name)
     with servers.beside():  # importing vLLM takes a core for ten seconds
         found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"])
     installed = found.pop("installed") | commits_built(Path(sys.prefix))
-    return found | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
+    seen = gpus.look()
+    machine = {"hardware": profile.hardware.name, "gpus": [asdict(gpu) for gpu in seen.gpus], "detected": str(seen)}
+    return (
+        found | machine | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
+    )
 
 
 def commits_wanted(environment: Path) -> dict[str, str]:

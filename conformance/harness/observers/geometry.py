@@ -11,7 +11,7 @@ from conformance.harness.answering import answer
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.profile import Profile
-from conformance.harness.servers import Servers
+from conformance.harness.servers import NOT_INSTALLED, Servers
 
 COMMAND = (sys.executable, "-m", "conformance.inside_vllm.geometry")
 TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "draft"  # any will do: no text is read
@@ -20,6 +20,7 @@ K = 4
 
 def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Layers and tensors of each build, or why there is none; the same on every machine, whatever the pair."""
+    servers.must_be_ours(NOT_INSTALLED)
     with servers.beside():  # importing vLLM takes a core for ten seconds
         return build(request(load_facts()))
 

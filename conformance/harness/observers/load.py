@@ -70,6 +70,12 @@ def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
     return planned
 
 
+def planned(prompts: Sequence[Prompt], sizes: Sizes, look: int, both: bool) -> list[Round]:
+    """The plan for both servers, or for the one with MTP alone where there is no other to compare with."""
+    rounds = plan(prompts, sizes, look)
+    return rounds if both else [replace(each, order=(MTP,)) for each in rounds if not each.spare]
+
+
 def requests_of(concurrency: int) -> int:
     """How many prompts a round has at this concurrency."""
     return IN_A_ROW if concurrency == 1 else concurrency
@@ -112,7 +118,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
     with servers.exclusive():
-        done = _measured(profile, servers, plan(prompts, profile.sizes, look))
+        done = _measured(profile, servers, planned(prompts, profile.sizes, look, servers.both))
     return _document(profile.pair.k, done)
 
 
@@ -193,10 +199,10 @@ def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:
 
 
 def _row(each: Round, done: Blocks) -> dict[str, Any]:
-    blocks: dict[str, list[dict[str, Any]]] = {MTP: [], PLAIN: []}
+    blocks: dict[str, list[dict[str, Any] | None]] = {MTP: [], PLAIN: []}
     for place, arm in enumerate(each.order):
         blocks[arm].append(as_row(done[place]))
-    (mtp,), (plain, *again) = blocks[MTP], blocks[PLAIN]
+    (mtp,), (plain, again) = blocks[MTP], [*blocks[PLAIN], None, None][:2]
     return {
         "concurrency": each.concurrency,
         "prompts": [prompt.id for prompt in each.prompts],
@@ -204,7 +210,7 @@ def _row(each: Round, done: Blocks) -> dict[str, Any]:
         "order": list(each.order),
         "mtp": mtp,
         "plain": plain,
-        "plain_again": again[0] if again else None,
+        "plain_again": again,
     }
 
 

@@ -58,7 +58,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
 def refused(server: Server, wrong: Wrong, seconds: float) -> dict[str, Any]:
     """One wrong request and what came of it; ObservationError where the server is gone."""
     row = {"id": wrong.id, "about": wrong.about, "statuses": list(wrong.statuses)}
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **server.headers}
     try:
         response = httpx.request(
             wrong.method,

@@ -27,7 +27,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
         seen = ask(server, "conformance_moe", profile.hardware.bounds.request_seconds)
     if "unsupported" in seen["layers"]:
         raise Unsupported(str(seen["layers"]["unsupported"]))
-    lines = list(dict.fromkeys(logs.lines_with(logs.read(server.log), LOG_LINES)))
+    lines = None if servers.attached else list(dict.fromkeys(logs.lines_with(logs.read(server.log), LOG_LINES)))
     return {"vllm_version": seen["vllm_version"], "layers": seen["layers"], "log_lines": lines}
 
 

@@ -10,11 +10,12 @@ from conformance.harness.errors import Unsupported
 from conformance.harness.evidence import Evidence
 from conformance.harness.observers.environment import ask_interpreter
 from conformance.harness.profile import Profile
-from conformance.harness.servers import Servers
+from conformance.harness.servers import NOT_INSTALLED, Servers
 
 
 def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """Order, choice and every backend's answer by device; the experts are Gemma 4's, whatever the pair's."""
+    servers.must_be_ours(NOT_INSTALLED)
     with servers.beside():  # importing vLLM takes a core for ten seconds
         return ask_vllm()
 

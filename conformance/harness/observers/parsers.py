@@ -12,7 +12,7 @@ from conformance.harness.checkpoint import target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
 from conformance.harness.profile import Profile
-from conformance.harness.servers import Servers
+from conformance.harness.servers import NOT_INSTALLED, Servers
 from conformance.harness.streams import (
     PUBLISHED,
     REGRESSIONS,
@@ -28,6 +28,7 @@ _SECONDS = 600.0
 
 def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[str, Any]:
     """For each property the number of examples, and the smallest one that breaks it."""
+    servers.must_be_ours(NOT_INSTALLED)
     question = asked(profile)
     with servers.beside():  # importing vLLM takes a core for ten seconds
         return tried(question)

@@ -19,7 +19,9 @@ def observe(profile: Profile, _servers: Servers, _evidence: Evidence) -> Mapping
 
 
 def require_sound_pair(profile: Profile, servers: Servers, evidence: Evidence) -> None:
-    """ObservationError with the first refusal, so that a broken pair costs no server's start."""
+    """ObservationError with the first refusal, so that a broken pair costs no server's start; none where one runs."""
+    if servers.attached:
+        return
     found = evidence.observe("refusals", lambda: observe(profile, servers, evidence))["refusals"]
     if found:
         raise ObservationError(f"refused before start: {found[0]}")

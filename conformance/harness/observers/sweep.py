@@ -48,6 +48,7 @@ def turns(every: Sequence[Arm], prompts: Sequence[Prompt]) -> list[tuple[Arm, Pr
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
     """One row for each prompt and arm, and what /metrics of each server with MTP has counted over all its rows."""
+    servers.must_be_ours("its draft length is left as it is")
     require_sound_pair(profile, servers, evidence)
     chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
     prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]

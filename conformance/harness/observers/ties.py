@@ -38,9 +38,9 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
     """The shifts of the gap between the two most likely tokens, and that gap at every first divergence."""
     loaded = evidence.observe("load", lambda: load.observe(profile, servers, evidence))
     prompts = {id: row["token_ids"] for id, row in loaded["prompts"].items()}
-    pairs = list(compared(loaded["rounds"]))
-    against_itself = sum(other.arm != "mtp" for _, other in pairs)
     with servers.exclusive(), client(servers.plain(), profile.hardware.bounds.request_seconds) as asking:
+        pairs = list(compared(loaded["rounds"]))
+        against_itself = sum(other.arm != "mtp" for _, other in pairs)
         return {
             "compared": {"with_mtp": len(pairs) - against_itself, "without_mtp": against_itself},
             "shifts": _shifts(asking, prompts, profile.sizes),

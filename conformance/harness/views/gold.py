@@ -11,7 +11,7 @@ from typing import Any, Self
 import pydantic
 
 from conformance.harness import stats, tables
-from conformance.harness.errors import ObservationError
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import Estimate
 from conformance.harness.views.load import Answer, Load
 
@@ -56,10 +56,12 @@ class Gold:
         rows = load_gold(folder / gold["file"], gold["weights_sha256"])
         answers: dict[str, dict[str, Answer]] = {arm: {} for arm in ARMS}
         for _, each in load.rounds():
-            for arm, asked in answers.items():
-                for answer in getattr(each, arm).answers:
+            for arm, block in (("mtp", each.mtp), ("plain", each.without)):
+                for answer in block.answers if block else ():
                     if answer.id in rows:
-                        asked.setdefault(answer.id, answer)
+                        answers[arm].setdefault(answer.id, answer)
+        if not answers["plain"] and any(each.without is None for _, each in load.rounds()):
+            del answers["plain"]
         return cls(answers, rows, load.source)
 
     def compared(self) -> int:
@@ -68,15 +70,21 @@ class Gold:
 
     def departures(self, arm: str, near_tie: float) -> list[str]:
         """Answers that leave the gold one where it was no near-tie, each as a sentence."""
-        found = (self._divergence(arm, name) for name in self.answers[arm])
+        found = (self._divergence(arm, name) for name in self._answers(arm))
         return [f"{each} {ARMS[arm]}" for each in found if each and not (each.is_runner_up and each.gap <= near_tie)]
 
     def followed(self, arm: str) -> Estimate:
         """Share of the gold tokens that were written before the first divergence: what the comparison has covered."""
-        ends = {name: self._divergence(arm, name) for name in self.answers[arm]}
+        ends = {name: self._divergence(arm, name) for name in self._answers(arm)}
         lengths = {name: len(self._expected(arm, name)) for name in ends}
         before = [lengths[name] if end is None else end.place for name, end in ends.items()]
         return stats.ratio(before, list(lengths.values()))
+
+    def _answers(self, arm: str) -> Mapping[str, Answer]:
+        """What this arm wrote; Unsupported where there was none."""
+        if arm not in self.answers:
+            raise Unsupported(f"Nobody was asked {ARMS[arm]}: attach such a server by --attach-plain URL.")
+        return self.answers[arm]
 
     def _divergence(self, arm: str, name: str) -> Divergence | None:
         gold, found = self.rows[name], self.answers[arm][name].token_ids

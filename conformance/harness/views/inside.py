@@ -85,7 +85,7 @@ class Moe:
 
     layers: Mapping[str, str | Mapping[str, str]]
     classes: Mapping[str, str | Mapping[str, str]]
-    log_lines: tuple[str, ...]
+    log_lines: tuple[str, ...] | None  # None where somebody else keeps the log
     vllm_version: str
     profile: Profile
     source: str = "observations/moe.json"
@@ -95,7 +95,8 @@ class Moe:
         """Read the observation; the profile says what to expect."""
         layers = {name: row["backend"] for name, row in facts["layers"].items()}
         classes = {name: row["experts"] for name, row in facts["layers"].items()}
-        return cls(layers, classes, tuple(facts["log_lines"]), facts["vllm_version"], profile)
+        lines = None if facts["log_lines"] is None else tuple(facts["log_lines"])
+        return cls(layers, classes, lines, facts["vllm_version"], profile)
 
     def expected(self) -> str:
         """The backend of this hardware, quantisation and vLLM version; Unsupported where the profile names none."""
@@ -117,6 +118,10 @@ class Moe:
 
     def logged(self) -> dict[str, str]:
         """By log line; an ObservationError where no line names a backend."""
+        if self.log_lines is None:
+            raise Unsupported(
+                "Somebody else keeps the log of an attached server, so what it says of kernels is not seen."
+            )
         named = {line: found[1] for line in self.log_lines if (found := LOGGED_BACKEND.search(line))}
         if not named:
             raise ObservationError("the server's log names no MoE backend")

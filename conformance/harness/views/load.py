@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from conformance.harness import stats
-from conformance.harness.errors import ObservationError
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import CONFIDENCE, Estimate
 
 LENGTH_PARITY = 0.05  # the arms may differ by this share in tokens, or they did not do the same work
@@ -108,11 +108,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Round:
-    """One group of prompts on each server."""
+    """One group of prompts on each server; ``without`` is None where only the server with MTP was asked."""
 
     mtp: Block
-    plain: Block
+    without: Block | None
     again: Block | None
+
+    @property
+    def plain(self) -> Block:
+        """The same without MTP; Unsupported where nobody was asked."""
+        if self.without is None:
+            raise Unsupported("There was no server without MTP to compare with: attach one by --attach-plain URL.")
+        return self.without
 
 
 @dataclass(frozen=True)
@@ -281,10 +288,10 @@ class Load:
 
 
 def _round(row: Mapping[str, Any], document: Mapping[str, Any]) -> Round:
-    again = row["plain_again"]
+    plain, again = row["plain"], row["plain_again"]
     return Round(
         _block(row["mtp"], row, document),
-        _block(row["plain"], row, document),
+        _block(plain, row, document) if plain else None,
         _block(again, row, document) if again else None,
     )
 
