@@ -49,7 +49,9 @@ def judged(server: Server, directory: Path) -> Outcome:
         (directory / folder).mkdir()
     (directory / "observations" / "refusals.json").write_text('{"refusals": []}')
     evidence = Evidence(directory, recording=True)
-    servers: Any = SimpleNamespace(mtp=lambda: server, exclusive=nullcontext)
+    servers: Any = SimpleNamespace(
+        mtp=lambda: server, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True
+    )
     seen = evidence.observe("calibration", lambda: calibration.observe(PROFILE, servers, evidence))
     for row in seen["rates"]:  # the coins are all that decided, and nothing they decided was lost
         assert row["decided"] == sum(request["drafts"] for trial in row["trials"] for request in trial)

@@ -65,7 +65,13 @@ def outcome(id: str, servers: dict[str, Server], folder: Path, mtp: str = MTP) -
     """A check of what the servers answer now."""
     evidence = recording(folder / id)
     both: Any = SimpleNamespace(
-        mtp=lambda: servers[mtp], plain=lambda: servers[PLAIN], beside=nullcontext, exclusive=nullcontext
+        mtp=lambda: servers[mtp],
+        plain=lambda: servers[PLAIN],
+        beside=nullcontext,
+        exclusive=nullcontext,
+        must_be_ours=lambda _: None,
+        attached=False,
+        both=True,
     )
 
     def observed(name: str) -> dict[str, Any]:

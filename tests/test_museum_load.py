@@ -62,7 +62,14 @@ def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[s
     evidence = Evidence(directory, recording=True)
     for folder in ("observations", "logs", ".locks"):
         (directory / folder).mkdir()
-    both: Any = SimpleNamespace(mtp=lambda: servers[MTP], plain=lambda: servers[PLAIN], exclusive=nullcontext)
+    both: Any = SimpleNamespace(
+        mtp=lambda: servers[MTP],
+        plain=lambda: servers[PLAIN],
+        exclusive=nullcontext,
+        must_be_ours=lambda _: None,
+        attached=False,
+        both=True,
+    )
     return {name: evidence.observe(name, lambda name=name: observer(name)(PROFILE, both, evidence)) for name in names}
 
 

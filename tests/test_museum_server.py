@@ -62,7 +62,9 @@ def observed(server: Server, directory: Path) -> dict[str, Any]:
     evidence = Evidence(directory, recording=True)
     for folder in ("observations", "logs", ".locks"):
         (directory / folder).mkdir()
-    servers: Any = SimpleNamespace(mtp=lambda: server, exclusive=nullcontext)
+    servers: Any = SimpleNamespace(
+        mtp=lambda: server, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True
+    )
     names = ("checkpoint", "wiring", "numerics", "parity", "gold")
     documents = {
         name: evidence.observe(name, lambda name=name: OBSERVERS[name](PROFILE, servers, evidence)) for name in names

@@ -30,7 +30,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """All three, with the museum's probe."""
     with on_show(PROFILE, tmp_path_factory.mktemp("sweep"), MTP, PLAIN, SWEEP) as up:
         arms = {arm: lambda server=server: server for arm, server in up.items()}
-        yield SimpleNamespace(**arms, exclusive=nullcontext)
+        yield SimpleNamespace(**arms, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True)
 
 
 def seen(name: str, servers: Any, folder: Path) -> dict[str, Any]:
