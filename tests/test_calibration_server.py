@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from museum.show import Shown
 from test_checks import outcome
 
 from conformance.harness.errors import ObservationError
@@ -49,9 +48,7 @@ def judged(server: Server, directory: Path) -> Outcome:
         (directory / folder).mkdir()
     (directory / "observations" / "refusals.json").write_text('{"refusals": []}')
     evidence = Evidence(directory, recording=True)
-    servers: Any = SimpleNamespace(
-        mtp=lambda: server, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True
-    )
+    servers = Shown(PROFILE, evidence, {MTP: server})
     seen = evidence.observe("calibration", lambda: calibration.observe(PROFILE, servers, evidence))
     for row in seen["rates"]:  # the coins are all that decided, and nothing they decided was lost
         assert row["decided"] == sum(request["drafts"] for trial in row["trials"] for request in trial)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faux import recording
 from museum import parsers
-from museum.show import on_show
+from museum.show import Shown, on_show
 from test_checks import judged
 
 from conformance import FIXTURES
@@ -64,15 +63,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, switch: Path) -> Iterator[
 def outcome(id: str, servers: dict[str, Server], folder: Path, mtp: str = MTP) -> Outcome:
     """A check of what the servers answer now."""
     evidence = recording(folder / id)
-    both: Any = SimpleNamespace(
-        mtp=lambda: servers[mtp],
-        plain=lambda: servers[PLAIN],
-        beside=nullcontext,
-        exclusive=nullcontext,
-        must_be_ours=lambda _: None,
-        attached=False,
-        both=True,
-    )
+    both = Shown(PROFILE, evidence, {MTP: servers[mtp], PLAIN: servers[PLAIN]})
 
     def observed(name: str) -> dict[str, Any]:
         return evidence.observe(name, lambda: observer(name)(PROFILE, both, evidence))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from museum.show import on_show
+from museum.show import Shown, on_show
 from test_checks import judged
 
 from conformance.harness.evidence import Evidence
@@ -62,14 +61,7 @@ def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[s
     evidence = Evidence(directory, recording=True)
     for folder in ("observations", "logs", ".locks"):
         (directory / folder).mkdir()
-    both: Any = SimpleNamespace(
-        mtp=lambda: servers[MTP],
-        plain=lambda: servers[PLAIN],
-        exclusive=nullcontext,
-        must_be_ours=lambda _: None,
-        attached=False,
-        both=True,
-    )
+    both = Shown(PROFILE, evidence, servers)
     return {name: evidence.observe(name, lambda name=name: observer(name)(PROFILE, both, evidence)) for name in names}
 
 

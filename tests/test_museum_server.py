@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from museum.show import on_show
+from museum.show import Shown, on_show
 from museum.worker import EXHIBITS
 from test_checks import FUNCTIONS, judged
 
@@ -62,9 +60,7 @@ def observed(server: Server, directory: Path) -> dict[str, Any]:
     evidence = Evidence(directory, recording=True)
     for folder in ("observations", "logs", ".locks"):
         (directory / folder).mkdir()
-    servers: Any = SimpleNamespace(
-        mtp=lambda: server, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True
-    )
+    servers = Shown(PROFILE, evidence, {MTP: server})
     names = ("checkpoint", "wiring", "numerics", "parity", "gold")
     documents = {
         name: evidence.observe(name, lambda name=name: OBSERVERS[name](PROFILE, servers, evidence)) for name in names

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faux import recording
-from museum.show import on_show
+from museum.show import Shown, on_show
 from test_checks import judged
 
 from conformance.harness.launch import MTP, PLAIN, SWEEP
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.profile import load_profile
+from conformance.harness.server import Server
 from conformance.harness.verdict import Verdict
 
 pytestmark = pytest.mark.server
@@ -26,19 +25,19 @@ PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=6, bench_mo
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """All three, with the museum's probe."""
     with on_show(PROFILE, tmp_path_factory.mktemp("sweep"), MTP, PLAIN, SWEEP) as up:
-        arms = {arm: lambda server=server: server for arm, server in up.items()}
-        yield SimpleNamespace(**arms, exclusive=nullcontext, must_be_ours=lambda _: None, attached=False, both=True)
+        yield up
 
 
-def seen(name: str, servers: Any, folder: Path) -> dict[str, Any]:
+def seen(name: str, servers: dict[str, Server], folder: Path) -> dict[str, Any]:
     evidence = recording(folder)
-    return {name: evidence.observe(name, lambda: OBSERVERS[name](PROFILE, servers, evidence))}
+    shown = Shown(PROFILE, evidence, servers)
+    return {name: evidence.observe(name, lambda: OBSERVERS[name](PROFILE, shown, evidence))}
 
 
-def test_answers_do_not_depend_on_k_and_drafts_are_as_long_as_asked(servers: Any, tmp_path: Path) -> None:
+def test_answers_do_not_depend_on_k_and_drafts_are_as_long_as_asked(servers: dict[str, Server], tmp_path: Path) -> None:
     rows = seen("sweep", servers, tmp_path / "evidence")["sweep"]["rows"]
     texts = {row["prompt"]: row["token_ids"] for row in rows if row["server"] == PLAIN}
     assert len(texts) == PROFILE.sizes.sweep_prompts
@@ -48,18 +47,18 @@ def test_answers_do_not_depend_on_k_and_drafts_are_as_long_as_asked(servers: Any
         assert row["draft_tokens"] == row["drafts"] * row["k"]
 
 
-def test_a_draft_that_sleeps_in_the_server_under_test_is_caught(servers: Any, tmp_path: Path) -> None:
-    servers.mtp().call("conformance_break", 30, exhibit="slow_draft_step")
+def test_a_draft_that_sleeps_in_the_server_under_test_is_caught(servers: dict[str, Server], tmp_path: Path) -> None:
+    servers[MTP].call("conformance_break", 30, exhibit="slow_draft_step")
     try:
         documents = seen("sweep", servers, tmp_path / "evidence")
     finally:
-        servers.mtp().call("conformance_mend", 30)
+        servers[MTP].call("conformance_mend", 30)
     found = judged("SPEED-03", documents, {})
     assert found.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE), found  # the latter on a busy machine
     assert "measured over expected speedup 0." in found.sentence
 
 
-def test_both_clients_see_the_same_tokens_and_acceptance(servers: Any, tmp_path: Path) -> None:
+def test_both_clients_see_the_same_tokens_and_acceptance(servers: dict[str, Server], tmp_path: Path) -> None:
     runs = seen("bench", servers, tmp_path / "evidence")["bench"]["runs"]
     assert [run["client"] for run in runs] == ["vllm", "ours", "ours", "vllm"] * 3
     for name in ("completed", "output_tokens", "drafts", "accepted"):

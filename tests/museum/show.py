@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.harness.evidence import Evidence
 from conformance.harness.guard import watch
 from conformance.harness.launch import PROBE, Launch, vllm_launch
 from conformance.harness.profile import Profile
 from conformance.harness.server import Server, Start, start_together
+from conformance.harness.servers import Servers
 
 TESTS = Path(__file__).parent.parent
+
+
+class Shown(Servers):
+    """Servers that are up already, by the interface that observers ask."""
+
+    def __init__(self, profile: Profile, evidence: Evidence, up: Mapping[str, Server]) -> None:
+        super().__init__(profile, evidence, owns=False)
+        self._up = up
+
+    def _running(self, arm: str) -> Server:
+        return self._up[arm]
 
 
 @contextmanager
