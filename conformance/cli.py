@@ -21,21 +21,21 @@ from conformance.harness import attestation, combine, power
 from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence, read_header
+from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence
 from conformance.harness.floors import load_floors
 from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, load_profile
-from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, hardware_here
+from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, Options, hardware_here, open_session
 from conformance.harness.streams import REGRESSIONS, keep_regressions
 from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
-from conformance.harness.views.load import Load
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, fleet, moe_table, plan
 from conformance.reports.characters import printable
 from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
+from conformance.reports.source import Source
 from conformance.reports.terminal import picture
 
 COMMANDS = (
@@ -165,14 +165,10 @@ def draw(options: argparse.Namespace) -> int:
     """Draw acceptance and speedup of recorded evidence, with their intervals, floors and noise."""
     from conformance.reports import figure  # matplotlib takes a second to import, and only this needs it
 
-    header = read_header(options.evidence)
-    profile = load_profile(header.hardware, header.pair, header.level)
-    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
-    evidence = Evidence(options.evidence, recording=False)
-    names = ["load", *(f"load-{look}" for look in range(2, profile.sizes.looks + 1))]
-    load = Load.of([evidence.observe(name, dict) for name in names if name == "load" or evidence.holds(name)])
-    caption = f"{profile.pair.name} on {profile.hardware.name}, vLLM {header.vllm}, {header.started[:10]}"
-    options.into.write_text(figure.as_svg(load, floors, caption), encoding="utf-8")
+    session = open_session(Options(evidence=options.evidence, recorded_only=True), Path.cwd())
+    source, header = Source(session.evidence, session.profile), session.header
+    caption = f"{header.pair} on {header.hardware}, vLLM {header.vllm}, {header.started[:10]}"
+    options.into.write_text(figure.as_svg(source.load, source.floors, caption), encoding="utf-8")
     return ExitCode.QUALIFIED
 
 

@@ -174,6 +174,7 @@ FILES = (
     "observations/environment.json",
     "observations/refusals.json",
     "profile.json",
+    "servers/mtp.json",
     "verdicts.jsonl",
 )
 

@@ -20,7 +20,7 @@ from conformance.harness.evidence import Evidence
 from conformance.harness.launch import MTP, PLAIN, Launch, vllm_command, vllm_environment
 from conformance.harness.metrics import drafted_positions
 from conformance.harness.profile import Profile
-from conformance.harness.server import Server
+from conformance.harness.server import Server, is_one_token, one_token
 from conformance.harness.servers import Attempt, Servers
 
 _LOOK_SECONDS = 5.0  # for /v1/models and /version
@@ -254,13 +254,8 @@ def _has_probe(server: AttachedServer) -> bool:
 
 
 def _must_generate(server: AttachedServer, seconds: float) -> None:
-    question = {"model": server.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    answer = _asked(server, "POST", "/v1/chat/completions", seconds, question)
-    try:
-        tokens = answer["usage"]["completion_tokens"]
-    except (KeyError, TypeError):
-        tokens = None
-    if tokens != 1:
+    answer = _asked(server, "POST", "/v1/chat/completions", seconds, one_token(server.model))
+    if not is_one_token(answer):
         raise _not(server, f"was asked for one token and answered: {str(answer)[:200]}")
 
 

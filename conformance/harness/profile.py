@@ -165,6 +165,8 @@ def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
         table = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is no JSON ({error}); the evidence is damaged, record it anew.") from None
+    if not isinstance(table, dict):
+        raise UsageError(f"{path} is no JSON object; the evidence is damaged, record it anew.")
     if isinstance(table.get("sizes"), dict):  # how much was observed is no matter of what it means today
         known = {each.name for each in fields(Sizes)}
         table["sizes"] = {name: size for name, size in table["sizes"].items() if name in known}
