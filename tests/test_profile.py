@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,3 +234,18 @@ def test_a_pair_may_ask_for_more_of_the_speculative_decoding(tmp_path: Path) -> 
 def test_the_quick_start_names_every_hardware() -> None:
     text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
     assert set(HARDWARE) <= set(re.findall(r"`([a-z0-9-]+)`", text))
+
+
+@pytest.mark.parametrize(
+    ("change", "together", "roomy"),
+    [
+        ({}, True, True),
+        ({"memory": "discrete"}, False, False),
+        ({"memory": "discrete", "serve_args": ("--kv-cache-memory-bytes", "1")}, True, False),
+        ({"memory": "discrete", "third_server": True}, False, True),
+        ({"two_servers": False, "third_server": True}, True, False),
+    ],
+)
+def test_what_fits_and_what_may_start_at_once(change: dict[str, Any], together: bool, roomy: bool) -> None:
+    hardware = replace(load_hardware(FIXTURES / "hardware" / "cpu.toml"), **change)
+    assert (hardware.starts_together, hardware.roomy) == (together, roomy)

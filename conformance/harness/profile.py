@@ -52,11 +52,21 @@ class Hardware:
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
     by_name_only: bool = False  # whether it is a variant that is never taken for the detected GPU
+    third_server: bool = False  # whether one more fits into the memory of a GPU beside the two
 
     @property
     def roomy(self) -> bool:
         """Whether one server more fits beside the others."""
-        return self.memory == "host" and self.two_servers
+        return self.two_servers and (self.memory == "host" or self.third_server)
+
+    @property
+    def starts_together(self) -> bool:
+        """Whether servers may start at the same time.
+
+        vLLM measures the free memory of a GPU while it starts, and gives up where somebody else's share moves, unless
+        it is told how much its cache may take.
+        """
+        return self.memory == "host" or "--kv-cache-memory-bytes" in self.serve_args
 
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""

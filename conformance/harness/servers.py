@@ -140,7 +140,7 @@ class Servers:
         """
         with self.exclusive():
             with self._lock():
-                if self._profile.hardware.memory != "host":
+                if not self._profile.hardware.roomy:
                     self._stop_all()
                 start = self._prepare(name, MTP, change)
                 outcome = start_together([start], self._grace, self._progress)[name]
@@ -190,8 +190,7 @@ class Servers:
         missing = [arm for arm in dict.fromkeys(arms) if self._read(arm) is None]
         if not self._profile.hardware.two_servers:
             self._stop_all()
-        # vLLM measures the free memory of a GPU while it starts, and gives up where somebody else's share moves.
-        at_once = [missing] if self._profile.hardware.memory == "host" else [[arm] for arm in missing]
+        at_once = [missing] if self._profile.hardware.starts_together else [[arm] for arm in missing]
         for arms in at_once:
             self._keep(start_together([self._prepare(arm) for arm in arms], self._grace, self._progress))
 
