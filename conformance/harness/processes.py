@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psutil
 
@@ -45,6 +45,15 @@ def members(mark: str, leader: int | None, since: float | None) -> list[psutil.P
         if process.pid != os.getpid() and ((trusted and _session(process) == leader) or _mark(process) == mark):
             found.add(process)
     return [process for process in found if _alive(process)]
+
+
+def resident_mib(every: Iterable[psutil.Process]) -> float:
+    """Their resident memory, summed; one that has just ended has none."""
+    total = 0
+    for process in every:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / (1 << 20)
 
 
 def _descendants(leader: int, since: float | None) -> list[psutil.Process]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.harness.profile import Hardware, Profile
+from conformance.harness.profile import Hardware, Profile, Sizes, soak_windows
 
 UTILISATION = "--gpu-memory-utilization"
 
@@ -17,7 +17,17 @@ def as_text(profile: Profile) -> str:
     ]
     if pair.weights_gb is not None and hardware.memory_gb is not None:
         lines.append(_memory(pair.weights_gb, hardware.memory_gb * _utilisation(hardware), hardware))
+    if profile.level == "soak":
+        lines.append(_soak(profile.sizes))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _soak(sizes: Sizes) -> str:
+    windows = soak_windows(sizes)
+    return (
+        f"the server with MTP alone, {sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, seen in "
+        f"{windows} windows of {60 * sizes.soak_minutes / windows:.3g} s; before it the start of the server, and smoke"
+    )
 
 
 def _memory(weights: float, usable: float, hardware: Hardware) -> str:

@@ -1,0 +1,189 @@
+"""A load that is held for minutes on the server with MTP, window by window: counters, memory, sensors, failures."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Self
+
+from conformance.harness import gpus
+from conformance.harness.errors import ObservationError
+from conformance.harness.evidence import Evidence
+from conformance.harness.gpus import IDLE, Sensors
+from conformance.harness.metrics import Counters, must_agree, read_after, read_counters, read_when_still
+from conformance.harness.observers.load import counts, cut
+from conformance.harness.observers.refusals import require_sound_pair
+from conformance.harness.profile import Profile, Sizes, soak_windows
+from conformance.harness.server import Server
+from conformance.harness.servers import Servers
+from conformance.harness.workload import MIXED, Client, Prompt, client, load_prompts, spread
+
+LOOK_SECONDS = 1.0  # between two looks at the sensors
+PAUSE_SECONDS = 1.0  # after a failure, so that a server that is gone is not asked thousands of times
+KEPT_FAILURES = 20  # whose sentences are kept
+
+Sense = Callable[[], list[Sensors]]
+
+
+class Crowd:
+    """Clients that each ask the next prompt as soon as they have their answer; they leave with the context."""
+
+    def __init__(self, asking: Client, prompts: Sequence[Prompt], at_once: int) -> None:
+        self._client, self._prompts, self._at_once = asking, itertools.cycle(prompts), at_once
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="soak")
+        self.answered = self.output_tokens = self.failed = 0
+        self.failures: list[tuple[float, str]] = []  # the first of them: when by the monotonic clock, and what
+
+    def __enter__(self) -> Self:
+        self._work = [self._pool.submit(self._ask) for _ in range(self._at_once)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the answers that are on their way."""
+        self._over.set()
+        self._pool.shutdown()
+        for work in self._work:
+            work.result()
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            with self._lock:
+                prompt = next(self._prompts)
+            try:
+                answer = self._client.ask(prompt, stream=True)
+            except ObservationError as failure:
+                with self._lock:
+                    self.failed += 1
+                    if len(self.failures) < KEPT_FAILURES:
+                        self.failures.append((time.monotonic(), failure.sentence))
+                self._over.wait(PAUSE_SECONDS)
+            else:
+                with self._lock:
+                    self.answered += 1
+                    self.output_tokens += answer.output_tokens
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where everything that is counted stands."""
+
+    seconds: float  # since the load began
+    counters: Counters
+    answered: int
+    failed: int
+
+
+def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
+    """The windows of a load as long as the profile says, or until the server is gone."""
+    require_sound_pair(profile, servers, evidence)
+    sizes, k = profile.sizes, profile.pair.k
+    prompts = spread(load_prompts(profile.prompts / MIXED), sizes.soak_prompts)
+    server, why_none = servers.mtp(), str(gpus.look()) if servers.here else "the server is on another machine"
+    windows: list[dict[str, Any]] = []
+    broken = ""
+    with (
+        servers.exclusive(),
+        _sensors(servers) as sense,
+        client(server, profile.hardware.bounds.request_seconds) as ask,
+    ):
+        before = read_when_still(server)
+        begin = time.monotonic()
+        with Crowd(ask, [cut(prompt, sizes.longest_answer) for prompt in prompts], sizes.soak_at_once) as crowd:
+            try:
+                for window in _windows(server, crowd, sense, before, sizes):
+                    windows.append(window)
+                    servers.tell(_progress(window, sizes.soak_minutes))
+            except ObservationError as failure:
+                broken = failure.sentence
+        held = time.monotonic() - begin
+        alive = server.alive
+        whole = None if broken or crowd.failed else _whole(server, before, crowd, k)
+    return {
+        "k": k,
+        "minutes": sizes.soak_minutes,
+        "at_once": sizes.soak_at_once,
+        "prompts": [prompt.id for prompt in prompts],
+        "gpus": why_none,
+        "windows": windows,
+        "seconds": held,
+        "answered": crowd.answered,
+        "output_tokens": crowd.output_tokens,
+        "failed": crowd.failed,
+        "failures": [{"seconds": at - begin, "what": what} for at, what in crowd.failures],
+        "alive": alive,
+        "broken": broken or None,
+        "counted": None if whole is None else counts(whole),
+    }
+
+
+def _sensors(servers: Servers) -> AbstractContextManager[Sense]:
+    return gpus.sensors() if servers.here else nullcontext(list)
+
+
+def _windows(server: Server, crowd: Crowd, sense: Sense, before: Counters, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """A row for each window; ObservationError where the counters cannot be read any more."""
+    begin, count = time.monotonic(), soak_windows(sizes)
+    earlier = Moment(0.0, before, 0, 0)
+    for number in range(1, count + 1):
+        looks = list(_looks(sense, begin + 60 * sizes.soak_minutes * number / count))
+        counters = read_counters(server)
+        later = Moment(time.monotonic() - begin, counters, crowd.answered, crowd.failed)
+        yield {
+            "begin": earlier.seconds,
+            "end": later.seconds,
+            "answered": later.answered - earlier.answered,
+            "failed": later.failed - earlier.failed,
+            "counted": counts(counters - earlier.counters),
+            "resident_mib": server.resident_mib(),
+            "gpus": [_gpu(each) for each in zip(*looks, strict=True)],
+        }
+        earlier = later
+
+
+def _looks(sense: Sense, until: float) -> Iterator[list[Sensors]]:
+    """What the sensors say, once a second until then."""
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
+        yield sense()
+
+
+def _gpu(looks: Sequence[Sensors]) -> dict[str, Any]:
+    """One GPU in one window: the most of memory and heat, the mean of clock and power while it was at work."""
+    busy = [each for each in looks if IDLE not in (each.reasons or ())]
+    told = [each.reasons for each in looks if each.reasons is not None]
+    return {
+        "looks": len(looks),
+        "busy": len(busy),
+        "memory_mib": max(_known(each.memory_mib for each in looks), default=None),
+        "temperature_c": max(_known(each.temperature_c for each in looks), default=None),
+        "sm_clock_mhz": _mean(_known(each.sm_clock_mhz for each in busy)),
+        "power_w": _mean(_known(each.power_w for each in busy)),
+        "reasons": dict(Counter(itertools.chain.from_iterable(told))) if told else None,
+    }
+
+
+def _known(values: Iterator[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _whole(server: Server, before: Counters, crowd: Crowd, k: int) -> Counters:
+    """What was counted over all; ObservationError where that is not what the clients received."""
+    counted = read_after(server, before, crowd.output_tokens) - before
+    must_agree(counted, k, crowd.answered)
+    return counted
+
+
+def _progress(window: Mapping[str, Any], minutes: float) -> str:
+    speed = window["counted"]["output_tokens"] / (window["end"] - window["begin"])
+    return f"soak: {window['end'] / 60:.1f} of {minutes:g} minutes, {speed:.0f} tokens/s"
