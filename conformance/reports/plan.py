@@ -11,6 +11,8 @@ def as_text(profile: Profile) -> str:
     """A few lines, each a sentence."""
     hardware, pair = profile.hardware, profile.pair
     together = "both servers up together" if hardware.two_servers else "one server at a time"
+    if profile.level == "soak":
+        together = "the server with MTP alone"
     lines = [
         f"{pair.name} on {hardware.name}, level {profile.level}: {together}, environment {hardware.locked_environment}",
         f"target {pair.target}, draft {pair.draft}, k = {pair.k}",
@@ -25,8 +27,8 @@ def as_text(profile: Profile) -> str:
 def _soak(sizes: Sizes) -> str:
     windows = soak_windows(sizes)
     return (
-        f"the server with MTP alone, {sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, seen in "
-        f"{windows} windows of {60 * sizes.soak_minutes / windows:.3g} s; before it the start of the server, and smoke"
+        f"{sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, seen in {windows} windows of "
+        f"{60 * sizes.soak_minutes / windows:.3g} s; before it the start of the server and what smoke looks at"
     )
 
 
