@@ -186,10 +186,10 @@ def failed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence", "times"),
     [
-        (cut, "cannot be read", 8),
-        (empty, "is not in its agreed shape", 8),
+        (cut, "cannot be read", 9),
+        (empty, "is not in its agreed shape", 9),
         (contradict, "contradict each other", 3),
-        (failed, "the server died", 8),
+        (failed, "the server died", 9),
     ],
 )
 def test_damaged_evidence_gives_a_page_that_says_so(

@@ -47,9 +47,10 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Observe
     profile = with_prompts(replace(PROFILE, pair=pair), tmp_path / "prompts")
     evidence, opened = recording(tmp_path / "evidence"), list[Servers]()
 
-    def held(fault: str = "") -> dict[str, Any]:
-        opened.append(Servers(profile, evidence, launcher=launcher(mtp=launch("good", "--k", "4", "--fault", fault))))
-        return evidence.observe("soak", lambda: observer("soak")(profile, opened[0], evidence))
+    def held(fault: str = "", **sizes: float) -> dict[str, Any]:
+        on = replace(profile, sizes=replace(profile.sizes, **sizes))
+        opened.append(Servers(on, evidence, launcher=launcher(mtp=launch("good", "--k", "4", "--fault", fault))))
+        return evidence.observe("soak", lambda: observer("soak")(on, opened[0], evidence))
 
     yield held
     for servers in opened:
@@ -74,16 +75,16 @@ def test_a_good_server_is_seen_window_by_window(observe: Observe) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "id", "sentence"),
+    ("fault", "minutes", "id", "sentence"),
     [
-        ("leaks", "SOAK-04", "MiB an hour by which resident memory grows"),
-        ("slows down", "SOAK-02", "tokens/s of the last third over the first"),
-        ("rubbish now and then", "SOAK-01", "got no usable answer"),
-        ("dies", "SOAK-01", "the load broke off after"),
+        ("leaks", 0.1, "SOAK-04", "MiB an hour by which resident memory grows"),
+        ("slows down", 0.2, "SOAK-02", "tokens/s of the last third over the first"),
+        ("rubbish now and then", 0.1, "SOAK-01", "got no usable answer"),
+        ("dies", 0.1, "SOAK-01", "the load broke off after"),
     ],
 )
-def test_a_server_that_tires_fails(observe: Observe, fault: str, id: str, sentence: str) -> None:
-    verdict, said = verdict_of(id, observe(fault))
+def test_a_server_that_tires_fails(observe: Observe, fault: str, minutes: float, id: str, sentence: str) -> None:
+    verdict, said = verdict_of(id, observe(fault, soak_minutes=minutes, soak_window_seconds=2.5 * minutes))
     assert verdict is Verdict.FAIL, said
     assert sentence in said
 
@@ -232,8 +233,12 @@ def test_a_soak_is_drawn_over_time(tmp_path: Path) -> None:
         "GPU 0: memory in use, MiB",
     ]
     assert drawn.axis.ticks[-1] == 3
-    assert [row.figure for row in drawn.rows] == ["throughput kept", "acceptance length kept"]
-    assert [row.floor for row in drawn.rows] == pytest.approx([0.9, 0.97])
+    assert [row.figure for row in drawn.rows] == [
+        "throughput kept",
+        "acceptance length kept",
+        "growth of resident memory, MiB an hour",
+    ]
+    assert [row.floor for row in drawn.rows[:2]] == pytest.approx([0.9, 0.97])
     assert all(0 <= float(part) <= 100 for point in drawn.path(drawn.lines[0]).split() for part in point.split(","))
 
 

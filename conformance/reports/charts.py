@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from conformance import FIXTURES
-from conformance.harness.errors import ObservationError
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import Estimate
 from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.acceptance import Acceptance, everywhere
@@ -108,23 +108,19 @@ class Line:
     def of(cls, label: str, points: Sequence[tuple[float, float]], *ends: float) -> Line:
         """A line on the shortest axis that holds it and the given ends."""
         values = [value for _, value in points]
-        said = f"{min(values):.4g} to {max(values):.4g}"
+        said = " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.4g}" for end in (min(values), max(values)))
         return cls(label, tuple(points), Axis.over(min(*values, *ends), max(*values, *ends)), said)
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Lines above each other with one time; up to ``warm_up``, in minutes, nothing is judged. ``rows``: key figures."""
+    """Lines with one time, ``axis``, in minutes; up to ``warm_up`` nothing is judged. ``rows`` are the key figures."""
 
     lines: tuple[Line, ...]
     caption: str
+    axis: Axis
     warm_up: float
     rows: tuple[Row, ...]
-
-    @functools.cached_property
-    def axis(self) -> Axis:
-        """Minutes."""
-        return Axis.over(0.0, max(minute for line in self.lines for minute, _ in line.points))
 
     def path(self, line: Line) -> str:
         """The points of a line as SVG has them, in percent from the left and from the top."""
@@ -216,14 +212,16 @@ def soak(source: Source) -> Timeline:
         Line.of("output tokens/s", seen.over_time(throughput), 0.0),
         Line.of("acceptance length", seen.over_time(acceptance_length_of), 1.0, seen.facts["k"] + 1.0),
     ]
-    for label, values in seen.told().items():
-        lines.append(Line.of(label, values))
+    for label, points in seen.told().items():
+        values = [value for _, value in points]
+        lines.append(Line.of(label, points, 0.98 * min(values), 1.02 * max(values)))  # noise is to look like noise
     minutes = seen.facts["minutes"]
     caption = (
         f"{seen.account()}. A point is a window. The last third after the warm-up (shaded) is held against the first; "
         "growth of memory is that of the second half."
     )
-    return Timeline(tuple(lines), caption, minutes * seen.warm_up, tuple(_drifts(seen, tolerances)))
+    rows = tuple(_drifts(seen, tolerances))
+    return Timeline(tuple(lines), caption, Axis.over(0.0, minutes), minutes * seen.warm_up, rows)
 
 
 def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
@@ -234,6 +232,9 @@ def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
     ):
         with contextlib.suppress(ObservationError):
             yield Row.of(label, estimate(), 1 - tolerances[tolerance], figure=label)
+    with contextlib.suppress(ObservationError, Unsupported):
+        for label, growth in seen.growth().items():
+            yield Row.of(label, growth, figure=f"growth of {label}, MiB an hour")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 
 DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 PROMPT_IDS = [2, 105, 106]
 SHIFT = 0.25  # nats
-TIRED_SECONDS = 3.5  # of a load
+TIRED_SECONDS = 5.5  # of a load
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -73,7 +73,7 @@ class State:
         self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
         tired = self.loaded and time.monotonic() - self.loaded > TIRED_SECONDS
         if tired and self.fault == "slows down":
-            time.sleep(0.2)
+            time.sleep(0.4)
         if tired and self.fault == "dies":
             os._exit(3)
 

@@ -83,43 +83,44 @@ class Moment:
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
     """The windows of a load as long as the profile says, or until the server is gone."""
     require_sound_pair(profile, servers, evidence)
-    sizes, k = profile.sizes, profile.pair.k
+    sizes, seconds = profile.sizes, profile.hardware.bounds.request_seconds
     prompts = spread(load_prompts(profile.prompts / MIXED), sizes.soak_prompts)
-    server, why_none = servers.mtp(), str(gpus.look()) if servers.here else "the server is on another machine"
-    windows: list[dict[str, Any]] = []
-    broken = ""
-    with (
-        servers.exclusive(),
-        _sensors(servers) as sense,
-        client(server, profile.hardware.bounds.request_seconds) as ask,
-    ):
-        before = read_when_still(server)
-        begin = time.monotonic()
-        with Crowd(ask, [cut(prompt, sizes.longest_answer) for prompt in prompts], sizes.soak_at_once) as crowd:
-            try:
-                for window in _windows(server, crowd, sense, before, sizes):
-                    windows.append(window)
-                    servers.tell(_progress(window, sizes.soak_minutes))
-            except ObservationError as failure:
-                broken = failure.sentence
-        held = time.monotonic() - begin
-        alive = server.alive
-        whole = None if broken or crowd.failed else _whole(server, before, crowd, k)
+    with servers.exclusive(), _sensors(servers) as sense, client(servers.mtp(), seconds) as asking:
+        crowd = Crowd(asking, [cut(prompt, sizes.longest_answer) for prompt in prompts], sizes.soak_at_once)
+        held = _held(profile, servers, crowd, sense)
     return {
-        "k": k,
+        "k": profile.pair.k,
         "minutes": sizes.soak_minutes,
         "at_once": sizes.soak_at_once,
         "prompts": [prompt.id for prompt in prompts],
-        "gpus": why_none,
-        "windows": windows,
-        "seconds": held,
+        "gpus": str(gpus.look()) if servers.here else "the server is on another machine",
         "answered": crowd.answered,
         "output_tokens": crowd.output_tokens,
         "failed": crowd.failed,
+        **held,
+    }
+
+
+def _held(profile: Profile, servers: Servers, crowd: Crowd, sense: Sense) -> dict[str, Any]:
+    """The server under this crowd. Failed requests are written down; it ends early where nothing can be counted."""
+    server, sizes, windows, broken = servers.mtp(), profile.sizes, list[dict[str, Any]](), None
+    before, begin = read_when_still(server), time.monotonic()
+    with crowd:
+        try:
+            for window in _windows(server, crowd, sense, before, sizes):
+                windows.append(window)
+                servers.tell(_progress(window, sizes.soak_minutes))
+        except ObservationError as failure:
+            broken = failure.sentence
+    seconds = time.monotonic() - begin
+    whole = broken is None and not crowd.failed
+    return {
+        "windows": windows,
+        "seconds": seconds,
         "failures": [{"seconds": at - begin, "what": what} for at, what in crowd.failures],
-        "alive": alive,
-        "broken": broken or None,
-        "counted": None if whole is None else counts(whole),
+        "alive": server.alive,
+        "broken": broken,
+        "counted": counts(_whole(server, before, crowd, profile.pair.k)) if whole else None,
     }
 
 
@@ -148,10 +149,13 @@ def _windows(server: Server, crowd: Crowd, sense: Sense, before: Counters, sizes
 
 
 def _looks(sense: Sense, until: float) -> Iterator[list[Sensors]]:
-    """What the sensors say, once a second until then."""
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, LOOK_SECONDS))
+    """What the sensors say, once a second until then, and once in any case."""
+    left = until - time.monotonic()
+    while True:
+        time.sleep(max(0.0, min(left, LOOK_SECONDS)))
         yield sense()
+        if (left := until - time.monotonic()) <= 0:
+            return
 
 
 def _gpu(looks: Sequence[Sensors]) -> dict[str, Any]:

@@ -125,7 +125,9 @@ class Soak:
         """SM clock of the last part over that of the first, on each GPU at work; Unsupported without one that tells."""
         found = {f"SM clock of GPU {gpu}": stats.kept(*sides) for gpu in self._at_work if (sides := self._clocks(gpu))}
         if not found:
-            raise Unsupported(f"No GPU at work told its clock and why it is lowered: {self.facts['gpus']}.")
+            raise Unsupported(
+                f"There is no GPU at work that tells its clock and why it is lowered ({self.facts['gpus']})."
+            )
         return found
 
     def throttled(self, allowed: Mapping[str, float]) -> list[str]:
