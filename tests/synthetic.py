@@ -509,6 +509,7 @@ def soak_window(number: int, rng: np.random.Generator) -> dict[str, Any]:
             "output_tokens": drafts + sum(per_position),
         },
         "resident_mib": 4000 + rng.normal(0, 0.1),
+        "others_cpu": 0.02,
         "gpus": [gpu | {"power_w": 410.0, "reasons": {}}],
     }
 

@@ -106,7 +106,7 @@ class AttachedServer(Server):
         except httpx.HTTPError:
             return False
 
-    def resident_mib(self) -> None:
+    def members(self) -> None:
         """Its processes are somebody else's."""
 
     def stop(self, grace: float) -> None:

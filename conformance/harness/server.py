@@ -63,9 +63,9 @@ class Server:
             self.process.poll()
         return self.pid is not None and self.created is not None and processes.created(self.pid) == self.created
 
-    def resident_mib(self) -> float | None:
-        """The resident memory of all its processes, pages that several share counted for each; None where unseen."""
-        return processes.resident_mib(processes.members(self.model, self.pid, self.created))
+    def members(self) -> list[psutil.Process] | None:
+        """All its living processes; None where they cannot be seen."""
+        return processes.members(self.model, self.pid, self.created)
 
     def stop(self, grace: float) -> None:
         """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""

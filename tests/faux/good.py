@@ -56,7 +56,8 @@ class State:
         self.length: int = speculative.get("num_speculative_tokens", self.k)  # tokens drafted a step, up to k
         self.tells: bool = options.per_request_spec_decode_metrics == "summary"
         self.answered = self.generated = self.drafted = self.asked = 0
-        self.leaked: list[bytes] = []
+        if self.fault == "leaks":
+            threading.Thread(target=leak, daemon=True).start()
         self.loaded = 0.0  # since when
         self.per_position = [0] * self.k
 
@@ -68,8 +69,6 @@ class State:
 
     def tire(self) -> None:
         """What goes wrong only under a load that lasts."""
-        if self.fault == "leaks":
-            self.leaked.append(os.urandom(1 << 18))
         self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
         tired = self.loaded and time.monotonic() - self.loaded > TIRED_SECONDS
         if tired and self.fault == "slows down":
@@ -115,6 +114,14 @@ class State:
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
         return "\n".join(lines) + "\n"
+
+
+def leak() -> None:
+    """Some five MiB a second, for good."""
+    lost = []
+    while True:
+        lost.append(os.urandom(1 << 18))
+        time.sleep(0.05)
 
 
 class Handler(BaseHTTPRequestHandler):

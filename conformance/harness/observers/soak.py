@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.harness import gpus
+from conformance.harness import gpus, processes
 from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import Evidence
 from conformance.harness.gpus import IDLE, Sensors
@@ -78,6 +78,9 @@ class Moment:
     counters: Counters
     answered: int
     failed: int
+    resident_mib: float | None
+    machine_seconds: float  # CPU time of all cores
+    others_seconds: float | None  # as much of it as neither server nor client used
 
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
@@ -131,21 +134,38 @@ def _sensors(servers: Servers) -> AbstractContextManager[Sense]:
 def _windows(server: Server, crowd: Crowd, sense: Sense, before: Counters, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """A row for each window; ObservationError where the counters cannot be read any more."""
     begin, count = time.monotonic(), soak_windows(sizes)
-    earlier = Moment(0.0, before, 0, 0)
+    earlier = _moment(server, crowd, begin, before)
     for number in range(1, count + 1):
         looks = list(_looks(sense, begin + 60 * sizes.soak_minutes * number / count))
-        counters = read_counters(server)
-        later = Moment(time.monotonic() - begin, counters, crowd.answered, crowd.failed)
+        later = _moment(server, crowd, begin, read_counters(server))
         yield {
             "begin": earlier.seconds,
             "end": later.seconds,
             "answered": later.answered - earlier.answered,
             "failed": later.failed - earlier.failed,
-            "counted": counts(counters - earlier.counters),
-            "resident_mib": server.resident_mib(),
+            "counted": counts(later.counters - earlier.counters),
+            "resident_mib": later.resident_mib,
+            "others_cpu": _others(earlier, later),
             "gpus": [_gpu(each) for each in zip(*looks, strict=True)],
         }
         earlier = later
+
+
+def _moment(server: Server, crowd: Crowd, begin: float, counters: Counters) -> Moment:
+    seconds, answered, failed, members = time.monotonic() - begin, crowd.answered, crowd.failed, server.members()
+    total, idle = processes.machine_seconds()
+    if members is None:
+        return Moment(seconds, counters, answered, failed, None, total, None)
+    ours = processes.cpu_seconds(members) + time.process_time()
+    return Moment(seconds, counters, answered, failed, processes.resident_mib(members), total, total - idle - ours)
+
+
+def _others(earlier: Moment, later: Moment) -> float | None:
+    """The share of the machine's CPU time that others used; clocks of processes and machine differ a little."""
+    total = later.machine_seconds - earlier.machine_seconds
+    if earlier.others_seconds is None or later.others_seconds is None or total <= 0:
+        return None
+    return min(1.0, max(0.0, (later.others_seconds - earlier.others_seconds) / total))
 
 
 def _looks(sense: Sense, until: float) -> Iterator[list[Sensors]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ POWER = ("sw_power_cap", "hw_power_brake_slowdown")
 SENSORS = {"temperature_c": "temperature, °C", "sm_clock_mhz": "SM clock, MHz", "memory_mib": "memory in use, MiB"}
 PARTS = 3  # the last of them is held against the first
 HOUR = 3600.0
+LEAST_LEFT = 0.01  # of the CPU by others
 Value = Callable[[Mapping[str, Any]], float]
 
 
@@ -83,16 +84,25 @@ class Soak:
         return {name: list(zip(ends, values, strict=True)) for name, values in found.items() if None not in values}
 
     def throughput_kept(self) -> Estimate:
-        """Tokens/s of the last part over those of the first."""
-        return stats.kept(*self._sides(throughput))
+        """Tokens/s of the last part over those of the first.
+
+        Where others took another share of the CPU than before, that may explain as much of a change as they left of it
+        at last over at first, or nothing: the interval holds both.
+        """
+        found, explained = stats.kept(*self._sides(throughput)), self._left_by_others()
+        ends = found.low, found.high, found.low / explained, found.high / explained
+        return replace(found, low=min(ends), high=max(ends))
 
     def acceptance_kept(self) -> Estimate:
         """Acceptance length of the last part over that of the first."""
         return stats.kept(*self._sides(acceptance_length_of))
 
     def speeds(self) -> str:
-        """Both speeds."""
-        return "{:.1f} output tokens/s at first, {:.1f} at last".format(*map(_mean, self._sides(throughput)))
+        """Both speeds, and what others used of the machine meanwhile."""
+        said = "{:.1f} output tokens/s at first, {:.1f} at last".format(*map(_mean, self._sides(throughput)))
+        if self._knows_others:
+            said += "; others used {:.0%} of the machine's CPU at first, {:.0%} at last".format(*self._others())
+        return said
 
     def lengths(self) -> str:
         """Both acceptance lengths."""
@@ -148,6 +158,21 @@ class Soak:
     def heat(self) -> str:
         """Clock, power and the highest temperature of each GPU at work."""
         return "; ".join(self._heat(gpu) for gpu in self._at_work)
+
+    @property
+    def _knows_others(self) -> bool:
+        return all(row["others_cpu"] is not None for row in self.settled)
+
+    def _others(self) -> tuple[float, float]:
+        first, last = self._sides(lambda row: row["others_cpu"])
+        return _mean(first), _mean(last)
+
+    def _left_by_others(self) -> float:
+        """The share of the CPU that they left at last over that at first; 1 where it is not known."""
+        if not self._knows_others:
+            return 1.0
+        first, last = self._others()
+        return max(1 - last, LEAST_LEFT) / max(1 - first, LEAST_LEFT)
 
     @property
     def _gpus(self) -> range:
