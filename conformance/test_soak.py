@@ -30,7 +30,8 @@ def test_acceptance_holds(soak: Soak, tolerances: Tolerances) -> None:
 @check("SOAK-04", level="soak", claim="The server's memory does not grow.")
 def test_memory_holds(soak: Soak, tolerances: Tolerances) -> None:
     """Resident memory of all its processes, and what is in use on each GPU that tells, in MiB an hour."""
-    for what, growth in (soak.growth() | soak.gpu_growth()).items():
+    step = tolerances["soak_memory_step"]
+    for what, growth in (soak.growth(step) | soak.gpu_growth(step)).items():
         name = f"MiB an hour by which {what} grows"
         expect_at_most(growth, tolerances["soak_memory_growth"], source=soak, what=name, note=soak.memory())
 

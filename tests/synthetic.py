@@ -464,11 +464,11 @@ def bench() -> dict[str, Any]:
     return {"prompts": [f"p{i:03}" for i in range(20)], "at_once": 8, "command": ["python"], "runs": runs}
 
 
-SOAK_WINDOWS, WINDOW_SECONDS = 36, 5
+SOAK_WINDOWS, WINDOW_SECONDS = 30, 60
 
 
 def soak() -> dict[str, Any]:
-    """Three minutes of a server on one GPU that neither tires nor grows."""
+    """Half an hour of a server on one GPU that neither tires nor grows."""
     rng = np.random.default_rng(SEEDS)
     windows = [soak_window(number, rng) for number in range(SOAK_WINDOWS)]
     whole = totals([window["counted"] for window in windows])

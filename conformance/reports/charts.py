@@ -233,7 +233,7 @@ def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
         with contextlib.suppress(ObservationError):
             yield Row.of(label, estimate(), 1 - tolerances[tolerance], figure=label)
     with contextlib.suppress(ObservationError, Unsupported):
-        for label, growth in seen.growth().items():
+        for label, growth in seen.growth(tolerances["soak_memory_step"]).items():
             yield Row.of(label, growth, figure=f"growth of {label}, MiB an hour")
 
 

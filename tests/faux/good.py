@@ -117,10 +117,10 @@ class State:
 
 
 def leak() -> None:
-    """Some five MiB a second, for good."""
+    """Some twenty MiB a second, for good."""
     lost = []
     while True:
-        lost.append(os.urandom(1 << 18))
+        lost.append(os.urandom(1 << 20))
         time.sleep(0.05)
 
 

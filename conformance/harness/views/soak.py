@@ -110,11 +110,14 @@ class Soak:
             *map(_mean, self._sides(acceptance_length_of))
         )
 
-    def growth(self) -> dict[str, Estimate]:
-        """Resident memory of the server's processes, MiB an hour; Unsupported where they are out of sight."""
+    def growth(self, step: float) -> dict[str, Estimate]:
+        """Resident memory of the server's processes, MiB an hour; Unsupported where they are out of sight.
+
+        ``step``: as many MiB more or less say nothing, since memory is taken in steps; it widens the interval.
+        """
         if all(row["resident_mib"] is None for row in self.windows):
             raise Unsupported("The processes of the server cannot be seen from here, nor their memory.")
-        return {"resident memory": self._growth(lambda row: row["resident_mib"])}
+        return {"resident memory": self._growth(lambda row: row["resident_mib"], step)}
 
     def memory(self) -> str:
         """Where resident memory was after the warm-up, halfway and at the end."""
@@ -123,10 +126,10 @@ class Soak:
             *(row["resident_mib"] for row in (rows[0], rows[len(rows) // 2], rows[-1]))
         )
 
-    def gpu_growth(self) -> dict[str, Estimate]:
+    def gpu_growth(self, step: float) -> dict[str, Estimate]:
         """Memory in use on each GPU, MiB an hour; none for one that does not tell (unified memory)."""
         return {
-            f"memory of GPU {gpu}": self._growth(partial(_gpu_memory, gpu))
+            f"memory of GPU {gpu}": self._growth(partial(_gpu_memory, gpu), step)
             for gpu in self._gpus
             if all(row["gpus"][gpu]["memory_mib"] is not None for row in self.settled)
         }
@@ -203,10 +206,12 @@ class Soak:
         ]
         return f"GPU {gpu}: {', '.join(words)}"
 
-    def _growth(self, value: Value) -> Estimate:
+    def _growth(self, value: Value, step: float) -> Estimate:
         """From the second half: what a server allocates as its load comes up is no leak, and tails off."""
         later = [row for row in self.settled if row["begin"] >= 30 * self.facts["minutes"]]
-        return stats.trend([row["end"] / HOUR for row in later], [value(row) for row in later])
+        found = stats.trend([row["end"] / HOUR for row in later], [value(row) for row in later])
+        reach = step * HOUR / (later[-1]["end"] - later[0]["begin"])
+        return replace(found, low=found.low - reach, high=found.high + reach)
 
     def _sides(self, value: Value) -> tuple[list[float], list[float]]:
         """The measurements of the first and of the last part of what is settled."""
