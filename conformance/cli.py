@@ -26,10 +26,10 @@ from conformance.harness.floors import load_floors
 from conformance.harness.judging import run_checks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.observers.moe_oracle import ask_vllm
-from conformance.harness.profile import LEVELS, load_profile
+from conformance.harness.profile import LEVELS, held_for, load_profile
 from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, Options, hardware_here, open_session
 from conformance.harness.streams import REGRESSIONS, keep_regressions
-from conformance.harness.verdict import BELOW_QUALIFY, ExitCode
+from conformance.harness.verdict import UNQUALIFYING, ExitCode
 from conformance.harness.views.oracle import MoeOracle
 from conformance.reports import coverage_table, fleet, moe_table, plan
 from conformance.reports.characters import printable
@@ -43,7 +43,7 @@ COMMANDS = (
     *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
 )
 # Options that have a value, as pytest has them too.
-TAKEN = ("hardware", "pair", "level", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
+TAKEN = ("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def qualify(options: argparse.Namespace) -> int:
     """Observe what is not recorded yet, and judge; with ``--plan`` only say what that takes."""
     if options.plan:
         return show_plan(options)
-    words = [f"--{name.replace('_', '-')}={value}" for name in TAKEN if (value := getattr(options, name))]
+    words = [f"--{name.replace('_', '-')}={value}" for name in TAKEN if (value := getattr(options, name)) is not None]
     return _judge(
         [
             *words,
@@ -80,9 +80,11 @@ def show_plan(options: argparse.Namespace) -> int:
     profile = load_profile(
         options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
+    if options.minutes is not None:
+        profile = held_for(profile, options.minutes)
     print(plan.as_text(profile), end="")
     floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
-    if profile.level in BELOW_QUALIFY:
+    if profile.level in UNQUALIFYING:
         print(f"level {profile.level} judges no floor")
     elif not floors.rows:
         print(f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}")
@@ -238,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     run.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
+    run.add_argument("--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: 30)")
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )

@@ -35,6 +35,7 @@ from conformance.harness.views.parity import Parity
 from conformance.harness.views.parsers import Parsers
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
+from conformance.harness.views.soak import Soak
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
@@ -54,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
+    group.addoption("--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: 30)")
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
     group.addoption("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     group.addoption(
@@ -299,3 +301,9 @@ def sweep(observe: Observe) -> Sweep:
 def bench(observe: Observe) -> Bench:
     """Our client beside vllm bench serve."""
     return Bench.of(observe("bench"))
+
+
+@pytest.fixture(scope="session")
+def soak(observe: Observe, tolerances: Tolerances) -> Soak:
+    """A load that was held for minutes."""
+    return Soak.of(observe("soak"), tolerances["soak_warm_up"])

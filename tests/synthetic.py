@@ -80,6 +80,7 @@ def healthy() -> Documents:
         "calibration": calibration(),
         "sweep": sweep(),
         "bench": bench(),
+        "soak": soak(),
     }
     return copy.deepcopy(documents)
 
@@ -461,6 +462,56 @@ def bench() -> dict[str, Any]:
 
     runs = [run(client, 1.5 + 0.01 * i, 0.1) for i in range(6) for client in ("ours", "vllm")]
     return {"prompts": [f"p{i:03}" for i in range(20)], "at_once": 8, "command": ["python"], "runs": runs}
+
+
+SOAK_WINDOWS, WINDOW_SECONDS = 30, 60
+
+
+def soak() -> dict[str, Any]:
+    """Half an hour of a server on one GPU that neither tires nor grows."""
+    rng = np.random.default_rng(SEEDS)
+    windows = [soak_window(number, rng) for number in range(SOAK_WINDOWS)]
+    whole = totals([window["counted"] for window in windows])
+    answered = sum(window["answered"] for window in windows)
+    return {
+        "k": K,
+        "minutes": SOAK_WINDOWS * WINDOW_SECONDS / 60,
+        "at_once": 8,
+        "prompts": [f"p{number:03}" for number in range(40)],
+        "gpus": "NVIDIA H100 (SM 90, 80 GiB of its own)",
+        "windows": windows,
+        "seconds": SOAK_WINDOWS * WINDOW_SECONDS + 0.8,
+        "answered": answered,
+        "output_tokens": whole["output_tokens"],
+        "failed": 0,
+        "failures": [],
+        "alive": True,
+        "broken": None,
+        "counted": whole,
+    }
+
+
+def soak_window(number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """One window: some 600 tokens/s, 4.9 a step."""
+    drafts = round(600 * WINDOW_SECONDS / 4.9 * (1 + rng.normal(0, 0.01)))
+    per_position = [round(drafts * (0.99 - 0.01 * place)) for place in range(K)]
+    gpu = {"looks": 5, "busy": 5, "memory_mib": 71_000.0, "temperature_c": 61, "sm_clock_mhz": 1980.0}
+    return {
+        "begin": float(number * WINDOW_SECONDS),
+        "end": float((number + 1) * WINDOW_SECONDS),
+        "answered": 50,
+        "failed": 0,
+        "counted": {
+            "drafts": drafts,
+            "draft_tokens": K * drafts,
+            "accepted": sum(per_position),
+            "accepted_per_position": per_position,
+            "output_tokens": drafts + sum(per_position),
+        },
+        "resident_mib": 4000 + rng.normal(0, 0.1),
+        "others_cpu": 0.02,
+        "gpus": [gpu | {"power_w": 410.0, "reasons": {}}],
+    }
 
 
 def tool(i: int) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from conformance.harness.views.parity import Parity
 from conformance.harness.views.parsers import Parsers
 from conformance.harness.views.published import Published
 from conformance.harness.views.sampling import Sampling
+from conformance.harness.views.soak import Soak
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
@@ -78,6 +79,7 @@ BUILDERS: Builders = {
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
     "sweep": lambda d: Sweep.of(d["sweep"]),
     "bench": lambda d: Bench.of(d["bench"]),
+    "soak": lambda d: Soak.of(d["soak"], 0.1),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
@@ -178,6 +180,16 @@ def unconfigured(documents: Documents, *names: str) -> None:
             configurations[name] = {"unsupported": "vLLM 0.32.0 does not accept this"}
 
 
+def with_windows(**changes: Any) -> Callable[[Documents], None]:
+    """Every window of the soak changed so."""
+    return lambda documents: [window.update(changes) for window in documents["soak"]["windows"]] and None
+
+
+def with_gpus(**changes: Any) -> Callable[[Documents], None]:
+    """Every GPU in them."""
+    return lambda documents: [window["gpus"][0].update(changes) for window in documents["soak"]["windows"]] and None
+
+
 @pytest.mark.parametrize(
     ("id", "change", "reason"),
     [
@@ -223,6 +235,15 @@ def unconfigured(documents: Documents, *names: str) -> None:
             'quant_method "gptq" with "NVFP4", is none that the suite knows',
         ),
         ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
+        ("SOAK-04", with_windows(resident_mib=None), "processes of the server cannot be seen from here"),
+        (
+            "SOAK-05",
+            with_windows(gpus=[]),
+            "There is no GPU at work that tells its clock and why it is lowered (NVIDIA H100 (SM 90",
+        ),
+        ("SOAK-05", with_gpus(reasons=None), "no GPU at work that tells its clock"),
+        ("SOAK-05", with_gpus(busy=0), "no GPU at work that tells its clock"),
+        ("SOAK-05", with_gpus(sm_clock_mhz=None), "no GPU at work that tells its clock"),
     ],
 )
 def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Documents], None], reason: str) -> None:

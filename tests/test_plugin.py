@@ -30,7 +30,8 @@ from conformance.harness.verdict import Verdict
 
 pytest_plugins = ["pytester"]
 
-TOTAL = len(catalogue())
+TOTAL = len(at_level(catalogue(), "qualify"))
+SOAK = at_level(catalogue(), "soak")
 STATIC = {check.id for check in at_level(catalogue(), "static")}
 # pytester forgets what a run has imported, but torch cannot be imported twice.
 for name in SLOW_IMPORTS:
@@ -143,7 +144,7 @@ def test_a_recording_run_leaves_evidence_that_verifies(run: Run, documents: synt
     assert result.ret == 0
     evidence = Path("run").absolute()
     verify(evidence)
-    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys()
+    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak"}
     recorded = read_journal(evidence / "verdicts.jsonl")
     assert recorded.complete
     assert [record.verdict for record in recorded.records] == [Verdict.PASS] * TOTAL
@@ -277,6 +278,16 @@ def test_a_level_runs_its_own_checks(run: Run, pair: Path) -> None:
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == STATIC
     assert "which is no qualification" in result.outlines[-3]
+
+
+@pytest.mark.usefixtures("documents")
+def test_a_soak_is_smoke_and_a_held_load(run: Run, pair: Path) -> None:
+    result = run("--pair", pair, "--level", "soak", "--minutes", "3", "--evidence", "run")
+    assert result.ret == 0
+    assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == {check.id for check in SOAK}
+    assert "which is no qualification" in result.outlines[-3]
+    assert json.loads(Path("run/profile.json").read_text())["sizes"]["soak_minutes"] == 3
+    assert {check.level for check in SOAK} == {"static", "smoke", "soak"}
 
 
 @pytest.mark.usefixtures("documents")

@@ -58,16 +58,18 @@ def test_the_verdict_comes_first(healthy: str) -> None:
 
 def test_every_panel_is_there(healthy: str) -> None:
     ids = Reader(healthy).attributes("id")
-    assert [id for id in ids if id in ("acceptance", "length", "texts", "sweep", "speedup", "partings", "ladder")] == [
-        "acceptance",
-        "length",
-        "texts",
-        "sweep",
-        "speedup",
-        "partings",
-        "ladder",
-    ]
+    panels = ["acceptance", "length", "texts", "sweep", "speedup", "soak", "partings", "ladder"]
+    assert [id for id in ids if id in panels] == panels
     assert len(ids) == len(set(ids))
+
+
+def test_a_soak_is_drawn_and_told(healthy: str) -> None:
+    section = healthy.partition('<h2 id="soak">')[2].partition("</section>")[0]
+    lines = [attributes for word, attributes in Reader(section).elements if word == "svg"]
+    assert [line["role"] for line in lines] == ["img"] * 6
+    assert str(lines[0]["aria-label"]).startswith("output tokens/s over time: ")
+    assert section.count("<polyline points=") == 6
+    assert "1500 requests answered" in Reader(section).text
 
 
 def test_the_page_stands_alone(healthy: str, attacked: str) -> None:
@@ -184,10 +186,10 @@ def failed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence", "times"),
     [
-        (cut, "cannot be read", 8),
-        (empty, "is not in its agreed shape", 8),
+        (cut, "cannot be read", 9),
+        (empty, "is not in its agreed shape", 9),
         (contradict, "contradict each other", 3),
-        (failed, "the server died", 8),
+        (failed, "the server died", 9),
     ],
 )
 def test_damaged_evidence_gives_a_page_that_says_so(

@@ -124,7 +124,7 @@ def test_a_problem_of_the_run_is_an_instrument_error() -> None:
         ({"records": (record("ACC-01"), record("ACC-02", Verdict.UNSUPPORTED))}, "ACC-02 unsupported"),
         ({"records": (record("ACC-01"), record("ACC-02", Verdict.WAIVED))}, "ACC-02 waived"),
         ({"records": (record("ACC-01"),)}, "ACC-02 did not run"),
-        ({"level": "smoke"}, "level smoke is below qualify"),
+        ({"level": "smoke"}, "level smoke is no qualification"),
     ],
 )
 def test_a_certificate_wants_everything(changes: dict[str, object], reason: str) -> None:

@@ -106,6 +106,9 @@ class AttachedServer(Server):
         except httpx.HTTPError:
             return False
 
+    def members(self) -> None:
+        """Its processes are somebody else's."""
+
     def stop(self, grace: float) -> None:
         """Never: it is not ours."""
 
@@ -149,6 +152,10 @@ class Attached(Servers):
     @property
     def attached(self) -> bool:
         return True
+
+    @property
+    def here(self) -> bool:
+        return self._attached.local
 
     @property
     def both(self) -> bool:

@@ -31,6 +31,7 @@ SERVED = (
     "load",
     "sweep",
     "bench",
+    "soak",
 )
 # What the reference of PARITY will import; whoever comes first does it, the others wait.
 SLOW_IMPORTS = ("conformance.harness.parity", "transformers.models.gemma4.modeling_gemma4")

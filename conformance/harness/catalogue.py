@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from conformance import PACKAGE
 from conformance.harness.check import Check, declaration
 from conformance.harness.errors import UsageError
-from conformance.harness.profile import LEVELS
+from conformance.harness.profile import INCLUDED
 
 BEGIN, END = "<!-- checks: begin -->", "<!-- checks: end -->"
 
@@ -26,8 +26,8 @@ def catalogue() -> tuple[Check, ...]:
 
 
 def at_level(checks: Sequence[Check], level: str) -> tuple[Check, ...]:
-    """The checks that a level runs: its own and those of every lower level."""
-    return tuple(check for check in checks if LEVELS.index(check.level) <= LEVELS.index(level))
+    """The checks that a level runs: its own and those of the levels that it includes."""
+    return tuple(check for check in checks if check.level in (*INCLUDED[level], level))
 
 
 def as_text(checks: Sequence[Check]) -> str:

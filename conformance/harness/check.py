@@ -25,7 +25,7 @@ from conformance.harness.verdict import NO_FLOOR, Finding, Outcome, Verdict, dec
 
 FAMILIES = (
     *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL", "SOAK"),
 )
 SHOWN_DIFFERENCES = 3
 DECLARATION = "conformance_check"
@@ -149,6 +149,19 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
             source.source,
         )
     )
+
+
+def expect_at_most(estimate: Estimate, bound: float, *, source: Seen, what: str, note: str = "") -> Finding:
+    """The verdict rule for what must be small: the interval's high end stays within the bound, or its low does not."""
+    verdict = Verdict.PASS if estimate.high <= bound else Verdict.FAIL if estimate.low > bound else Verdict.INCONCLUSIVE
+    words = {
+        Verdict.PASS: "stays within",
+        Verdict.FAIL: "exceeds",
+        Verdict.INCONCLUSIVE: "may or may not stay within",
+    }
+    sentence = f"{what} {estimate} {words[verdict]} {bound:g}"
+    value, interval = f"{estimate.value:.3f}", (estimate.low, estimate.high)
+    return _record(Finding(verdict, sentence, value, f"≤ {bound:g}", estimate.n, interval, source.source, note))
 
 
 def expect_at_least_by_looks(

@@ -13,6 +13,16 @@ from conformance.harness.errors import UsageError
 from conformance.harness.profile import Hardware
 
 CPU = "cpu"
+IDLE = "gpu_idle"
+# Why clocks are lower than they could be: nvmlClocksEventReasons of nvml.h, which were "throttle reasons" before.
+REASONS = {
+    IDLE: 0x1,
+    "sw_power_cap": 0x4,
+    "hw_slowdown": 0x8,
+    "sw_thermal_slowdown": 0x20,
+    "hw_thermal_slowdown": 0x40,
+    "hw_power_brake_slowdown": 0x80,
+}
 _MEMINFO = Path("/proc/meminfo")
 _KEPT_BACK = 0.1  # share of the nominal memory that drivers, ECC and the choice between GB and GiB may take
 _NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
@@ -36,6 +46,17 @@ class Gpu:
         """As the header has it."""
         kind = "shared with the CPU" if self.unified else "of its own"
         return f"{self.name} (SM {self.sm}, {self.memory_gib:.0f} GiB {kind})"
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What the sensors of one GPU say at this moment; what NVML does not tell of it is None."""
+
+    memory_mib: float | None  # in use, by whomever; of unified memory there is no such figure
+    temperature_c: int | None
+    sm_clock_mhz: int | None
+    power_w: float | None
+    reasons: tuple[str, ...] | None  # of ``REASONS``
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,38 @@ def look() -> Seen:
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
     return Seen(found, "" if found else "none: the NVIDIA driver has no GPU")
+
+
+@contextlib.contextmanager
+def sensors() -> Iterator[Callable[[], list[Sensors]]]:
+    """A function that reads the sensors of every GPU of this machine; an empty list where NVML shows none."""
+    if not look().gpus:
+        yield list
+        return
+    nvml: Any = importlib.import_module("pynvml")
+    nvml.nvmlInit()
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        yield lambda: [_sensors(nvml, handle) for handle in handles]
+    finally:
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def _sensors(nvml: Any, handle: Any) -> Sensors:
+    def told(ask: Callable[[Any], Any]) -> Any:
+        return _told(ask, handle, nvml.NVMLError)
+
+    memory = told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used)
+    power = told(nvml.nvmlDeviceGetPowerUsage)
+    bits = told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    return Sensors(
+        memory_mib=None if memory is None else memory / (1 << 20),
+        temperature_c=told(lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU)),
+        sm_clock_mhz=told(lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM)),
+        power_w=None if power is None else power / 1000,
+        reasons=None if bits is None else tuple(name for name, bit in REASONS.items() if bits & bit),
+    )
 
 
 def hardware_of(seen: Seen, known: Sequence[Hardware]) -> str:

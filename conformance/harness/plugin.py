@@ -92,8 +92,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if config.option.moe_table:
         return cli.main(["moe-table"])
     if config.option.plan:
-        names = ("hardware", "pair", "level")
-        return cli.main(["--plan", *(f"--{name}={value}" for name in names if (value := getattr(config.option, name)))])
+        options = vars(config.option)
+        names = [name for name in ("hardware", "pair", "level", "minutes") if options[name] is not None]
+        return cli.main(["--plan", *(f"--{name}={options[name]}" for name in names)])
     if not config.option.list_checks:
         return None
     print(as_text(catalogue()), end="")
@@ -147,6 +148,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         hardware=option.hardware,
         pair=option.pair,
         level=option.level,
+        minutes=option.minutes,
         evidence=config.invocation_params.dir / Path(directory) if directory else None,
         resume=config.invocation_params.dir / option.resume if option.resume and not workerinput else None,
         recorded_only=option.recorded_only,
@@ -165,7 +167,7 @@ def _servers(session: Session, progress: Progress, owns: bool) -> Servers:
     profile, evidence = session.profile, session.evidence
     if session.attached:
         return Attached(profile, evidence, session.attached, owns=owns)
-    return Servers(profile, evidence, progress, owns=owns, together=profile.level in ("qualify", "soak"))
+    return Servers(profile, evidence, progress, owns=owns, together=profile.level == "qualify")
 
 
 def _longrepr(record: Record, report: pytest.TestReport) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psutil
 
@@ -45,6 +45,32 @@ def members(mark: str, leader: int | None, since: float | None) -> list[psutil.P
         if process.pid != os.getpid() and ((trusted and _session(process) == leader) or _mark(process) == mark):
             found.add(process)
     return [process for process in found if _alive(process)]
+
+
+def resident_mib(every: Iterable[psutil.Process]) -> float:
+    """Their resident memory, pages that several share counted for each; one that has just ended has none."""
+    total = 0
+    for process in every:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / (1 << 20)
+
+
+def cpu_seconds(every: Iterable[psutil.Process]) -> float:
+    """The CPU time that they have used."""
+    total = 0.0
+    for process in every:
+        with contextlib.suppress(psutil.Error):
+            used = process.cpu_times()
+            total += used.user + used.system
+    return total
+
+
+def machine_seconds() -> tuple[float, float]:
+    """The CPU time of all cores since the machine's start, and as much of it as was idle."""
+    times = psutil.cpu_times()._asdict()
+    total = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))  # they are in user and nice
+    return total, times["idle"] + times.get("iowait", 0.0)
 
 
 def _descendants(leader: int, since: float | None) -> list[psutil.Process]:

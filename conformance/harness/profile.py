@@ -19,6 +19,16 @@ from conformance.harness.redaction import is_secret
 from conformance.harness.tables import STRICT
 
 LEVELS: Final = ("static", "smoke", "qualify", "soak")
+# Whose checks a level runs beside its own. A soak holds a load on a server that smoke has looked into; what qualify
+# measures it does not measure again, so that its length is what was asked for.
+INCLUDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "static": (),
+    "smoke": ("static",),
+    "qualify": ("static", "smoke"),
+    "soak": ("static", "smoke"),
+}
+LONGEST_SOAK: Final = 7 * 24 * 60  # minutes
+MOST_WINDOWS: Final = 360  # of a soak
 UNLOCKED: Final = "unlocked"  # in place of an environment's name: what is installed is held against no lock
 
 
@@ -128,6 +138,10 @@ class Sizes:
     longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
     looks: int = 1  # in how many parts a load is measured; what the first settles needs no other
     tie_prompts: int = 0  # whose tokens are scored again in other batches, to learn how far a score moves
+    soak_minutes: float = 0.0  # for which a load is held; --minutes says otherwise
+    soak_at_once: int = 0  # requests
+    soak_prompts: int = 0  # that are asked in turn: few, so that every window has about the same of each category
+    soak_window_seconds: float = 0.0
 
     def by_concurrency(self) -> dict[int, int]:
         """``rounds`` with its keys as numbers, the smallest first."""
@@ -202,6 +216,22 @@ def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES
         sizes=_sizes(fixtures / "levels.toml", level),
         prompts=fixtures / "prompts",
     )
+
+
+def held_for(profile: Profile, minutes: float) -> Profile:
+    """The profile of a soak of so many minutes; UsageError for another level, and for no such time."""
+    if profile.level != "soak":
+        raise UsageError(
+            f"--minutes is how long a soak lasts: leave it out at level {profile.level}, or add --level soak."
+        )
+    if not 0 < minutes <= LONGEST_SOAK:
+        raise UsageError(f"--minutes {minutes:g} is no length of a soak; write one such as 30, at most {LONGEST_SOAK}.")
+    return replace(profile, sizes=replace(profile.sizes, soak_minutes=minutes))
+
+
+def soak_windows(sizes: Sizes) -> int:
+    """How many windows a soak is seen in; those of a long one are longer."""
+    return max(1, min(MOST_WINDOWS, round(60 * sizes.soak_minutes / sizes.soak_window_seconds)))
 
 
 def every_hardware(fixtures: Path = FIXTURES) -> list[Hardware]:

@@ -63,6 +63,10 @@ class Server:
             self.process.poll()
         return self.pid is not None and self.created is not None and processes.created(self.pid) == self.created
 
+    def members(self) -> list[psutil.Process] | None:
+        """All its living processes; None where they cannot be seen."""
+        return processes.members(self.model, self.pid, self.created)
+
     def stop(self, grace: float) -> None:
         """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""
         left = processes.end_all(self.model, self.pid, self.created, grace)

@@ -103,10 +103,19 @@ class Servers:
         with self._work().read_lock():
             yield
 
+    def tell(self, what: str) -> None:
+        """Show the user how far a long observation has come."""
+        self._progress(what)
+
     @property
     def attached(self) -> bool:
         """Whether somebody else runs them."""
         return False
+
+    @property
+    def here(self) -> bool:
+        """Whether they run on this machine."""
+        return True
 
     @property
     def both(self) -> bool:

@@ -18,7 +18,15 @@ from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
-from conformance.harness.profile import UNLOCKED, Profile, as_document, every_hardware, load_profile, read_profile
+from conformance.harness.profile import (
+    UNLOCKED,
+    Profile,
+    as_document,
+    every_hardware,
+    held_for,
+    load_profile,
+    read_profile,
+)
 from conformance.harness.redaction import redacted
 from conformance.harness.verdict import Diagnosis, Finding, Outcome, Record, Run, Verdict
 from conformance.harness.waivers import Waiver, load_waivers
@@ -35,6 +43,7 @@ class Options:
     hardware: str | None = None
     pair: str | None = None
     level: str | None = None
+    minutes: float | None = None  # how long a soak lasts
     evidence: Path | None = None
     resume: Path | None = None  # evidence that a run left unfinished
     recorded_only: bool = False
@@ -137,6 +146,8 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
     profile = _profile(options, header)
+    if options.minutes is not None:
+        profile = _held_for(profile, options.minutes, options.evidence if recorded else None)
     if header.environment:
         profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
     if asked and not profile.has_servers:
@@ -204,8 +215,8 @@ def _resumed(options: Options) -> Options:
     """The same with the evidence to go on with; UsageError where there is nothing to go on with."""
     directory = options.resume
     assert directory
-    for name in ("evidence", "hardware", "pair", "level", "dataset"):
-        if getattr(options, name):
+    for name in ("evidence", "hardware", "pair", "level", "minutes", "dataset"):
+        if getattr(options, name) is not None:
             raise UsageError(f"{directory} is gone on with as it was begun: leave out --{name}.")
     read_header(directory)
     if is_finished(directory):
@@ -234,6 +245,15 @@ def _profile(options: Options, header: Header) -> Profile:
     if options.evidence and (kept := Evidence(options.evidence, recording=False).profile).is_file():
         return read_profile(kept, level)
     return load_profile(header.hardware, header.pair, level)
+
+
+def _held_for(profile: Profile, minutes: float, recorded: Path | None) -> Profile:
+    """The soak of so many minutes; what is recorded is as long as it is."""
+    asked = held_for(profile, minutes)
+    if recorded and asked != profile:
+        lasted = f"--minutes {profile.sizes.soak_minutes:g}"
+        raise UsageError(f"{recorded} was recorded with {lasted}: leave out --minutes {minutes:g}.")
+    return asked
 
 
 def _absolute(name: str | None, cwd: Path) -> str | None:

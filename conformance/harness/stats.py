@@ -25,6 +25,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 9999
 SEED = 20260506
 MINIMUM_CLUSTERS = 10
+MINIMUM_SERIES = 5
 EXACT = "exact binomial"
 EXPECTED = 5  # counts below which the chi-square approximation does not hold
 POWER = 0.95
@@ -311,6 +312,58 @@ def _signed_rank_quantile(n: int, tail: float) -> int | None:
         ways = np.convolve(ways, np.eye(1, rank + 1)[0] + np.eye(1, rank + 1, rank)[0])
     below = np.cumsum(ways) / 2**n
     return int(np.searchsorted(below, tail, side="right")) - 1 if below[0] <= tail else None
+
+
+def kept(earlier: Sequence[float], later: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Geometric mean of a series' later measurements over that of its earlier ones, by a t interval of logarithms.
+
+    Measurements that follow each other resemble each other, so as many count as carry the same variance in a series
+    with that correlation (autoregressive of first order). Raises ObservationError for fewer than ``MINIMUM_SERIES``
+    on either side, or one that is not positive.
+    """
+    if min(len(earlier), len(later)) < MINIMUM_SERIES:
+        raise ObservationError(f"{len(earlier)} measurements against {len(later)}: {MINIMUM_SERIES} are needed of each")
+    if min(*earlier, *later) <= 0:
+        raise ObservationError("a measurement of a series is not positive")
+    logs = [np.log(np.asarray(side, dtype=float)) for side in (earlier, later)]
+    residuals = [side - side.mean() for side in logs]
+    rho = _correlation(residuals, 1)
+    sizes = [side.size * (1 - rho) / (1 + rho) for side in logs]
+    variance = sum(float((each**2).sum()) for each in residuals) / (len(earlier) + len(later) - 2)
+    reach = math.sqrt(variance * sum(1 / size for size in sizes))
+    reach *= float(stats.t.ppf((1 + confidence) / 2, max(2.0, sum(sizes) - 2)))
+    change, n = float(logs[1].mean() - logs[0].mean()), len(earlier) + len(later)
+    method = "t interval of log ratios, for a series"
+    return Estimate(math.exp(change), math.exp(change - reach), math.exp(change + reach), n, method)
+
+
+def trend(times: Sequence[float], values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Slope of a series, by Theil and Sen: the median of the slopes between all pairs, which a few steps do not move.
+
+    Sen's interval (1968) takes the measurements as independent, so it is widened as far as their residuals are not.
+    Raises ObservationError for fewer than twice ``MINIMUM_SERIES`` of them.
+    """
+    x, y = np.asarray(times, dtype=float), np.asarray(values, dtype=float)
+    if x.size != y.size or x.size < 2 * MINIMUM_SERIES:
+        raise ObservationError(f"{y.size} measurements over time: a trend needs {2 * MINIMUM_SERIES}")
+    slope, intercept, low, high = (float(each) for each in stats.theilslopes(y, x, confidence))
+    rho = _correlation([y - intercept - slope * x], 2)
+    wider = math.sqrt((1 + rho) / (1 - rho))
+    method = "Theil-Sen, for a series"
+    return Estimate(slope, slope - (slope - low) * wider, slope + (high - slope) * wider, y.size, method)
+
+
+def _correlation(residuals: Sequence[Floats], fitted: int) -> float:
+    """Of neighbours in a series, in [0, 0.9]; corrected for what the ``fitted`` parameters of each part take away.
+
+    A part of n measurements has about (fitted + 3 rho) / n too little of it (Marriott and Pope 1954).
+    """
+    squares = sum(float((each**2).sum()) for each in residuals)
+    if squares <= 1e-18:
+        return 0.0
+    found = sum(float((each[1:] * each[:-1]).sum()) for each in residuals) / squares
+    n = min(each.size for each in residuals)
+    return min(0.9, max(0.0, (found + fitted / n) / (1 - min(3 / n, 0.5))))
 
 
 def look_confidence(looks: int, confidence: float = CONFIDENCE) -> float:

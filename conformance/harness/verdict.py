@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 
 from conformance.harness.stats import Estimate
 
-BELOW_QUALIFY = ("static", "smoke")
+UNQUALIFYING = ("static", "smoke", "soak")  # levels that leave out what a qualification measures
 NO_FLOOR = "no floor"  # what a finding shows in place of one that nobody has published
 
 
@@ -181,7 +181,7 @@ def _praise(run: Run) -> str:
     if ran < asked:
         return f"Passed, but no qualification: only {ran} of the {asked} checks of level {run.level} ran for {subject}"
     passed = f"{len(run.with_verdict(Verdict.PASS))} of {asked} checks passed"
-    if run.level in BELOW_QUALIFY:
+    if run.level in UNQUALIFYING:
         return f"Passed at level {run.level}, which is no qualification: {subject}, {passed}"
     return f"{'Certified' if run.certify else 'Qualified'}: {subject}, {passed}"
 
@@ -190,8 +190,8 @@ def _lacks_for_certificate(run: Run) -> list[str]:
     """Why a run without a bad verdict earns no certificate; beside what ``_phrases`` says."""
     missing = [id for id in run.expected if id not in {record.id for record in run.records}]
     lacks = [f"{', '.join(missing)} did not run"] if missing else []
-    if run.level in BELOW_QUALIFY:
-        lacks.append(f"level {run.level} is below qualify")
+    if run.level in UNQUALIFYING:
+        lacks.append(f"level {run.level} is no qualification")
     if run.with_verdict(Verdict.UNSUPPORTED, Verdict.WAIVED):
         lacks.append("a certificate allows nothing unsupported, waived or without a floor")
     return lacks

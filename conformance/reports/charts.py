@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from conformance import FIXTURES
+from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import Estimate
+from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.acceptance import Acceptance, everywhere
 from conformance.harness.views.load import Cell
+from conformance.harness.views.soak import Soak, acceptance_length_of, throughput
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Texts
 from conformance.reports.source import Source
@@ -90,6 +95,39 @@ class Chart:
         return any(row.floor is not None for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Line:
+    """One quantity over time: (minute, value) by window, on an axis of its own; ``said`` is it in words."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    axis: Axis
+    said: str
+
+    @classmethod
+    def of(cls, label: str, points: Sequence[tuple[float, float]], *ends: float) -> Line:
+        """A line on the shortest axis that holds it and the given ends."""
+        values = [value for _, value in points]
+        said = " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.4g}" for end in (min(values), max(values)))
+        return cls(label, tuple(points), Axis.over(min(*values, *ends), max(*values, *ends)), said)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Lines with one time, ``axis``, in minutes; up to ``warm_up`` nothing is judged. ``rows`` are the key figures."""
+
+    lines: tuple[Line, ...]
+    caption: str
+    axis: Axis
+    warm_up: float
+    rows: tuple[Row, ...]
+
+    def path(self, line: Line) -> str:
+        """The points of a line as SVG has them, in percent from the left and from the top."""
+        places = ((self.axis.place(minute), 100 - line.axis.place(value)) for minute, value in line.points)
+        return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
+
+
 def joint_acceptance(source: Source) -> Chart:
     """Every draft position against its floor."""
     found, floors = everywhere(source.load).joint(), source.floors.each("acceptance_per_position")
@@ -166,6 +204,39 @@ def equal_texts(source: Source) -> Chart:
     return Chart("share of answers", rows, caption)
 
 
+def soak(source: Source) -> Timeline:
+    """What a held load was like from window to window."""
+    tolerances = load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+    seen = Soak.of(source.observation("soak"), tolerances["soak_warm_up"])
+    lines = [
+        Line.of("output tokens/s", seen.over_time(throughput), 0.0),
+        Line.of("acceptance length", seen.over_time(acceptance_length_of), 1.0, seen.facts["k"] + 1.0),
+    ]
+    for label, points in seen.told().items():
+        values = [value for _, value in points]
+        lines.append(Line.of(label, points, 0.98 * min(values), 1.02 * max(values)))  # noise is to look like noise
+    minutes = seen.facts["minutes"]
+    caption = (
+        f"{seen.account()}. A point is a window. The last third after the warm-up (shaded) is held against the first; "
+        "growth of memory is that of the second half."
+    )
+    rows = tuple(_drifts(seen, tolerances))
+    return Timeline(tuple(lines), caption, Axis.over(0.0, minutes), minutes * seen.warm_up, rows)
+
+
+def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
+    """The key figures, as far as there are windows enough for them."""
+    for label, estimate, tolerance in (
+        ("throughput kept", seen.throughput_kept, "soak_throughput_kept"),
+        ("acceptance length kept", seen.acceptance_kept, "soak_acceptance_kept"),
+    ):
+        with contextlib.suppress(ObservationError):
+            yield Row.of(label, estimate(), 1 - tolerances[tolerance], figure=label)
+    with contextlib.suppress(ObservationError, Unsupported):
+        for label, growth in seen.growth(tolerances["soak_memory_step"]).items():
+            yield Row.of(label, growth, figure=f"growth of {label}, MiB an hour")
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A chart that a report has where its evidence holds the observation."""
@@ -173,7 +244,7 @@ class Drawing:
     id: str
     title: str
     observation: str
-    draw: Callable[[Source], Chart]
+    draw: Callable[[Source], Chart | Timeline]
 
 
 DRAWINGS = (
@@ -182,4 +253,5 @@ DRAWINGS = (
     Drawing("texts", "Equal greedy texts", "ties", equal_texts),
     Drawing("sweep", "Speedup at every k", "sweep", sweep),
     Drawing("speedup", "Speedup by concurrency and category", "load", speedup),
+    Drawing("soak", "A held load over time", "soak", soak),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.harness.profile import Hardware, Profile
+from conformance.harness.profile import Hardware, Profile, Sizes, soak_windows
 
 UTILISATION = "--gpu-memory-utilization"
 
@@ -11,13 +11,25 @@ def as_text(profile: Profile) -> str:
     """A few lines, each a sentence."""
     hardware, pair = profile.hardware, profile.pair
     together = "both servers up together" if hardware.two_servers else "one server at a time"
+    if profile.level == "soak":
+        together = "the server with MTP alone"
     lines = [
         f"{pair.name} on {hardware.name}, level {profile.level}: {together}, environment {hardware.locked_environment}",
         f"target {pair.target}, draft {pair.draft}, k = {pair.k}",
     ]
     if pair.weights_gb is not None and hardware.memory_gb is not None:
         lines.append(_memory(pair.weights_gb, hardware.memory_gb * _utilisation(hardware), hardware))
+    if profile.level == "soak":
+        lines.append(_soak(profile.sizes))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _soak(sizes: Sizes) -> str:
+    windows = soak_windows(sizes)
+    return (
+        f"{sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, seen in {windows} windows of "
+        f"{60 * sizes.soak_minutes / windows:.3g} s; before it the start of the server and what smoke looks at"
+    )
 
 
 def _memory(weights: float, usable: float, hardware: Hardware) -> str:

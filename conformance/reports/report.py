@@ -17,7 +17,7 @@ from conformance.harness.starts import Started, read_starts
 from conformance.harness.verdict import Judgement, Record, Run, Verdict
 from conformance.harness.views.oracle import NOT_EVALUATED, MoeOracle
 from conformance.harness.views.texts import Divergence, Fork, Texts
-from conformance.reports.charts import DRAWINGS, Chart, Row
+from conformance.reports.charts import DRAWINGS, Chart, Row, Timeline
 from conformance.reports.source import Source
 
 GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
@@ -33,7 +33,7 @@ class Panel:
 
     id: str
     title: str
-    chart: Chart | None
+    chart: Chart | Timeline | None
     problem: str
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from damages import answers, chat, inside, load, static
+from damages import answers, chat, inside, load, soak, static
 
-FAMILIES = (static, inside, answers, chat, load)
+FAMILIES = (static, inside, answers, chat, load, soak)
 DAMAGES = [row for family in FAMILIES for row in family.DAMAGES]
 NOTHING = [row for family in FAMILIES for row in family.NOTHING]
 # Two instruments that differ are an ERROR, never a FAIL, so their negative controls are among NOTHING.

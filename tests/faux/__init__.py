@@ -46,6 +46,10 @@ SIZES = Sizes(
     bench_rounds=6,
     bench_most_rounds=6,
     bench_half_width=0.02,
+    soak_minutes=0.1,
+    soak_at_once=4,
+    soak_prompts=9,
+    soak_window_seconds=0.25,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 
 DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 PROMPT_IDS = [2, 105, 106]
 SHIFT = 0.25  # nats
+TIRED_SECONDS = 5.5  # of a load
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -54,12 +56,25 @@ class State:
         self.length: int = speculative.get("num_speculative_tokens", self.k)  # tokens drafted a step, up to k
         self.tells: bool = options.per_request_spec_decode_metrics == "summary"
         self.answered = self.generated = self.drafted = self.asked = 0
+        if self.fault == "leaks":
+            threading.Thread(target=leak, daemon=True).start()
+        self.loaded = 0.0  # since when
         self.per_position = [0] * self.k
 
     def rubbish(self, question: dict[str, Any]) -> bool:
         self.asked += 1
         late = self.fault == "rubbish from the third on" and self.asked > 2
+        late = late or (self.fault == "rubbish now and then" and self.asked % 50 == 0)
         return late or (self.fault == "rubbish" and question["max_tokens"] > 1)
+
+    def tire(self) -> None:
+        """What goes wrong only under a load that lasts."""
+        self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
+        tired = self.loaded and time.monotonic() - self.loaded > TIRED_SECONDS
+        if tired and self.fault == "slows down":
+            time.sleep(0.4)
+        if tired and self.fault == "dies":
+            os._exit(3)
 
     def count(self, tokens: int, length: int) -> None:
         with self.lock:
@@ -99,6 +114,14 @@ class State:
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
         return "\n".join(lines) + "\n"
+
+
+def leak() -> None:
+    """Some twenty MiB a second, for good."""
+    lost = []
+    while True:
+        lost.append(os.urandom(1 << 20))
+        time.sleep(0.05)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -175,6 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         state = self.state
         length = state.length  # the client may ask for another as soon as it has its answer
         time.sleep(state.seconds)
+        state.tire()
         tokens = min(TOKENS, question["max_tokens"])
         if state.fault == "loses a token":
             tokens -= tokens == TOKENS

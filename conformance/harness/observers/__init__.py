@@ -38,6 +38,7 @@ NAMES = (
     "calibration",
     "sweep",
     "bench",
+    "soak",
 )
 
 
