@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from conformance import FIXTURES, comparing
+from conformance import FIXTURES, comparing, completion
 from conformance.harness import attestation, combine
 from conformance.harness.catalogue import BEGIN, END, as_markdown, as_text, between, catalogue
 from conformance.harness.coverage import published_coverage
@@ -38,8 +39,9 @@ from conformance.reports.terminal import picture, screen
 
 COMMANDS = (
     *("qualify", "rejudge", "compare", "combine", "sign", "verify"),
-    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
+    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions", "completion"),
 )
+DEFAULT = "qualify"
 FORMAT = 1  # of the JSON documents that are made here
 PROGRAMS = "for programs"
 # Options that have a value, as pytest has them too.
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
-        words.insert(0, "qualify")  # the default
+        words.insert(0, DEFAULT)
     options = _parser().parse_args(words)
     try:
         return int(options.run(options))
@@ -211,6 +213,12 @@ def calibrate(options: argparse.Namespace) -> int:
     return ExitCode.NOT_QUALIFIED if wrong else ExitCode.QUALIFIED
 
 
+def complete(parser: argparse.ArgumentParser, commands: Any, shell: str) -> int:
+    """Print what the shell has to read."""
+    print(completion.script(parser, commands, DEFAULT, shell))
+    return ExitCode.QUALIFIED
+
+
 def _to_stderr(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
@@ -355,6 +363,10 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")
     _forms(known, into=True, json=PROGRAMS)
     known.set_defaults(run=calibrate)
+
+    shells = commands.add_parser("completion", help="a script by which a shell completes all this", allow_abbrev=False)
+    shells.add_argument("shell", choices=completion.SHELLS, help="the shell that is to read it")
+    shells.set_defaults(run=lambda options: complete(parser, commands, options.shell))
     return parser
 
 

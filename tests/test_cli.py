@@ -85,7 +85,7 @@ def test_the_catalogue_has_three_forms(capfd: pytest.CaptureFixture[str]) -> Non
     assert len(json.loads(texts[2])) == len(catalogue())
 
 
-PRINT_NO_RESULT = ("figure",)
+PRINT_NO_RESULT = ("figure", "completion")
 
 
 @pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in PRINT_NO_RESULT])
