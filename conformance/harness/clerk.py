@@ -78,7 +78,8 @@ class Clerk:
         whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if not whole:
             self.problems.append(f"stopped after {len(self.records)} checks")
-        run = replace(self.session.run(self.records, self.problems), complete=whole)
+        run = self.session.run(self.records, self.problems)
+        run = replace(run, complete=run.complete and whole)
         judgement = judge_run(run)
         self.result = run, judgement
         session.exitstatus = judgement.exit_code
