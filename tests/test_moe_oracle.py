@@ -179,6 +179,16 @@ def test_the_facts_are_vllms_order_with_every_library(healthy: MoeOracle) -> Non
         assert full == first, name
 
 
+def test_the_facts_of_unquantised_experts_are_vllms_order(museum: Seen, healthy: MoeOracle) -> None:
+    """With every library the first that is not refused outright; as it is here, the first that is accepted."""
+    for device, states in museum["unquantised"].items():
+        about = [row for row in load_moe_facts().unquantised if row.is_about(device, healthy.vllm_version)]
+        full, here = ([row.backend for row in about if bool(row.without) is lacks] for lacks in (False, True))
+        assert full == [next(name for name, state in states.items() if state != REFUSED)], device
+        if "not evaluated" in states.values() and here:
+            assert here == [next(name for name, state in states.items() if state == "accepted")], device
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
