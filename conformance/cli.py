@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from conformance import FIXTURES, comparing
-from conformance.harness import attestation, combine, power
-from conformance.harness.catalogue import as_markdown, as_text, between, catalogue, with_table
+from conformance import FIXTURES, comparing, completion
+from conformance.harness import attestation, combine
+from conformance.harness.catalogue import BEGIN, END, as_markdown, as_text, between, catalogue
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence
@@ -29,19 +28,22 @@ from conformance.harness.observers.moe_oracle import ask_vllm
 from conformance.harness.profile import LEVELS, held_for, load_profile
 from conformance.harness.session import DEFAULT_LEVEL, DEFAULT_PAIR, Options, hardware_here, open_session
 from conformance.harness.streams import REGRESSIONS, keep_regressions
-from conformance.harness.verdict import UNQUALIFYING, ExitCode
+from conformance.harness.verdict import ExitCode
 from conformance.harness.views.oracle import MoeOracle
-from conformance.reports import coverage_table, fleet, moe_table, plan
-from conformance.reports.characters import printable
+from conformance.reports import comparison, coverage_table, fleet, moe_table, plan
+from conformance.reports.characters import json_text, printable
 from conformance.reports.document import as_json
 from conformance.reports.progress import Progress
 from conformance.reports.source import Source
-from conformance.reports.terminal import picture
+from conformance.reports.terminal import picture, screen
 
 COMMANDS = (
     *("qualify", "rejudge", "compare", "combine", "sign", "verify"),
-    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions"),
+    *("catalogue", "moe-table", "calibrate", "figure", "keep-regressions", "completion"),
 )
+DEFAULT = "qualify"
+FORMAT = 1  # of the JSON documents that are made here
+PROGRAMS = "for programs"
 # Options that have a value, as pytest has them too.
 TAKEN = ("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
 
@@ -50,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
-        words.insert(0, "qualify")  # the default
+        words.insert(0, DEFAULT)
     options = _parser().parse_args(words)
     try:
         return int(options.run(options))
-    except UsageError as error:
+    except (UsageError, ObservationError, Unsupported) as error:
         print(f"qualify: {error}", file=sys.stderr)
-        return ExitCode.USAGE
+        return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.INSTRUMENT
 
 
 def qualify(options: argparse.Namespace) -> int:
@@ -82,14 +84,8 @@ def show_plan(options: argparse.Namespace) -> int:
     )
     if options.minutes is not None:
         profile = held_for(profile, options.minutes)
-    print(plan.as_text(profile), end="")
     floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
-    if profile.level in UNQUALIFYING:
-        print(f"level {profile.level} judges no floor")
-    elif not floors.rows:
-        print(f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}")
-    else:
-        print(power.as_text(power.plan(floors, profile.sizes), profile.sizes.looks), end="")
+    _show(options, table=lambda: plan.as_text(profile, floors), json=lambda: plan.as_json(profile, floors))
     return ExitCode.QUALIFIED
 
 
@@ -99,37 +95,54 @@ def rejudge(options: argparse.Namespace) -> int:
     return _judge(words, options)
 
 
+def show_comparison(options: argparse.Namespace) -> int:
+    """Print how the second run differs from the first; 1 where it is worse."""
+    found = comparing.compared(options.before, options.after)
+    _show(
+        options,
+        table=lambda: comparison.as_text(found, **screen(sys.stdout.isatty())),
+        markdown=lambda: comparison.as_markdown(found),
+        json=lambda: comparison.as_json(found),
+    )
+    return found.exit_code
+
+
 def show_fleet(options: argparse.Namespace) -> int:
     """Judge several runs again and print them beside each other; the exit code is the gravest of theirs."""
     groups = combine.combine(options.evidence, Progress(_to_stderr, terminal=False))
-    if options.json:
-        print(fleet.as_json(groups), end="")
-    elif options.markdown:
-        print(fleet.as_markdown(groups), end="")
-    else:
-        terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if terminal else None
-        print(fleet.as_text(groups, width=width, colour=terminal), end="")
+    _show(
+        options,
+        table=lambda: fleet.as_text(groups, **screen(sys.stdout.isatty())),
+        markdown=lambda: fleet.as_markdown(groups),
+        json=lambda: fleet.as_json(groups),
+    )
     return combine.worst(groups)
 
 
 def sign(options: argparse.Namespace) -> int:
     """State what a finished run found, and sign it."""
     statement = attestation.sign(options.evidence, options.key, options.identity)
-    print(f"Signed: {options.evidence / ATTESTATION[0]} says {statement['predicate']['result']}")
+    said = f"Signed: {options.evidence / ATTESTATION[0]} says {statement['predicate']['result']}\n"
+    _show(options, table=lambda: said, json=lambda: json_text(statement))
     return ExitCode.QUALIFIED
 
 
 def verify(options: argparse.Namespace) -> int:
     """Say whether evidence is what was signed; what it is worth is another question."""
+    document = {"format": FORMAT, "evidence": str(options.evidence)}
     try:
         found = attestation.authenticate(options.evidence, options.signers, options.identity)
     except attestation.NotAuthentic as error:
         print(f"Not authentic: {printable(str(error))}", file=sys.stderr)  # which may be anybody's words
+        document |= {"authentic": False, "reason": str(error)}
+        _show(options, table=str, json=lambda: json_text(document))
         return ExitCode.NOT_QUALIFIED
-    print(f"Authentic: {options.evidence}, signed by {found.signer}, says {found.statement['predicate']['result']}")
-    if reports := [name for name in REPORTS if (options.evidence / name).is_file()]:
-        print(f"Not covered: {', '.join(reports)}; qualify rejudge {options.evidence} makes them again")
+    result, reports = found.statement["predicate"]["result"], _reports(options.evidence)
+    lines = [f"Authentic: {options.evidence}, signed by {found.signer}, says {result}"]
+    if reports:
+        lines.append(f"Not covered: {', '.join(reports)}; qualify rejudge {options.evidence} makes them again")
+    document |= {"authentic": True, "signer": found.signer, "result": result, "not_covered": reports}
+    _show(options, table=lambda: "".join(f"{line}\n" for line in lines), json=lambda: json_text(document))
     return ExitCode.QUALIFIED
 
 
@@ -137,29 +150,29 @@ def list_checks(options: argparse.Namespace) -> int:
     """Print the catalogue, or put its table into a document."""
     checks = catalogue()
     if options.into:
-        text = options.into.read_text(encoding="utf-8")
-        options.into.write_text(with_table(text, checks, str(options.into)), encoding="utf-8")
-    elif options.json:
-        print(json.dumps([vars(check) for check in checks], indent=1, ensure_ascii=False))
-    else:
-        print(as_markdown(checks) if options.markdown else as_text(checks), end="")
+        _put(options.into, BEGIN, END, as_markdown(checks))
+        return ExitCode.QUALIFIED
+    _show(
+        options,
+        table=lambda: as_text(checks),
+        markdown=lambda: as_markdown(checks),
+        json=lambda: json_text([vars(check) for check in checks]),
+    )
     return ExitCode.QUALIFIED
 
 
 def show_moe_table(options: argparse.Namespace) -> int:
     """Ask the installed vLLM for its choice of MoE kernels; print it, or put it into a document."""
-    try:
-        oracle = MoeOracle.of(ask_vllm(), load_moe_facts().expected)
-    except (ObservationError, Unsupported) as error:
-        print(f"qualify: {error}", file=sys.stderr)
-        return ExitCode.INSTRUMENT
+    oracle = MoeOracle.of(ask_vllm(), load_moe_facts().expected)
     if options.into:
-        text = options.into.read_text(encoding="utf-8")
-        table = moe_table.as_markdown(oracle)
-        text = between(text, moe_table.BEGIN, moe_table.END, table, str(options.into))
-        options.into.write_text(text, encoding="utf-8")
-    else:
-        print(moe_table.as_markdown(oracle) if options.markdown else moe_table.as_text(oracle), end="")
+        _put(options.into, moe_table.BEGIN, moe_table.END, moe_table.as_markdown(oracle))
+        return ExitCode.QUALIFIED
+    _show(
+        options,
+        table=lambda: moe_table.as_text(oracle),
+        markdown=lambda: moe_table.as_markdown(oracle),
+        json=lambda: moe_table.as_json(oracle),
+    )
     return ExitCode.QUALIFIED
 
 
@@ -178,7 +191,9 @@ def keep(options: argparse.Namespace) -> int:
     """Keep what broke the parser in recorded evidence, so that every later run begins with it."""
     found = Evidence(options.evidence, recording=False).observe("parsers", dict)
     path = FIXTURES / "prompts" / REGRESSIONS
-    print(f"{keep_regressions(path, found)} new in {path}")
+    new = keep_regressions(path, found)
+    document = {"format": FORMAT, "file": str(path), "new": new}
+    _show(options, table=lambda: f"{new} new in {path}\n", json=lambda: json_text(document))
     return ExitCode.QUALIFIED
 
 
@@ -189,37 +204,66 @@ def calibrate(options: argparse.Namespace) -> int:
     """
     profile = load_profile(options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, "qualify")
     sizes = replace(profile.sizes, calibration_trials=options.trials, calibration_prompts=options.prompts)
-    try:
-        found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
-    except (ObservationError, Unsupported) as error:
-        print(f"qualify: {error}", file=sys.stderr)
-        return ExitCode.INSTRUMENT
-    table = coverage_table.as_markdown(found, datetime.now(UTC).date())
+    found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
+    today, wrong = datetime.now(UTC).date(), found.calibration.wrong()
+    table = coverage_table.as_markdown(found, today)
     if options.into:
-        text = options.into.read_text(encoding="utf-8")
-        text = between(text, coverage_table.BEGIN, coverage_table.END, table, str(options.into))
-        options.into.write_text(text, encoding="utf-8")
+        _put(options.into, coverage_table.BEGIN, coverage_table.END, table)
     else:
-        print(table, end="")
-    wrong = [*found.calibration.biased(), *found.calibration.too_narrow(), *found.calibration.outside()]
+        _show(options, table=lambda: table, json=lambda: coverage_table.as_json(found, today))
     print("".join(f"{sentence}\n" for sentence in wrong), end="", file=sys.stderr)
     return ExitCode.NOT_QUALIFIED if wrong else ExitCode.QUALIFIED
+
+
+def complete(parser: argparse.ArgumentParser, commands: Any, shell: str) -> int:
+    """Print what the shell has to read."""
+    print(completion.script(parser, commands, DEFAULT, shell))
+    return ExitCode.QUALIFIED
 
 
 def _to_stderr(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)
 
 
+def _show(options: argparse.Namespace, **forms: Callable[[], str]) -> None:
+    """Print the result in the form that was asked for."""
+    print(forms[options.form](), end="")
+
+
+def _put(document: Path, begin: str, end: str, table: str) -> None:
+    """Write the table between its markers; UsageError where the document lacks them."""
+    text = between(document.read_text(encoding="utf-8"), begin, end, table, str(document))
+    document.write_text(text, encoding="utf-8")
+
+
+def _reports(evidence: Path) -> list[str]:
+    """Those that lie beside the evidence."""
+    return [name for name in REPORTS if (evidence / name).is_file()]
+
+
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
-    quiet = contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext()
+    as_document = options.form == "json"
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_document else contextlib.nullcontext()
     with quiet:
         code, found = run_checks([*["-v"] * options.verbose, *words])
     if options.picture and found:
         options.picture.write_text(picture(*found), encoding="utf-8")
-    if options.json and found:
+    if as_document and found:
         print(as_json(*found), end="")
     return code
+
+
+def _forms(parser: argparse.ArgumentParser, *, into: bool = False, **helps: str) -> None:
+    """Let the result be told in one of these forms instead of the command's own, or put into a document."""
+    forms = parser.add_mutually_exclusive_group()
+    for name, what in helps.items():
+        forms.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
+    if into:
+        forms.add_argument(
+            "--into", type=Path, metavar="FILE", help="write the table between the markers in a document"
+        )
+    parser.set_defaults(form="table")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument(
         "--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out"
     )
-    judging.add_argument("--json", action="store_true", help="the result as JSON on stdout, the table on stderr")
+    _forms(judging, json="the result as JSON on stdout, the table on stderr")
     judging.add_argument("--picture", type=Path, metavar="FILE", help="the table as an SVG picture too")
     judging.add_argument("-v", "--verbose", action="store_true", help="pytest's own account of every check")
 
@@ -266,25 +310,22 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
     again.set_defaults(run=rejudge)
 
-    comparison = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
-    comparison.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
-    comparison.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
-    output = comparison.add_mutually_exclusive_group()
-    for name, what in (("markdown", "for a pull request"), ("json", "for programs")):
-        output.add_argument(f"--{name}", dest="form", action="store_const", const=name, default="table", help=what)
-    comparison.set_defaults(run=lambda options: comparing.run(options.before, options.after, options.form))
+    held = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
+    held.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
+    held.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
+    _forms(held, markdown="for a pull request", json=PROGRAMS)
+    held.set_defaults(run=show_comparison)
 
     beside = commands.add_parser("combine", help="several runs as one table, outliers marked", allow_abbrev=False)
     beside.add_argument("evidence", type=Path, nargs="+", metavar="DIR", help="folders that earlier runs recorded")
-    layout = beside.add_mutually_exclusive_group()
-    layout.add_argument("--markdown", action="store_true", help="as Markdown")
-    layout.add_argument("--json", action="store_true", help="as JSON")
+    _forms(beside, markdown="for a comment or a wiki", json=PROGRAMS)
     beside.set_defaults(run=show_fleet)
 
     signing = commands.add_parser("sign", help="sign what a finished run found", allow_abbrev=False)
     signing.add_argument("evidence", type=Path, metavar="DIR", help="a folder that a run has finished")
     signing.add_argument("--key", type=Path, required=True, help="an SSH key, or the public half of one in ssh-agent")
     signing.add_argument("--identity", metavar="ID", help="who signs, as allowed-signers files name it; stated too")
+    _forms(signing, json="the statement on stdout")
     signing.set_defaults(run=sign)
 
     checking = commands.add_parser("verify", help="hold evidence against what was signed", allow_abbrev=False)
@@ -293,6 +334,7 @@ def _parser() -> argparse.ArgumentParser:
         "--signers", type=Path, required=True, metavar="FILE", help="whose key is whose: OpenSSH's allowed signers"
     )
     checking.add_argument("--identity", metavar="ID", help="who must have signed (default: any of the signers)")
+    _forms(checking, json=PROGRAMS)
     checking.set_defaults(run=verify)
 
     drawing = commands.add_parser(
@@ -306,19 +348,15 @@ def _parser() -> argparse.ArgumentParser:
         "keep-regressions", help="keep what broke the parser in recorded evidence", allow_abbrev=False
     )
     keeping.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
+    _forms(keeping, json=PROGRAMS)
     keeping.set_defaults(run=keep)
 
     checks = commands.add_parser("catalogue", help="list the checks", allow_abbrev=False)
-    form = checks.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="as the table of README")
-    form.add_argument("--json", action="store_true", help="as JSON")
-    form.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    _forms(checks, into=True, markdown="as the table of README", json=PROGRAMS)
     checks.set_defaults(run=list_checks)
 
     kernels = commands.add_parser("moe-table", help="vLLM's choice of a MoE kernel by device", allow_abbrev=False)
-    shape = kernels.add_mutually_exclusive_group()
-    shape.add_argument("--markdown", action="store_true", help="as the table of docs/moe-backends.md")
-    shape.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    _forms(kernels, into=True, markdown="as the table of docs/moe-backends.md", json=PROGRAMS)
     kernels.set_defaults(run=show_moe_table)
 
     known = commands.add_parser("calibrate", help="how often the intervals hold known rates", allow_abbrev=False)
@@ -326,8 +364,12 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     known.add_argument("--trials", type=int, default=80, metavar="N", help="at each vector of rates (default: 80)")
     known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")
-    known.add_argument("--into", type=Path, metavar="FILE", help="write the table between the markers in a document")
+    _forms(known, into=True, json=PROGRAMS)
     known.set_defaults(run=calibrate)
+
+    shells = commands.add_parser("completion", help="a script by which a shell completes all this", allow_abbrev=False)
+    shells.add_argument("shell", choices=completion.SHELLS, help="the shell that is to read it")
+    shells.set_defaults(run=lambda options: complete(parser, commands, options.shell))
     return parser
 
 

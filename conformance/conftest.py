@@ -39,7 +39,7 @@ from conformance.harness.views.soak import Soak
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
-from conformance.harness.views.wiring import PairConfig, Wiring
+from conformance.harness.views.wiring import Attention, PairConfig, Wiring
 
 if TYPE_CHECKING:
     from conformance.harness.plugin import Judge
@@ -161,6 +161,12 @@ def pair_config(observe: Observe) -> PairConfig:
 def wiring(observe: Observe) -> Wiring:
     """What the draft is wired to."""
     return Wiring.of(observe("wiring"))
+
+
+@pytest.fixture(scope="session")
+def attention(observe: Observe, profile: Profile) -> Attention:
+    """What the attention layers run on."""
+    return Attention.of(observe("wiring"), profile)
 
 
 @pytest.fixture(scope="session")

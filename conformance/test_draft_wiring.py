@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.harness.check import check, expect_close, expect_equal
+from conformance.harness.check import check, expect_all, expect_close, expect_equal
 from conformance.harness.closeness import Bound
-from conformance.harness.views.wiring import PairConfig, Wiring
+from conformance.harness.views.wiring import Attention, PairConfig, Wiring
 
 
 @check("DRAFT-04", level="smoke", claim="The draft embeds with the target's own embedding.", upstream="vllm#43957")
@@ -55,3 +55,9 @@ def test_positions_are_counted(wiring: Wiring) -> None:
     """A port that drafts one token whatever k is shows one label."""
     expected = [str(position) for position in range(wiring.k)]
     expect_equal(list(wiring.metrics_positions), expected, source=wiring, what="positions in /metrics")
+
+
+@check("DRAFT-11", level="smoke", claim="Draft and target attend by the backend expected here.", upstream="vllm#48082")
+def test_attention_backend(attention: Attention) -> None:
+    """A draft that is left to choose for itself takes another one than its target, whose keys and values it reads."""
+    expect_all(attention.backends(), (attention.expected(),), source=attention)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import synthetic
 
 HERE = Path(__file__).parent
 PAIR = 'target = "./target"\ndraft = "./draft"\nk = 4\nquantisation = "nvfp4"\n'
@@ -40,6 +42,8 @@ class Runner:
 
     def begin(self, phase: str, *words: str) -> subprocess.Popen[str]:
         """The command in a process group of its own."""
+        facts = self.folder / "documents.json"  # made here, where transformers is imported once for all
+        facts.write_text(json.dumps(synthetic.healthy()))
         paths = os.pathsep.join([str(HERE), str(HERE.parent)])
         return subprocess.Popen(
             [sys.executable, "-m", "faux.run", phase, str(self.folder), *words],

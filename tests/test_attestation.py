@@ -349,6 +349,24 @@ def test_the_command_signs_and_verifies(desk: Desk, capfd: pytest.CaptureFixture
     assert err.count("\n") == 1
 
 
+def test_the_command_tells_programs_too(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = str(desk.evidence)
+    assert cli.main(["sign", folder, "--key", str(desk.ann), "--identity", ANN, "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert out == (desk.evidence / "attestation.json").read_text()
+    assert err == ""
+    verify = ["verify", folder, "--signers", str(desk.signers), "--json"]
+    assert cli.main(verify) == 0
+    good = {"format": 1, "evidence": folder, "authentic": True, "signer": ANN, "result": "FAILED"}
+    assert json.loads(capfd.readouterr().out) == good | {"not_covered": ["report.html"]}
+    flip(desk.evidence / "profile.json")
+    assert cli.main(verify) == 1
+    out, err = capfd.readouterr()
+    bad = json.loads(out)
+    assert err == f"Not authentic: {bad.pop('reason')}\n"
+    assert bad == {"format": 1, "evidence": folder, "authentic": False}
+
+
 def test_a_stranger_s_words_are_no_commands_to_a_terminal(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
     sign(desk.evidence, desk.ben, "\x1b[31mben")
     assert cli.main(["verify", str(desk.evidence), "--signers", str(desk.signers)]) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -17,6 +18,7 @@ from faux import PROFILE, SIZES, launch, launcher, recording, with_prompts
 from scipy import stats
 from torch import nn
 
+from conformance import cli
 from conformance.harness.calibration import PATH, conditional, load_plan
 from conformance.harness.coverage import Coverage
 from conformance.harness.errors import ObservationError, UsageError
@@ -269,10 +271,12 @@ def test_the_note_is_a_small_table_of_coverage() -> None:
     assert found.note().count(" of 12 (± ") == 5
 
 
+ABOUT = {"imported": {"vllm": "0.32.0"}, "machine": "x86_64", "cpu_count": 2, "python": "3.11.7"}
+
+
 def test_the_published_table_names_what_lies_outside() -> None:
     found = Calibration.of(synthetic.healthy()["calibration"], load_plan())
-    about = {"imported": {"vllm": "0.32.0"}, "machine": "x86_64", "cpu_count": 2, "python": "3.11.7"}
-    coverage = Coverage(PROFILE, about, "coins", found)
+    coverage = Coverage(PROFILE, ABOUT, "coins", found)
     table = coverage_table.as_markdown(coverage, date(2026, 11, 25))
     assert table.startswith("2026-11-25: vLLM 0.32.0 on faux (x86_64, 2 cores, Python 3.11.7), faux-pair, k = 4.")
     assert table.count("\n| ") == 2 + 5 + 2 + 15
@@ -281,3 +285,20 @@ def test_the_published_table_names_what_lies_outside() -> None:
     assert "no: outside 110% to 120%" in coverage_table.as_markdown(
         replace(coverage, calibration=nothing_held), date.min
     )
+
+
+def test_the_command_measures_coverage_for_programs(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = Calibration.of(synthetic.healthy()["calibration"], load_plan())
+    monkeypatch.setattr(cli, "published_coverage", lambda profile, _: Coverage(profile, ABOUT, "coins", found))
+    code = cli.main(["calibrate", "--hardware", "cpu", "--json"])
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    assert err == "".join(f"{sentence}\n" for sentence in document["wrong"])
+    assert code == bool(document["wrong"])
+    about = {"hardware": "cpu", "pair": "micro-26b-a4b-nvfp4", "vllm": "0.32.0", "acceptance_by": "coins"}
+    assert about.items() <= document.items()
+    assert document["quantities"][0] | {"covered": 0} == {"name": "acceptance length", "covered": 0, "trials": 12}
+    assert len(document["each"]) == 15
+    assert all(row["covered"] <= row["trials"] for row in document["each"])

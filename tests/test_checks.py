@@ -43,7 +43,7 @@ from conformance.harness.views.soak import Soak
 from conformance.harness.views.static import Environment, Headers, Refusals
 from conformance.harness.views.sweep import Sweep
 from conformance.harness.views.texts import Form, Texts
-from conformance.harness.views.wiring import PairConfig, Wiring
+from conformance.harness.views.wiring import Attention, PairConfig, Wiring
 
 Documents = synthetic.Documents
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
@@ -57,6 +57,7 @@ BUILDERS: Builders = {
     "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
     "pair_config": lambda d: PairConfig.of(d["checkpoint"]),
     "wiring": lambda d: Wiring.of(d["wiring"]),
+    "attention": lambda d: Attention.of(d["wiring"], PROFILE),
     "numerics": lambda d: Numerics.of(d["numerics"]),
     "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
     "parity": lambda d: Parity.of(d["parity"]),
@@ -361,3 +362,11 @@ def test_a_targets_size_decides_on_the_empty_thought_and_an_unknown_size_may_hav
         assert outcome("CKPT-09", documents).verdict is Verdict.PASS
         target["config"]["hidden_size"] = 128
         assert outcome("CKPT-09", documents).verdict is (Verdict.PASS if thought else Verdict.FAIL)
+
+
+def test_a_backend_may_have_two_words_in_the_log() -> None:
+    said = (
+        "Using FlashInfer CUTLASS Unquantized MoE backend out of potential backends: ['FlashInfer TRTLLM', 'TRITON']."
+    )
+    logged = Moe.of(synthetic.moe() | {"log_lines": [said, "Using 'MARLIN' NvFp4 MoE backend."]}, PROFILE).logged()
+    assert list(logged.values()) == ["FlashInfer CUTLASS", "MARLIN"]

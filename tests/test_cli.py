@@ -85,6 +85,50 @@ def test_the_catalogue_has_three_forms(capfd: pytest.CaptureFixture[str]) -> Non
     assert len(json.loads(texts[2])) == len(catalogue())
 
 
+PRINT_NO_RESULT = ("figure", "completion")
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in PRINT_NO_RESULT])
+def test_every_command_that_prints_a_result_has_json(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert "--json" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("evidence")
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["rejudge", "nowhere"], ["--plan", "--hardware", "nowhere"], ["compare", "run", "nowhere"]),
+        *(["combine", "nowhere"], ["sign", "nowhere", "--key", "k"], ["verify", "nowhere", "--signers", "s"]),
+    ],
+)
+def test_bad_input_is_no_document(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "nowhere" in err
+
+
+def test_evidence_that_lacks_what_is_asked_for_is_exit_code_4(
+    evidence: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (evidence / "observations/parsers.json").unlink()
+    assert cli.main(["keep-regressions", "run", "--json"]) == 4
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "qualify: the observation 'parsers' was not recorded in run\n")
+
+
+@pytest.mark.usefixtures("evidence")
+def test_what_is_kept_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "FIXTURES", tmp_path)
+    assert cli.main(["keep-regressions", "run", "--json"]) == 0
+    path = tmp_path / "prompts/regressions/parsers.jsonl"
+    assert json.loads(capfd.readouterr().out) == {"format": 1, "file": str(path), "new": 0}
+
+
 def test_the_table_is_put_between_its_markers(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")

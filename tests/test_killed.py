@@ -20,26 +20,27 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("phase", "code", "sentence"),
+    ("phase", "sentence"),
     [
-        ("loading", 4, "the observation 'draft_load' was not recorded"),
-        ("observing", 4, "the observation 'draft_load' was not recorded"),
-        ("judging", 4, "was not recorded"),
-        ("stopping", 0, "Passed at level smoke"),
-        ("writing", 0, "Passed at level smoke"),
-        ("closing", 0, "Passed at level smoke"),
+        ("loading", "the observation 'draft_load' was not recorded"),
+        ("observing", "the observation 'draft_load' was not recorded"),
+        ("judging", "was not recorded"),
+        ("stopping", "Not judged: the run did not finish: "),
+        ("closing", "Not judged: the run did not finish: "),
     ],
 )
-def test_killed_in_any_phase(tmp_path: Path, capfd: Capture, phase: str, code: int, sentence: str) -> None:
+def test_killed_in_any_phase(tmp_path: Path, capfd: Capture, phase: str, sentence: str) -> None:
     runner = Runner(tmp_path)
     runner.kill_in(phase, f"--pair={runner.pair}", "--level=smoke", f"--evidence={runner.evidence}")
     assert runner.left() == []
     assert not is_finished(runner.evidence)
     kept = {path.name for path in (runner.evidence / "observations").glob("*.json")}
 
-    assert cli.main(["rejudge", str(runner.evidence)]) == code
+    assert cli.main(["rejudge", str(runner.evidence)]) == 4
     said = capfd.readouterr()
     assert sentence in said.out
+    mend = f"scripts/qualify --resume {runner.evidence} finishes it"
+    assert f"the run did not finish: {runner.evidence} has no manifest.json ({mend})" in said.out
     assert "Traceback" not in said.out + said.err
 
     resumed, output = runner.run("nowhere", f"--resume={runner.evidence}")
@@ -50,6 +51,21 @@ def test_killed_in_any_phase(tmp_path: Path, capfd: Capture, phase: str, code: i
     again = {name for name, times in made.items() if times > 1}
     assert {f"{name}.json" for name in again}.isdisjoint(kept), "what was kept is not observed again"
     assert kept <= {path.name for path in (runner.evidence / "observations").glob("*.json")}
+
+
+def test_evidence_that_lacks_its_end_alone_qualifies_nobody(tmp_path: Path, capfd: Capture) -> None:
+    directory = synthetic.record(tmp_path / "run", synthetic.healthy(), finished=False)
+    assert cli.main(["rejudge", str(directory), "--json"]) == 4
+    document = json.loads(capfd.readouterr().out)
+    assert {row["verdict"] for row in document["verdicts"]} == {"PASS"}
+    assert document["complete"] is False
+    (problem,) = document["problems"]
+    assert problem.startswith(f"the run did not finish: {directory} has no manifest.json (scripts/qualify --resume ")
+    assert document["sentence"] == f"Not judged: {problem}."
+    assert "**ERROR** of the run: the run did not finish" in (directory / "report.md").read_text()
+    page = (directory / "report.html").read_text()
+    assert "This run did not come to its end" in page
+    assert "the run did not finish" in page
 
 
 def finished(directory: Path) -> None:

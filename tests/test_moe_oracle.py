@@ -179,6 +179,16 @@ def test_the_facts_are_vllms_order_with_every_library(healthy: MoeOracle) -> Non
         assert full == first, name
 
 
+def test_the_facts_of_unquantised_experts_are_vllms_order(museum: Seen, healthy: MoeOracle) -> None:
+    """With every library the first that is not refused outright; as it is here, the first that is accepted."""
+    for device, states in museum["unquantised"].items():
+        about = [row for row in load_moe_facts().unquantised if row.is_about(device, healthy.vllm_version)]
+        full, here = ([row.backend for row in about if bool(row.without) is lacks] for lacks in (False, True))
+        assert full == [next(name for name, state in states.items() if state != REFUSED)], device
+        if "not evaluated" in states.values() and here:
+            assert here == [next(name for name, state in states.items() if state == "accepted")], device
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -226,6 +236,14 @@ def test_the_command_prints_the_table_and_puts_it_into_a_document(
     monkeypatch.setattr(cli, "ask_vllm", synthetic.moe_oracle)
     assert cli.main(["moe-table"]) == pytest.main(["--moe-table", str(PACKAGE)]) == 0
     assert capfd.readouterr().out.count("vLLM 0.32.0: its own choice of a kernel") == 2
+    assert cli.main(["moe-table", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    (gb10,) = [device for device in found["devices"] if device["device"] == "SM 121"]
+    assert (found["vllm_version"], gb10["chosen"], gb10["error"]) == ("0.32.0", "VLLM_CUTLASS", "")
+    assert [row["backend"] for row in gb10["expected"]] == ["FLASHINFER_CUTLASS", "VLLM_CUTLASS"]
+    states = {row["backend"]: (row["state"], row["reasons"]) for row in gb10["backends"]}
+    assert states["FLASHINFER_CUTLASS"] == ("not evaluated", ["not installed: flashinfer"])
+    assert states["VLLM_CUTLASS"][0] == "accepted"
     path = tmp_path / "document.md"
     path.write_text(f"before\n{moe_table.BEGIN}\nold\n{moe_table.END}\nafter\n")
     assert cli.main(["moe-table", "--into", str(path)]) == 0

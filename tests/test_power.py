@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,20 @@ def test_a_plan_starts_nothing(
     assert cli.main(["--plan", "--level", "smoke"]) == 0
     assert capfd.readouterr().out.endswith("level smoke judges no floor\n")
     assert cli.main(["--plan", "--hardware", "nowhere"]) == 2
+
+
+def test_a_plan_for_programs_says_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plan", "--hardware", "cpu", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    about = {"hardware": "cpu", "pair": "micro-26b-a4b-nvfp4", "level": "qualify", "environment": "cpu", "k": 4}
+    assert about.items() <= plan.items()
+    assert (plan["two_servers"], plan["memory"], plan["usable_gb"]) == (True, "host", None)
+    length = next(row for row in plan["floors"] if row["name"] == "acceptance length")
+    assert (length["floor"], length["needed"], length["taken"], length["samples"]) == (3.68, 10, 200, "prompts")
+    assert plan["first_look_seconds"] > 0
+    assert cli.main(["--plan", "--hardware", "gb10", "--pair", "gemma-4-26b-a4b-nvfp4", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)
+    assert (plan["weights_gb"], plan["usable_gb"], plan["floors"]) == (19.6, pytest.approx(70.4), [])
 
 
 def test_every_floor_that_is_expected_says_from_where() -> None:

@@ -92,6 +92,7 @@ def test_unknown_names_are_answered_with_the_known_ones(fixtures: Path) -> None:
         ("hardware/cpu.toml", '"host"', '"hots"', "it must be 'unified', 'discrete' or 'host'."),
         ("hardware/cpu.toml", '"24"', "24", 'key "serve_args.2" is 24; it must be a valid string.'),
         ("hardware/cpu.toml", '">=0.28"', '"newest"', 'moe_backend.bf16."newest" is no version specifier'),
+        ("hardware/cpu.toml", '">=0.32"', '"newest"', 'attention_backend."newest" is no version specifier'),
         ("levels.toml", "[qualify]\nmixed_prompts", "[qualify]\nmixd_prompts", 'key "qualify.mixd_prompts" is unknown'),
         ("levels.toml", "[smoke]", "[smokey]", 'table "smoke" is missing; add it.'),
     ],
@@ -152,14 +153,22 @@ def test_the_expected_kernels_are_those_of_the_facts(name: str) -> None:
     """The table of a hardware file repeats what is known of its compute capability, and nothing else."""
     hardware = load_profile(name, PUBLISHED[0], "qualify").hardware
     device = f"SM {hardware.sm}"
-    known = {
-        (row.versions, row.backend)
-        for row in load_moe_facts().expected
-        if device in row.on and row.without != "flashinfer"
-    }
-    table = (hardware.moe_backend or {})["nvfp4"]
-    assert table
-    assert set(table.items()) <= known
+    facts = load_moe_facts()
+    for quantisation, rows in (("nvfp4", facts.expected), ("bf16", facts.unquantised)):
+        known = {(row.versions, row.backend) for row in rows if device in row.on and row.without != "flashinfer"}
+        table = (hardware.moe_backend or {})[quantisation]
+        assert table
+        assert set(table.items()) <= known
+
+
+def test_the_expected_attention_backend_goes_by_version() -> None:
+    hardware = load_profile("cpu", "micro-26b-a4b-nvfp4", "static").hardware
+    assert hardware.expected_attention_backend("0.32.0+cpu") == "CPU_ATTN"
+    with pytest.raises(Unsupported, match=r"cpu names no attention backend on vLLM 0\.31\.0"):
+        hardware.expected_attention_backend("0.31.0")
+    with pytest.raises(Unsupported, match="h200 names no attention backend"):
+        load_profile("h200", PUBLISHED[0], "static").hardware.expected_attention_backend("0.32.0")
+    assert load_profile("gb10", PUBLISHED[0], "static").hardware.expected_attention_backend("0.32.0") == "TRITON_ATTN"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

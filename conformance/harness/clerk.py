@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from conformance.harness.verdict import Judgement, Record, Run, judge_run
 from conformance.reports.files import write_reports
 from conformance.reports.junit import junit
 from conformance.reports.progress import Progress
-from conformance.reports.terminal import render
+from conformance.reports.terminal import render, screen
 
 PROPERTY = "verdict"
 
@@ -79,7 +78,8 @@ class Clerk:
         whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if not whole:
             self.problems.append(f"stopped after {len(self.records)} checks")
-        run = replace(self.session.run(self.records, self.problems), complete=whole)
+        run = self.session.run(self.records, self.problems)
+        run = replace(run, complete=run.complete and whole)
         judgement = judge_run(run)
         self.result = run, judgement
         session.exitstatus = judgement.exit_code
@@ -92,9 +92,7 @@ class Clerk:
         """The table, and the sentence that it comes to."""
         if self.result is None:
             return
-        terminal = terminalreporter.hasmarkup
-        width = shutil.get_terminal_size().columns if terminal else None
-        terminalreporter.write(render(*self.result, width=width, colour=terminal))
+        terminalreporter.write(render(*self.result, **screen(terminalreporter.hasmarkup)))
         if self.where:
             terminalreporter.write_line(self.where)
 

@@ -81,7 +81,8 @@ class MoeFacts:
 
     moe: Experts
     walk: Walk
-    expected: tuple[Expectation, ...]
+    expected: tuple[Expectation, ...]  # of experts in NVFP4
+    unquantised: tuple[Expectation, ...]  # of experts in BF16
     kernels: Mapping[str, Kernel]  # by backend
 
     @property
@@ -98,9 +99,9 @@ def device_name(sm: int | None) -> str:
 def load_moe_facts(path: Path = MOE_FACTS) -> MoeFacts:
     """The facts; raises UsageError naming file, key and mend."""
     facts = tables.read(path, MoeFacts)
-    for row in facts.expected:
-        for device in row.on:
+    for name in ("expected", "unquantised"):
+        for device in (device for row in getattr(facts, name) for device in row.on):
             if device not in facts.devices:
                 hint = tables.nearest(device, facts.devices)
-                raise UsageError(f'{path}: key "expected.on" has "{device}", which walk.sm does not walk.{hint}')
+                raise UsageError(f'{path}: key "{name}.on" has "{device}", which walk.sm does not walk.{hint}')
     return facts

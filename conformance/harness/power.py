@@ -121,12 +121,17 @@ def _power(n: int, margin: float, spread: float, confidence: float) -> float:
     return float(stats.nct.sf(stats.t.isf((1 - confidence) / 2, n - 1), n - 1, away))
 
 
-def as_text(plans: list[Plan], looks: int) -> str:
-    """A line for each floor, and the time of all; requests that several floors share are counted once."""
+def first_look(plans: list[Plan]) -> float:
+    """How long it takes, in seconds; requests that several floors share are counted once."""
     seconds: dict[str, float] = {}
     for each in plans:
         seconds[each.sampling.load] = max(seconds.get(each.sampling.load, 0.0), each.seconds or 0.0)
-    first = sum(seconds.values())
+    return sum(seconds.values())
+
+
+def as_text(plans: list[Plan], looks: int) -> str:
+    """A line for each floor, and the time of all."""
+    first = first_look(plans)
     total = f"in all about {first:.0f} s for the first look"
     if looks > 1:
         total += (

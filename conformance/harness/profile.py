@@ -60,6 +60,7 @@ class Hardware:
     # k, which is right where CUDA graphs are replayed, since they are made for one length.
     sweep: Literal["probe", "restart"] = "restart"
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
+    attention_backend: Mapping[str, str] | None = None  # vLLM version specifier -> backend of every attention layer
     unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
     by_name_only: bool = False  # whether it is a variant that is never taken for the detected GPU
     third_server: bool = False  # whether one more fits into the memory of a GPU beside the two
@@ -80,10 +81,15 @@ class Hardware:
 
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
-        for versions, backend in (self.moe_backend or {}).get(quantisation, {}).items():
-            if SpecifierSet(versions).contains(vllm, prereleases=True):
-                return backend
+        if backend := _of_version((self.moe_backend or {}).get(quantisation, {}), vllm):
+            return backend
         raise Unsupported(f"Hardware {self.name} names no MoE backend for {quantisation} on vLLM {vllm}.")
+
+    def expected_attention_backend(self, vllm: str) -> str:
+        """What target and draft should attend by in this vLLM version; Unsupported where the profile does not say."""
+        if backend := _of_version(self.attention_backend or {}, vllm):
+            return backend
+        raise Unsupported(f"Hardware {self.name} names no attention backend on vLLM {vllm}.")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -239,16 +245,29 @@ def every_hardware(fixtures: Path = FIXTURES) -> list[Hardware]:
     return [load_hardware(path) for path in sorted((fixtures / "hardware").glob("*.toml"))]
 
 
+def _of_version(by_version: Mapping[str, str], vllm: str) -> str | None:
+    """The value of the first specifier that holds this version."""
+    fitting = (
+        value for versions, value in by_version.items() if SpecifierSet(versions).contains(vllm, prereleases=True)
+    )
+    return next(fitting, None)
+
+
+def _must_be_specifiers(path: Path, key: str, by_version: Mapping[str, str]) -> None:
+    for versions in by_version:
+        try:
+            SpecifierSet(versions)
+        except InvalidSpecifier:
+            sentence = f'key {key}."{versions}" is no version specifier; write one such as ">=0.32".'
+            raise UsageError(f"{path}: {sentence}") from None
+
+
 def load_hardware(path: Path) -> Hardware:
     """One hardware file."""
     hardware = tables.read(path, Hardware, name=path.stem)
-    for quantisation, by_version in (hardware.moe_backend or {}).items():
-        for versions in by_version:
-            try:
-                SpecifierSet(versions)
-            except InvalidSpecifier:
-                key = f'moe_backend.{quantisation}."{versions}"'
-                raise UsageError(f'{path}: key {key} is no version specifier; write one such as ">=0.32".') from None
+    by_version = {f"moe_backend.{name}": table for name, table in (hardware.moe_backend or {}).items()}
+    for key, table in {**by_version, "attention_backend": hardware.attention_backend or {}}.items():
+        _must_be_specifiers(path, key, table)
     for name in hardware.environment or {}:
         if is_secret(name):
             raise _secret(path, "environment", name)

@@ -17,7 +17,16 @@ from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
-from conformance.harness.evidence import Evidence, Header, is_finished, new_header, read_header, sha256, verify
+from conformance.harness.evidence import (
+    MANIFEST,
+    Evidence,
+    Header,
+    is_finished,
+    new_header,
+    read_header,
+    sha256,
+    verify,
+)
 from conformance.harness.profile import (
     UNLOCKED,
     Profile,
@@ -103,10 +112,10 @@ class Session:
         return waiving.apply(record, self.waivers, self.today)
 
     def run(self, records: Sequence[Record] = (), problems: Sequence[str] = ()) -> Run:
-        """The run so far, in the order of the catalogue, with the problems of its waivers."""
+        """The run so far, in the order of the catalogue, with the problems of its waivers and of its evidence."""
         known = {check.id for check in self.checks}
         places = {check.id: check.order for check in self.checks}
-        stale = waiving.problems(self.waivers, records, known, self.today)
+        stale, cut_short = waiving.problems(self.waivers, records, known, self.today), self._cut_short()
         return Run(
             hardware=self.profile.hardware.name,
             pair=self.profile.pair.name,
@@ -114,10 +123,19 @@ class Session:
             evidence=str(self.evidence.directory),
             expected=tuple(check.id for check in at_level(self.checks, self.profile.level)),
             records=tuple(sorted(records, key=lambda record: places.get(record.id, (len(places), record.id)))),
-            problems=tuple(map(redacted, (*problems, *stale))),
+            problems=tuple(map(redacted, (*problems, *cut_short, *stale))),
             certify=self.certify,
+            complete=not cut_short,
             unlocked=self.profile.hardware.locked_environment == UNLOCKED,
         )
+
+    def _cut_short(self) -> list[str]:
+        """That the recording which is judged never came to its end; whatever its last steps would say is missing."""
+        directory = self.evidence.directory
+        if self.evidence.recording or is_finished(directory):
+            return []
+        mend = f"scripts/qualify --resume {directory} finishes it"
+        return [f"the run did not finish: {directory} has no {MANIFEST} ({mend})"]
 
 
 def _without_secrets(finding: Finding) -> Finding:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from conformance.harness.verdict import ExitCode
 from conformance.reports.changes import BETTER, WORSE, Comparison, FigureChange, Side, VerdictChange
-from conformance.reports.characters import printable
+from conformance.reports.characters import json_text, printable
 from conformance.reports.markdown import folded, plain, table
 from conformance.reports.terminal import PLAIN_WIDTH
 
@@ -76,7 +75,7 @@ def as_json(found: Comparison) -> str:
         "confidence": found.confidence,
         "figures": [_figure(each) for each in found.figures],
     }
-    return printable(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return json_text(document)
 
 
 def _sides(found: Comparison) -> list[tuple[str, Side]]:

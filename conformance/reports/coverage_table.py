@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date
+from typing import Any
 
 from conformance.harness.coverage import Coverage
 from conformance.harness.stats import CONFIDENCE
-from conformance.harness.views.calibration import Calibration
+from conformance.harness.views.calibration import Calibration, Quantity
+from conformance.reports.characters import json_text
 
+FORMAT = 1
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 COLUMNS = ("rates", "quantity", "truth", "found", "trials", "covered", "share", "mean half width")
 TOGETHER = ("quantity, all rates", "trials", "covered", "share", "sound")
@@ -20,6 +23,31 @@ def as_markdown(coverage: Coverage, today: date) -> str:
     """Both tables, the coarse one first, under a line that says what was measured when and where."""
     found = coverage.calibration
     return f"{_title(coverage, today)}\n\n{_table(TOGETHER, _together(found))}\n{_table(COLUMNS, _each(found))}"
+
+
+def as_json(coverage: Coverage, today: date) -> str:
+    """The same for programs; ``wrong`` are the sentences that keep the instrument from being sound."""
+    found, profile = coverage.calibration, coverage.profile
+    document = {
+        "format": FORMAT,
+        "date": str(today),
+        "vllm": coverage.environment["imported"]["vllm"],
+        **{"hardware": profile.hardware.name, "pair": profile.pair.name, "k": profile.pair.k},
+        **{"acceptance_by": coverage.method, "intervals_by": _methods(found), "confidence": CONFIDENCE},
+        "quantities": [
+            dict(zip(("name", "covered", "trials"), (n, *found.coverage(n)), strict=True)) for n in found.names
+        ],
+        "each": [_quantity(each) for each in found.quantities],
+        "wrong": found.wrong(),
+    }
+    return json_text(document)
+
+
+def _quantity(each: Quantity) -> dict[str, Any]:
+    return {
+        **{"rates": each.rates, "name": each.name, "truth": each.truth, "found": each.found},
+        **{"trials": len(each.intervals), "covered": each.covered, "mean_half_width": each.half_width},
+    }
 
 
 def _title(coverage: Coverage, today: date) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from conformance.harness.errors import ObservationError
 from conformance.harness.journal import record_to_json
 from conformance.harness.starts import read_starts
 from conformance.harness.verdict import Judgement, Run
-from conformance.reports.characters import printable
+from conformance.reports.characters import json_text
 
 FORMAT = 1
 
@@ -36,7 +35,7 @@ def as_json(run: Run, judgement: Judgement) -> str:
         "verdicts": [record_to_json(record) for record in run.records],
         "servers": list(_servers(run)),
     }
-    return printable(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return json_text(document)
 
 
 def _servers(run: Run) -> Iterator[dict[str, Any]]:

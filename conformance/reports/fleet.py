@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from conformance.harness.combine import LENGTH, LIMIT, MINIMUM, Group, Row
 from conformance.harness.stats import Estimate
 from conformance.harness.verdict import ExitCode, Verdict
 from conformance.reports import markdown
-from conformance.reports.characters import printable
+from conformance.reports.characters import json_text, printable
 from conformance.reports.report import GRAVEST
 
 FORMAT = 1
@@ -60,7 +59,7 @@ def as_markdown(groups: Sequence[Group]) -> str:
 def as_json(groups: Sequence[Group]) -> str:
     """The same for programs, valid against harness/schemas/fleet.json."""
     document = {"format": FORMAT, "groups": [_document(group) for group in groups]}
-    return printable(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return json_text(document)
 
 
 def _text(text: str, style: str = "") -> Text:

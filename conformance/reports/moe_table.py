@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from conformance.harness.views.oracle import NOT_EVALUATED, REFUSED, Device, MoeOracle
+from conformance.reports.characters import json_text
 
+FORMAT = 1
 BEGIN, END = "<!-- moe-table: begin -->", "<!-- moe-table: end -->"
 COLUMNS = ("device", "chosen", "expected", "refused, by what it says no to", "could not be evaluated here")
 WIDTH = 140
@@ -43,6 +45,24 @@ def as_markdown(oracle: MoeOracle) -> str:
     words = [f"- {text}\n" for text in _refusals(oracle)]
     title = f"vLLM {oracle.vllm_version}: {_TITLE}."
     return f"{title}\n\n{''.join(body)}\nvLLM's own words for the refusals:\n\n{''.join(words)}"
+
+
+def as_json(oracle: MoeOracle) -> str:
+    """The same for programs: for each device every backend in the order in which vLLM tries them."""
+    devices = [
+        {
+            "device": name,
+            "chosen": device.chosen,
+            "error": device.error,
+            "expected": [{"backend": row.backend, "not_judged": why} for row, why in oracle.expectations(name)],
+            "backends": [
+                {"backend": each, "state": device.backends[each].state, "reasons": list(device.backends[each].reasons)}
+                for each in device.order
+            ],
+        }
+        for name, device in oracle.devices.items()
+    ]
+    return json_text({"format": FORMAT, "vllm_version": oracle.vllm_version, "devices": devices})
 
 
 _TITLE = "its own choice of a kernel for Gemma 4's NVFP4 experts"

@@ -1,13 +1,20 @@
-"""What a run will be, before anything is started: who is served, in which memory, one server at a time or two."""
+"""What a run will be, before anything is started: who is served, in which memory, and how many samples floors need."""
 
 from __future__ import annotations
 
-from conformance.harness.profile import Hardware, Profile, Sizes, soak_windows
+from typing import Any
 
+from conformance.harness import power
+from conformance.harness.floors import Floors
+from conformance.harness.profile import Hardware, Profile, Sizes, soak_windows
+from conformance.harness.verdict import UNQUALIFYING
+from conformance.reports.characters import json_text
+
+FORMAT = 1
 UTILISATION = "--gpu-memory-utilization"
 
 
-def as_text(profile: Profile) -> str:
+def as_text(profile: Profile, floors: Floors) -> str:
     """A few lines, each a sentence."""
     hardware, pair = profile.hardware, profile.pair
     together = "both servers up together" if hardware.two_servers else "one server at a time"
@@ -16,12 +23,11 @@ def as_text(profile: Profile) -> str:
     lines = [
         f"{pair.name} on {hardware.name}, level {profile.level}: {together}, environment {hardware.locked_environment}",
         f"target {pair.target}, draft {pair.draft}, k = {pair.k}",
+        *_memory(profile),
     ]
-    if pair.weights_gb is not None and hardware.memory_gb is not None:
-        lines.append(_memory(pair.weights_gb, hardware.memory_gb * _utilisation(hardware), hardware))
     if profile.level == "soak":
         lines.append(_soak(profile.sizes))
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines) + _floors(profile, floors)
 
 
 def _soak(sizes: Sizes) -> str:
@@ -32,14 +38,59 @@ def _soak(sizes: Sizes) -> str:
     )
 
 
-def _memory(weights: float, usable: float, hardware: Hardware) -> str:
+def as_json(profile: Profile, floors: Floors) -> str:
+    """The same for programs; what is not known is null."""
+    hardware, pair, plans = profile.hardware, profile.pair, _judged(profile, floors)
+    document = {
+        "format": FORMAT,
+        **{"hardware": hardware.name, "pair": pair.name, "level": profile.level},
+        "environment": hardware.locked_environment,
+        "two_servers": hardware.two_servers,
+        **{"target": pair.target, "draft": pair.draft, "k": pair.k},
+        **{"memory": hardware.memory, "usable_gb": _usable(hardware), "weights_gb": pair.weights_gb},
+        "soak_minutes": profile.sizes.soak_minutes if profile.level == "soak" else None,
+        "looks": profile.sizes.looks,
+        "first_look_seconds": power.first_look(plans),
+        "floors": [_row(each) for each in plans],
+    }
+    return json_text(document)
+
+
+def _judged(profile: Profile, floors: Floors) -> list[power.Plan]:
+    """The floors that the level judges, each with the samples that it needs."""
+    return [] if profile.level in UNQUALIFYING else power.plan(floors, profile.sizes)
+
+
+def _floors(profile: Profile, floors: Floors) -> str:
+    if profile.level in UNQUALIFYING:
+        return f"level {profile.level} judges no floor\n"
+    if not floors.rows:
+        return f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}\n"
+    return power.as_text(_judged(profile, floors), profile.sizes.looks)
+
+
+def _row(each: power.Plan) -> dict[str, Any]:
+    floor = each.floor
+    return {
+        "name": each.name,
+        **{"floor": floor.bound, "expected": floor.expected, "spread": floor.spread},
+        **{"samples": each.sampling.unit, "taken": each.taken, "needed": each.needed, "seconds": each.seconds},
+    }
+
+
+def _memory(profile: Profile) -> list[str]:
+    hardware, weights, usable = profile.hardware, profile.pair.weights_gb, _usable(profile.hardware)
+    if weights is None or usable is None:
+        return []
     whose = "that CPU and GPU share" if hardware.memory == "unified" else "of the GPU"
     share = f"{usable:.1f} GB of {hardware.memory_gb:g} GB {whose}"
     if weights >= usable:
-        return f"{weights:g} GB of weights do not fit into {share}"
-    return f"{weights:g} GB of weights in {share}, {usable - weights:.1f} GB for keys, values and activations"
+        return [f"{weights:g} GB of weights do not fit into {share}"]
+    return [f"{weights:g} GB of weights in {share}, {usable - weights:.1f} GB for keys, values and activations"]
 
 
-def _utilisation(hardware: Hardware) -> float:
+def _usable(hardware: Hardware) -> float | None:
+    """What vLLM may take, in GB."""
     words = hardware.serve_args
-    return float(words[words.index(UTILISATION) + 1]) if UTILISATION in words else 1.0
+    share = float(words[words.index(UTILISATION) + 1]) if UTILISATION in words else 1.0
+    return None if hardware.memory_gb is None else hardware.memory_gb * share

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 from rich import box
 from rich.console import Console
@@ -26,6 +28,18 @@ STYLES = {
 }
 PLAIN_WIDTH = 140
 DETAIL_LINES = 15
+
+
+class Screen(TypedDict):
+    """What tables are made for: so many columns or as many as they like, and with colours or in plain characters."""
+
+    width: int | None
+    colour: bool
+
+
+def screen(terminal: bool) -> Screen:
+    """A terminal's own width, in colour; a file or a pipe has neither."""
+    return {"width": shutil.get_terminal_size().columns if terminal else None, "colour": terminal}
 
 
 def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: bool = False) -> str:

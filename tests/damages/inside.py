@@ -135,6 +135,10 @@ def other_logits(d: Documents) -> None:
         row["logits"]["found"] = [value * 1.03 for value in row["logits"]["expected"]]
 
 
+def draft_chose_for_itself(d: Documents) -> None:
+    described(d)["attention_backends"]["draft_model.layers.3.self_attn.attn"] = "FLASHINFER"
+
+
 def marlin(d: Documents) -> None:
     d["moe"]["layers"]["model.layers.3.moe.experts"]["backend"] = "MARLIN"
 
@@ -220,6 +224,11 @@ DAMAGES: list[Row] = [
     ("DRAFT-08", advancing_positions, "constant draft positions is False where True is expected"),
     ("DRAFT-09", uncalibrated_scales, "layer 0 k is 1.0 where 0.003 is expected"),
     ("DRAFT-10", one_position, "positions in /metrics is ['0'] where ['0', '1', '2', '3'] is expected"),
+    (
+        "DRAFT-11",
+        draft_chose_for_itself,
+        "draft_model.layers.3.self_attn.attn is FLASHINFER where CPU_ATTN is expected",
+    ),
     ("NUM-01", expert_of_zeros, "model.layers.14.experts is off by 100.00%"),
     ("NUM-01", null_experts, "model.layers.14.experts is all zeros where at most 2.00% is expected"),
     ("NUM-01", no_number, "model.layers.29.experts is not a number"),
@@ -262,6 +271,10 @@ def no_parameters(d: Documents) -> None:
 
 def no_draft_in_the_server(d: Documents) -> None:
     d["wiring"]["described"] = {"vllm_version": "0.32.0"}
+
+
+def no_attention(d: Documents) -> None:
+    described(d)["attention_backends"] = {}
 
 
 def no_layers_shared(d: Documents) -> None:
@@ -329,6 +342,8 @@ NOTHING: list[Row] = [
     ("DRAFT-07", no_layers_shared, "nothing to compare"),
     ("DRAFT-08", no_draft_in_the_server, "this server has no draft"),
     ("DRAFT-09", no_layers_shared, "nothing to compare"),
+    ("DRAFT-11", no_attention, "nothing to compare"),
+    ("DRAFT-11", no_draft_in_the_server, "this server has no draft"),
     ("NUM-01", nothing_computed, "nothing to compare"),
     ("PARITY-01", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
     ("PARITY-02", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),

@@ -1,11 +1,12 @@
 """``python -m faux.run PHASE FOLDER WORDS…``: the command with the servers of this folder and made-up facts.
 
-In its phase it makes the file FOLDER/reached and goes no further. Every observation that it makes is a line of
-FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
+The facts are those of FOLDER/documents.json. In its phase it makes the file FOLDER/reached and goes no further. Every
+observation that it makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,10 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import synthetic
-
 from conformance import cli
-from conformance.harness import backstage, clerk, evidence, plugin, session
+from conformance.harness import backstage, evidence, plugin, session
 from conformance.harness.errors import ObservationError
 from conformance.harness.journal import Journal
 from conformance.harness.launch import Launch
@@ -59,7 +58,7 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
     good = launch("good", "--k", "4")
     mtp = {"loading": CHATTY, "leaking": leaking(good), "loading and leaking": leaking(CHATTY)}.get(phase, good)
     vars(plugin)["Servers"] = partial(Servers, launcher=launcher(mtp=mtp))
-    documents = synthetic.healthy()
+    documents = json.loads((folder / "documents.json").read_text())
     for name in {name.partition("-")[0] for name in documents}:
         OBSERVERS[name] = partial(observe, name, documents, folder, phase)
     arrange(phase, folder)
@@ -90,9 +89,7 @@ def arrange(phase: str, folder: Path) -> None:
         before(Journal, "verdict", Hanging(folder, times=20))
     if phase == "stopping":
         before(Servers, "close", Hanging(folder))
-    if phase == "writing":
-        before(clerk, "write_atomically", Hanging(folder))  # JUnit: the journal has its footer by then
-    if phase == "closing":
+    if phase == "closing":  # everything else is written by then
         write, hang = evidence.write_atomically, Hanging(folder)
 
         def write_but_no_manifest(path: Path, text: str) -> None:

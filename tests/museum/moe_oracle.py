@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -20,10 +21,11 @@ from vllm.model_executor.layers.fused_moe.experts import (
     marlin_moe,
     trtllm_nvfp4_moe,
 )
-from vllm.model_executor.layers.fused_moe.oracle import nvfp4
+from vllm.model_executor.layers.fused_moe.oracle import nvfp4, unquantized
 
-from conformance.harness.moe_facts import load_moe_facts
-from conformance.inside_vllm.moe_oracle import walk
+from conformance.harness.moe_facts import MoeFacts, load_moe_facts
+from conformance.inside_vllm import oracle_adapters
+from conformance.inside_vllm.moe_oracle import attempt, backend_answer, walk
 
 CUTLASS, MARLIN = cutlass_moe.CutlassExpertsFp4, marlin_moe.MarlinExperts
 FLASHINFER = (flashinfer_cutlass_moe.FlashInferExperts, trtllm_nvfp4_moe.TrtLlmNvFp4ExpertsBase)
@@ -91,11 +93,28 @@ def exhibits() -> Iterator[tuple[str, Any]]:
     yield "other arguments", mock.patch.object(nvfp4, select.__name__, takes_more)
 
 
+def unquantised(facts: MoeFacts) -> dict[str, dict[str, str]]:
+    """What the selection for experts in BF16 makes of each backend, by device, in the order in which it tries them."""
+    seen, config = {}, oracle_adapters.moe_config(facts.moe)
+    with (
+        mock.patch.object(oracle_adapters, "ORACLE", unquantized.__name__),
+        mock.patch.object(oracle_adapters, "quantisation", return_value=(None, None)),
+    ):
+        for backend in unquantized.UnquantizedMoeBackend:  # what is imported later would keep the stand-in
+            attempt(partial(oracle_adapters.kernels, backend))
+        for name, sm in facts.devices.items():
+            with oracle_adapters.device(sm):
+                order = unquantized._get_priority_backends(config)
+                seen[name] = {str(each.value): backend_answer(each, config)["state"] for each in order}
+    return seen
+
+
 def main() -> None:
     facts, seen = load_moe_facts(), {}
     for name, defect in exhibits():
         with defect:
             seen[name] = walk(facts)
+    seen["unquantised"] = unquantised(facts)
     print(json.dumps(seen))
 
 

@@ -116,6 +116,10 @@ class Calibration:
             if not low <= share <= high
         ]
 
+    def wrong(self) -> list[str]:
+        """Everything that keeps the intervals from being sound, a sentence each."""
+        return [*self.biased(), *self.too_narrow(), *self.outside()]
+
     def coverage(self, name: str) -> tuple[int, int]:
         """In how many trials the interval held the truth, and of how many, all rates taken together."""
         chosen = [each for each in self.quantities if each.name == name]

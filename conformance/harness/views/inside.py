@@ -12,7 +12,7 @@ from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.moe_facts import Kernel
 from conformance.harness.profile import Profile
 
-LOGGED_BACKEND = re.compile(r"Using '?(\w+)'? \w+ MoE backend")
+LOGGED_BACKEND = re.compile(r"Using '?([\w ]+?)'? \w+ MoE backend")
 
 
 @dataclass(frozen=True)

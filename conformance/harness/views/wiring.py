@@ -11,6 +11,7 @@ from typing import Any, Self
 from conformance.harness.closeness import Deviation, deviation
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.pair import Keys, Missing, kv_donors, text_keys
+from conformance.harness.profile import Profile
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -68,6 +69,32 @@ class Wiring:
             for whose, drafts in {"draft": True, "target": False}.items()
         }
         return f"attention backend of the draft: {found['draft']}; of the target: {found['target']}"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What every attention layer of target and draft runs on, in the ``wiring`` observation."""
+
+    wiring: Wiring
+    profile: Profile
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], profile: Profile) -> Self:
+        """Read the observation; the profile says what to expect."""
+        return cls(Wiring.of(facts), profile)
+
+    @property
+    def source(self) -> str:
+        """Where it was read."""
+        return self.wiring.source
+
+    def backends(self) -> dict[str, str]:
+        """By layer, those of the draft begin with "draft_model."."""
+        return dict(self.wiring.fact("attention_backends"))
+
+    def expected(self) -> str:
+        """The backend of this hardware and vLLM version; Unsupported where the profile names none."""
+        return self.profile.hardware.expected_attention_backend(str(self.wiring.fact("vllm_version")))
 
 
 @dataclass(frozen=True)
