@@ -55,6 +55,10 @@ EXAMPLES = {
         'File "vllm/vllm_flash_attn/cute/interface.py", line 14, in <module>\n    import cutlass\n'
         "ModuleNotFoundError: No module named 'cutlass'",
     ),
+    "SUPPRESS-CAP": (
+        "DRAFT-01",
+        "RuntimeError: Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the CPU tensor is pinned.",
+    ),
     "EMBGUARD": ("ACC-01", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8192x3840 and 5632x1024)"),
     "ACC0": ("ACC-01", "acceptance length 1.008 [1.004, 1.012] misses 3.68"),
     "KVSCALE": (

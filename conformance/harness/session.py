@@ -19,6 +19,7 @@ from conformance.harness.diagnose import KnownFailure, diagnose, load_known_fail
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import (
     MANIFEST,
+    NOT_RECORDED,
     Evidence,
     Header,
     is_finished,
@@ -94,7 +95,7 @@ class Session:
     def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
         """An outcome as a row of the table: diagnosed where it did not pass, then waived where that is allowed."""
         diagnoses: tuple[Diagnosis, ...] = ()
-        if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED):
+        if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED) and NOT_RECORDED not in outcome.sentence:
             text = "\n".join([outcome.sentence, outcome.details, self.evidence.log_tails()])
             diagnoses = diagnose(check.id, text, self.known_failures, self.header.vllm)
         record = Record(
