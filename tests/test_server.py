@@ -14,6 +14,7 @@ from faux import BOUNDS, CHATTY, PROFILE, SILENT, launch
 from conformance.harness import logs, processes
 from conformance.harness import server as server_module
 from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.installed import here
 from conformance.harness.launch import Launch, per_request_counts, vllm_command, vllm_environment, with_draft_length
 from conformance.harness.profile import Bounds, load_profile
 from conformance.harness.server import Server, Start, from_record, start_together
@@ -227,7 +228,7 @@ def test_the_command_of_each_arm(tmp_path: Path) -> None:
     assert f"-m vllm.entrypoints.openai.api_server --model {tmp_path}/target --max-model-len 64" in plain
     assert plain.endswith("--enforce-eager --worker-extension-cls conformance.inside_vllm.probe.Probe")
     speculative = f'{{"method": "mtp", "model": "{tmp_path}/draft", "num_speculative_tokens": 4}}'
-    told = " --per-request-spec-decode-metrics summary" if per_request_counts() else ""
+    told = " --per-request-spec-decode-metrics summary" if per_request_counts(here()) else ""
     assert mtp == f"{plain} --speculative-config {speculative}{told}"
     sweep = " ".join(vllm_command(replace(profile, sizes=replace(profile.sizes, sweep_longest_draft=8)), "sweep"))
     schedule = '"num_speculative_tokens": 8, "num_speculative_tokens_per_batch_size": [[1, 1, 8]]}'

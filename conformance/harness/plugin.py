@@ -154,6 +154,10 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         attach=option.attach,
         attach_plain=option.attach_plain,
         model=option.model,
+        image=option.image,
+        container=option.container,
+        ssh=option.ssh,
+        ssh_python=option.ssh_python,
         reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
@@ -165,7 +169,8 @@ def _servers(session: Session, progress: Progress, owns: bool) -> Servers:
     profile, evidence = session.profile, session.evidence
     if session.attached:
         return Attached(profile, evidence, session.attached, owns=owns)
-    return Servers(profile, evidence, progress, owns=owns, together=profile.level in ("qualify", "soak"))
+    together = profile.level in ("qualify", "soak")
+    return Servers(profile, evidence, progress, owns=owns, together=together, place=session.place)
 
 
 def _longrepr(record: Record, report: pytest.TestReport) -> Any:

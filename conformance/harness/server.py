@@ -18,6 +18,7 @@ import psutil
 from conformance.harness import logs, processes
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.launch import Launch
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import Bounds
 from conformance.harness.redaction import redact_file
 
@@ -40,6 +41,7 @@ class Server:
     command: tuple[str, ...]
     pid: int | None = None
     created: float | None = None
+    end: tuple[str, ...] = ()  # a command that ends it where it is no process of this machine
     process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)  # in its parent only
 
     @property
@@ -68,8 +70,11 @@ class Server:
         left = processes.end_all(self.model, self.pid, self.created, grace)
         if self.process is not None:
             self.process.wait(grace)
+        problem = processes.run_end(self.end) if self.end else ""
         if left:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
+        if problem:
+            raise ObservationError(f"{self.name} server may still run: {problem}", self.log_tail())
         redact_file(self.log)
 
     def log_tail(self) -> str:
@@ -111,17 +116,26 @@ class Server:
 
 def from_record(document: Mapping[str, Any]) -> Server:
     """The server of a record."""
-    return Server(**{**document, "log": Path(document["log"]), "command": tuple(document["command"]), "process": None})
+    words = {name: tuple(document[name]) for name in ("command", "end")}
+    return Server(**{**document, **words, "log": Path(document["log"]), "process": None})
 
 
 class Start:
     """A start in progress: ``spawn`` it, look at ``ready`` until it is; whoever gives up on it stops ``server``."""
 
-    def __init__(self, launch: Launch, name: str, log: Path, bounds: Bounds, keep: Callable[[Server], None]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        name: str,
+        log: Path,
+        bounds: Bounds,
+        keep: Callable[[Server], None],
+        place: Place = HERE,
+    ) -> None:
         """``keep`` is told of the server just before there is a process, and again with its pid."""
         model = f"conformance-{name}-{secrets.token_hex(8)}"
         self.server = Server(name, model, 0, log, launch.command)
-        self._launch, self._bounds, self._keep = launch, bounds, keep
+        self._launch, self._bounds, self._keep, self._place = launch, bounds, keep, place
         self._begin = self._grown = time.monotonic()
         self._size = 0
         self.exit_code: int | None = None  # of a process that ended by itself
@@ -130,7 +144,9 @@ class Start:
         """Start the process on a port that is free now."""
         port = free_port()
         own = ("--host", HOST, "--port", str(port), "--served-model-name", self.server.model)
-        self.server = replace(self.server, port=port, command=(*self._launch.command, *own))
+        launch = replace(self._launch, command=(*self._launch.command, *own))
+        launch = self._place.placed(launch, self.server.model, port)
+        self.server = replace(self.server, port=port, command=launch.command, end=launch.end)
         self._keep(self.server)
         self._begin = self._grown = time.monotonic()
         try:
@@ -140,7 +156,7 @@ class Start:
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
-                    env={**self._launch.environment, processes.MARK: self.server.model},
+                    env={**launch.environment, processes.MARK: self.server.model},
                     start_new_session=True,
                 )
         except OSError as error:
