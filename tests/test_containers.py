@@ -121,7 +121,7 @@ def test_the_suite_the_checkpoints_and_nothing_else_are_mounted(
     monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
     environment = vllm_environment(PROFILE, tmp_path / "snapshots/mtp", PLACE.inherited)
     place = replace(PLACE, gpu=True, checkpoints=(snapshot,))
-    made = place.placed(Launch((sys.executable, "-m", "vllm"), environment), "x", 1)
+    made = place.placed(Launch((sys.executable, "-m", "vllm"), environment), "x", (1, 1))
     words = list(made.command)
     mounted = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
     suite = [f"{PACKAGE}:/conformance-suite/conformance:ro", f"{FIXTURES}:/conformance-suite/fixtures:ro"]
@@ -140,7 +140,7 @@ def test_the_suite_the_checkpoints_and_nothing_else_are_mounted(
     assert not any("the-value-of-a-token" in word for word in words)
     assert made.environment["CONFORMANCE_SNAPSHOT_DIR"] == str(tmp_path / "snapshots/mtp")
     assert made.end == ("docker", "rm", "--force", "x")
-    podman = replace(place, program="podman").placed(Launch(("python",), {}), "x", 1).command
+    podman = replace(place, program="podman").placed(Launch(("python",), {}), "x", (1, 1)).command
     assert podman[podman.index("--device") + 1] == "nvidia.com/gpu=all"
     assert docker.running() == {}
 

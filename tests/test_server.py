@@ -11,7 +11,7 @@ import psutil
 import pytest
 from faux import BOUNDS, CHATTY, PROFILE, SILENT, launch
 
-from conformance.harness import logs, processes
+from conformance.harness import logs, places, processes
 from conformance.harness import server as server_module
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.installed import here
@@ -123,7 +123,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
 ) -> None:
     (tmp_path / "other").mkdir()
     stranger = Starter(tmp_path / "other").start(launch("good"))
-    monkeypatch.setattr(server_module, "free_port", lambda: stranger.port)
+    monkeypatch.setattr(places, "free_port", lambda: stranger.port)
     with pytest.raises(ObservationError) as raised:
         starter.start(SILENT)
     assert raised.value.sentence == (

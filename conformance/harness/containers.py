@@ -21,7 +21,7 @@ from conformance.harness.answering import answer
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.installed import SUITE, Installed
 from conformance.harness.launch import Launch, neutral
-from conformance.harness.places import Place
+from conformance.harness.places import Place, Ports
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 PROGRAMS = ("docker", "podman")
@@ -54,7 +54,7 @@ class Image(Place):
     def installed(self) -> Installed:
         return _installed(replace(self, gpu=False, checkpoints=()))
 
-    def placed(self, launch: Launch, name: str, port: int | None = None) -> Launch:
+    def placed(self, launch: Launch, name: str, ports: Ports | None = None) -> Launch:
         """The same in a container, which lives as long as the client that is run here.
 
         With ``--rm`` in the foreground the client ends when the container does, so it tells whether the server lives.
@@ -65,7 +65,7 @@ class Image(Place):
         settings = {**caches, **launch.environment}
         command = (
             *(self.program, "run", "--rm", "--name", name, "--pull=never"),
-            *(() if port else ("--interactive",)),
+            *(() if ports else ("--interactive",)),
             *("--network=host", "--ipc=host", "--security-opt=label=disable"),  # SELinux would hide what is mounted
             *(_GPUS[self.program] if self.gpu else ()),
             *(word for folder in self._folders(settings) for word in ("--volume", folder)),

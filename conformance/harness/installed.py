@@ -1,6 +1,6 @@
 """``python -m conformance.harness.installed FOLDER…``: which vLLM and which suite a Python has, as one line of JSON.
 
-It says too which of the folders are not there.
+It says too which of the folders are not there, and a loopback port that is free.
 
 They are read and not imported, since importing vLLM takes seconds; what is here needs the standard library alone.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import socket
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -64,4 +65,7 @@ def _names(part: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(here()) | {"absent": [each for each in sys.argv[1:] if not Path(each).is_dir()]}))
+    with socket.socket() as probe:  # a port that nobody listens on at this moment
+        probe.bind(("127.0.0.1", 0))
+        absent = [each for each in sys.argv[1:] if not Path(each).is_dir()]
+        print(json.dumps(asdict(here()) | {"absent": absent, "port": probe.getsockname()[1]}))

@@ -6,11 +6,23 @@ A launch is written as if it ran here. Its place makes of it what has to be run 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from conformance.harness.installed import Installed, here
 from conformance.harness.launch import Launch
+
+HOST = "127.0.0.1"
+Ports = tuple[int, int]  # of HOST: the one by which a server is asked here, and the one that it listens on there
+
+
+def free_port() -> int:
+    """A loopback port of this machine that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 class Place:
@@ -28,13 +40,14 @@ class Place:
         """Its vLLM and its suite; raises UsageError where that cannot be seen."""
         return here()
 
-    def placed(self, launch: Launch, name: str, port: int | None = None) -> Launch:
-        """The launch as it is run here. ``name`` is unique.
+    def ports(self) -> Ports:
+        """For a server that is about to be started: ports that nobody listens on at this moment."""
+        port = free_port()
+        return port, port
 
-        ``port`` is the one of 127.0.0.1 that a server listens on, here as there. What has none is no server: it is
-        asked by its standard input.
-        """
-        del name, port
+    def placed(self, launch: Launch, name: str, ports: Ports | None = None) -> Launch:
+        """The launch as it is run here. ``name`` is unique; what has no ports is asked by its standard input."""
+        del name, ports
         return launch
 
     def fetched(self, file: Path, folder: Path) -> Path:

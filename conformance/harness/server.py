@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +17,10 @@ import psutil
 from conformance.harness import logs, processes
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.launch import Launch
-from conformance.harness.places import HERE, Place
+from conformance.harness.places import HERE, HOST, Place
 from conformance.harness.profile import Bounds
 from conformance.harness.redaction import redact_file
 
-HOST = "127.0.0.1"
 _LOOK_SECONDS = 0.1  # between two looks at a server that loads
 _LOOKS_A_REPORT = 10
 _ANSWER_SECONDS = 5.0  # for /health and /v1/models
@@ -142,11 +140,11 @@ class Start:
 
     def spawn(self) -> None:
         """Start the process on a port that is free now."""
-        port = free_port()
-        own = ("--host", HOST, "--port", str(port), "--served-model-name", self.server.model)
+        ports = self._place.ports()
+        own = ("--host", HOST, "--port", str(ports[1]), "--served-model-name", self.server.model)
         launch = replace(self._launch, command=(*self._launch.command, *own))
-        launch = self._place.placed(launch, self.server.model, port)
-        self.server = replace(self.server, port=port, command=launch.command, end=launch.end)
+        launch = self._place.placed(launch, self.server.model, ports)
+        self.server = replace(self.server, port=ports[0], command=launch.command, end=launch.end)
         self._keep(self.server)
         self._begin = self._grown = time.monotonic()
         try:
@@ -297,11 +295,3 @@ def is_one_token(answer: Any) -> bool:
         return bool(answer["usage"]["completion_tokens"] == 1)
     except (KeyError, TypeError):
         return False
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port

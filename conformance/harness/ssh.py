@@ -14,21 +14,23 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conformance.harness.answering import answer
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.installed import Installed, here
 from conformance.harness.launch import Launch
-from conformance.harness.places import Place
+from conformance.harness.places import HOST, Place, Ports, free_port
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
 LEASH = "conformance.harness.leash"
+THERE = "-there"
 _SECONDS = 60.0
 _GRACE = 30.0  # of a server on the host, from SIGTERM to SIGKILL
 # No question is answered by hand, no other session is shared, and a dead peer is noticed.
 _SSH = (
     *("ssh", "-S", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
-    *("-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15"),
+    *("-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-o", "LogLevel=ERROR"),
 )
 
 
@@ -51,14 +53,18 @@ class Host(Place):
     def installed(self) -> Installed:
         return _installed(self)
 
-    def placed(self, launch: Launch, name: str, port: int | None = None) -> Launch:
+    def ports(self) -> Ports:
+        return free_port(), int(_look(self)["port"])
+
+    def placed(self, launch: Launch, name: str, ports: Ports | None = None) -> Launch:
         """The same behind a connection. A server is held by a leash there, which ends it when the connection does."""
         settings = {name: value for name, value in launch.environment.items() if name != SNAPSHOT_DIRECTORY}
         there = ("env", *(f"{key}={value}" for key, value in settings.items()), self.python, *launch.command[1:])
-        if port is None:
+        if ports is None:
             return Launch(self._by_ssh(there), os.environ)
-        leash = (self.python, "-m", LEASH, name, str(_GRACE))
-        forward = ("-L", f"127.0.0.1:{port}:127.0.0.1:{port}")
+        # A mark of its own: the client here has the name for one, and the host may be this very machine.
+        leash = (self.python, "-m", LEASH, name + THERE, str(_GRACE))
+        forward = ("-L", f"{HOST}:{ports[0]}:{HOST}:{ports[1]}")
         return Launch(self._by_ssh((*leash, *there), *forward), os.environ, self._by_ssh(leash))
 
     def fetched(self, file: Path, folder: Path) -> Path:
@@ -89,16 +95,9 @@ def host(name: str, python: str | None) -> Host:
 
 @functools.cache
 def _installed(place: Host) -> Installed:
-    where = f"--ssh {place.name} --ssh-python {place.python}"
-    command = (place.python, "-m", "conformance.harness.installed", *map(str, place.checkpoints))
+    where = _named(place)
     try:
-        found = answer(
-            command,
-            doing=f"looking at {place.name}",
-            failed=f"{where} does not answer",
-            seconds=_SECONDS,
-            place=place,
-        )
+        found = _look(place)
     except ObservationError as error:
         raise UsageError(f"{error.sentence}; {error.log_tail.strip() or 'nothing was said'}") from None
     if found["vllm"] is None:
@@ -108,3 +107,14 @@ def _installed(place: Host) -> Installed:
     if absent := found["absent"]:
         raise UsageError(f"{place.name} has no {absent[0]}; put the checkpoint there, at the same path as here.")
     return Installed(found["vllm"], found["suite"], tuple(found["settings"]))
+
+
+def _look(place: Host) -> dict[str, Any]:
+    """What ``conformance.harness.installed`` says there; ObservationError where it says nothing."""
+    command = (place.python, "-m", "conformance.harness.installed", *map(str, place.checkpoints))
+    doing, failed = f"looking at {place.name}", f"{_named(place)} does not answer"
+    return answer(command, doing=doing, failed=failed, seconds=_SECONDS, place=place)
+
+
+def _named(place: Host) -> str:
+    return f"--ssh {place.name} --ssh-python {place.python}"
