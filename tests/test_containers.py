@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from debian import unpack
 from faux import BOUNDS, PROFILE, launcher, recording
 
 from conformance import FIXTURES, PACKAGE, cli
@@ -28,18 +30,20 @@ from conformance.harness.servers import Servers
 from conformance.harness.session import Options, open_session
 
 HERE = Path(__file__).parent
+PODMAN = "localhost/conformance-faux:1"
 SHIM = '#!/bin/sh\nexec {python} {docker} "$@"\n'
 PLACE = Image("docker", "faux/vllm:1", "sha256:1d", "sha256:d19e57")
 SILENT_IN_PYTHON = Launch((sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(600)"), {})
 KILLED = """
 import sys, time
-from pathlib import Path
+from pathlib import Path, PosixPath
 from faux import PROFILE, launcher
+from conformance.harness.containers import Image
 from conformance.harness.evidence import Evidence
 from conformance.harness.servers import Servers
-from test_containers import PLACE, SILENT_IN_PYTHON
+from test_containers import SILENT_IN_PYTHON
 hanging = launcher(mtp=SILENT_IN_PYTHON) if sys.argv[2] == "loading" else launcher()
-servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=hanging, place=PLACE)
+servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=hanging, place=eval(sys.argv[3]))
 servers.mtp()
 print("up", flush=True)
 time.sleep(60)
@@ -148,7 +152,7 @@ def test_the_suite_the_checkpoints_and_nothing_else_are_mounted(
 @pytest.mark.parametrize("phase", ["loading", "serving"])
 def test_killed_with_its_owner_the_container_is_gone(docker: Docker, evidence: Evidence, phase: str) -> None:
     paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
-    words = [sys.executable, "-c", KILLED, str(evidence.directory), phase]
+    words = [sys.executable, "-c", KILLED, str(evidence.directory), phase, repr(PLACE)]
     owner = subprocess.Popen(words, stdout=subprocess.PIPE, env=paths)
     assert owner.stdout is not None
     if phase == "serving":
@@ -292,3 +296,51 @@ def test_a_daemon_that_does_not_run_is_exit_code_2(
     assert (
         "docker cannot look at --image x: Cannot connect to the Docker daemon at unix:///x." in capfd.readouterr().err
     )
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """An image of Debian's Python, by the podman of this machine."""
+    if not shutil.which("podman"):
+        pytest.skip("podman is not installed")
+    folder = tmp_path_factory.mktemp("podman")
+    root = unpack(folder / "debian", "python3")
+    for link in ("bin", "lib", "lib64"):
+        if not (root / link).exists():
+            (root / link).symlink_to(f"usr/{link}")
+    (root / "tmp").mkdir(exist_ok=True)
+    subprocess.run(["tar", "-C", root, "-cf", folder / "image.tar", "."], check=True)
+    subprocess.run(["podman", "import", folder / "image.tar", PODMAN], check=True, capture_output=True)
+    yield replace(image(PODMAN, "podman"), checkpoints=(HERE / "faux",))
+    subprocess.run(["podman", "rmi", "--force", PODMAN], check=True, capture_output=True)
+
+
+def containers_of_podman() -> str:
+    words = ["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", "name=conformance-"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_by_a_real_podman_a_server_serves_and_is_ended(podman: Image, evidence: Evidence) -> None:
+    servers = Servers(PROFILE, evidence, launcher=launcher(), place=podman)
+    mtp = servers.mtp()
+    assert mtp.call("conformance_describe", 5) == [{"vllm_version": "0"}]
+    assert containers_of_podman() == mtp.model
+    servers.close()
+    assert containers_of_podman() == ""
+    with pytest.raises(UsageError, match="has no vLLM that its python3 finds"):
+        podman.installed()
+
+
+def test_by_a_real_podman_nothing_outlives_an_owner_that_is_killed(podman: Image, evidence: Evidence) -> None:
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    words = [sys.executable, "-c", KILLED, str(evidence.directory), "serving", repr(podman)]
+    owner = subprocess.Popen(words, stdout=subprocess.PIPE, env=paths)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == b"up\n"
+    assert containers_of_podman() != ""
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 20
+    while containers_of_podman() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert containers_of_podman() == ""

@@ -73,7 +73,8 @@ class Image(Place):
             *("--env", f"PYTHONPATH={_INSIDE}", "--entrypoint", "python3", self.id),
             *launch.command[1:],
         )
-        return Launch(command, {**neutral(os.environ), **settings}, (self.program, "rm", "--force", name))
+        at_once = ("--time", "0") if self.program == "podman" else ()  # it was asked politely before
+        return Launch(command, {**neutral(os.environ), **settings}, (self.program, "rm", "--force", *at_once, name))
 
     def _folders(self, settings: Mapping[str, str]) -> Iterator[str]:
         """What is mounted: the suite and the checkpoints to be read, caches and snapshots to be written too."""
