@@ -195,7 +195,7 @@ def test_what_the_probe_cannot_tell_is_unsupported(observe: Observe, answer: str
 
 
 def test_a_snapshot_without_the_draft_is_an_error(observe: Observe) -> None:
-    answer = '{"vllm_version": "0", "models": {"target": {}}}'
+    answer = '{"vllm_version": "0", "rank": 0, "models": {"target": {}}}'
     with pytest.raises(ObservationError, match=r"holds \['target'\], not target and draft"):
         observe("draft_load", mtp=launch("good", "--k", "4", "--probe", answer))
 
