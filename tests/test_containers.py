@@ -65,7 +65,7 @@ class Docker:
         found = {path.name: int(path.read_text()) for path in (self.folder / "running").glob("*")}
         return {name: pid for name, pid in found.items() if processes.created(pid)}
 
-    def left(self, seconds: float = 15.0) -> dict[str, int]:
+    def left(self, seconds: float = 60.0) -> dict[str, int]:
         deadline = time.monotonic() + seconds
         while (found := self.running()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -157,7 +157,7 @@ def test_killed_with_its_owner_the_container_is_gone(docker: Docker, evidence: E
     assert owner.stdout is not None
     if phase == "serving":
         assert owner.stdout.readline() == b"up\n"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not docker.running() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(docker.running()) == 1
@@ -340,7 +340,7 @@ def test_by_a_real_podman_nothing_outlives_an_owner_that_is_killed(podman: Image
     assert containers_of_podman() != ""
     owner.kill()
     owner.communicate()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while containers_of_podman() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert containers_of_podman() == ""

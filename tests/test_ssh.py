@@ -69,7 +69,7 @@ def members(mark: str) -> list[psutil.Process]:
     return [*processes.members(mark, None, None), *processes.members(mark + THERE, None, None)]
 
 
-def left(mark: str, seconds: float = 15.0) -> list[psutil.Process]:
+def left(mark: str, seconds: float = 60.0) -> list[psutil.Process]:
     """What is still there of a server after so long: client, leash's child, and what that spawned."""
     deadline = time.monotonic() + seconds
     while (found := members(mark)) and time.monotonic() < deadline:

@@ -69,7 +69,9 @@ def run(daemon: Path, words: list[str]) -> int:
     command = [sys.executable if given["--entrypoint"] == "python3" else given["--entrypoint"], *words[1:]]
     stdin = None if "--interactive" in given else subprocess.DEVNULL
     process = subprocess.Popen(command, env=environment, stdin=stdin, start_new_session=True)
-    container.write_text(str(process.pid))
+    whole = daemon / f".{container.name}"
+    whole.write_text(str(process.pid))
+    whole.replace(container)
     if (daemon / "deaf").exists():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
