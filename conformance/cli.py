@@ -18,6 +18,7 @@ from typing import Any
 from conformance import FIXTURES, comparing, completion
 from conformance.harness import attestation, combine
 from conformance.harness.catalogue import BEGIN, END, as_markdown, as_text, between, catalogue
+from conformance.harness.containers import PROGRAMS as CONTAINERS
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence
@@ -45,7 +46,10 @@ DEFAULT = "qualify"
 FORMAT = 1  # of the JSON documents that are made here
 PROGRAMS = "for programs"
 # Options that have a value, as pytest has them too.
-TAKEN = ("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset", "attach", "attach_plain", "model")
+TAKEN = (
+    *("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset"),
+    *("attach", "attach_plain", "model", "image", "container", "ssh", "ssh_python"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -301,6 +305,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
     run.add_argument("--model", metavar="NAME", help="which model to ask, where attached servers have several")
+    run.add_argument("--image", help="start the servers in containers of this image, such as vllm/vllm-openai:TAG")
+    run.add_argument(
+        "--container", choices=CONTAINERS, help="what runs it (default: docker, or podman where that is not)"
+    )
+    run.add_argument("--ssh", metavar="HOST", help="start the servers on another host, by OpenSSH; needs --hardware")
+    run.add_argument("--ssh-python", metavar="PATH", help="its Python with vLLM and suite (default: this one's path)")
     run.add_argument("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
     run.add_argument("-n", "--workers", type=int, metavar="N", help="judge in N processes (pytest-xdist)")
     run.add_argument("--plan", action="store_true", help="print how many samples each floor needs, and start nothing")

@@ -11,6 +11,7 @@ import pytest
 from conformance import FIXTURES
 from conformance.harness.calibration import load_plan
 from conformance.harness.closeness import Bound, Likeness, load_bounds, load_likeness
+from conformance.harness.containers import PROGRAMS
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
 from conformance.harness.floors import Floors, load_floors
@@ -64,6 +65,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--attach", metavar="URL", help="judge a server with MTP that somebody else runs; starts none")
     group.addoption("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
     group.addoption("--model", metavar="NAME", help="which model to ask, where attached servers have several")
+    group.addoption("--image", help="start the servers in containers of this image")
+    group.addoption("--container", choices=PROGRAMS, help="what runs it (default: docker, or podman where that is not)")
+    group.addoption("--ssh", metavar="HOST", help="start the servers on another host, by OpenSSH; needs --hardware")
+    group.addoption("--ssh-python", metavar="PATH", help="its Python with vLLM and suite (default: this one's path)")
     group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
     group.addoption("--no-reports", action="store_true", help="leave the reports beside the evidence as they are")
     group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")

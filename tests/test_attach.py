@@ -23,8 +23,8 @@ from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import Evidence, new_header
 from conformance.harness.observers import observer
 from conformance.harness.observers.misuse import Wrong, refused
+from conformance.harness.places import free_port
 from conformance.harness.profile import Profile
-from conformance.harness.server import free_port
 from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.gold import Gold
 from conformance.harness.views.inside import Moe

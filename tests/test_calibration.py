@@ -23,6 +23,7 @@ from conformance.harness.calibration import PATH, conditional, load_plan
 from conformance.harness.coverage import Coverage
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.evidence import Evidence
+from conformance.harness.installed import here
 from conformance.harness.launch import Launch, per_request_counts
 from conformance.harness.launch import synthetic as with_vllms_coins
 from conformance.harness.observers import OBSERVERS
@@ -250,7 +251,7 @@ def test_vllms_coins_change_nothing_else_of_a_launch() -> None:
 
 
 def test_the_installed_vllm_tells_each_requests_counts() -> None:
-    assert per_request_counts()
+    assert per_request_counts(here())
 
 
 # What is made of it

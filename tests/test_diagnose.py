@@ -57,7 +57,8 @@ EXAMPLES = {
     ),
     "SUPPRESS-CAP": (
         "DRAFT-01",
-        "RuntimeError: Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the CPU tensor is pinned.",
+        "RuntimeError: Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the "
+        "CPU tensor is pinned.",
     ),
     "EMBGUARD": ("ACC-01", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8192x3840 and 5632x1024)"),
     "ACC0": ("ACC-01", "acceptance length 1.008 [1.004, 1.012] misses 3.68"),

@@ -14,12 +14,15 @@ from faux import PROFILE, SIZES, launch, launcher, recording, with_prompts
 from faux.checkpoints import Checkpoints
 from jsonschema import Draft202012Validator
 
+from conformance import FIXTURES
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import SCHEMAS, Evidence
+from conformance.harness.installed import Installed
 from conformance.harness.launch import Launch
 from conformance.harness.observers import OBSERVERS, bench, chat, checkpoint, geometry, misuse, observer, sweep, ties
 from conformance.harness.observers import load as loading
 from conformance.harness.observers.environment import ask_interpreter, commits_built, commits_wanted, locked
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import UNLOCKED, Profile
 from conformance.harness.servers import Servers
 from conformance.harness.views.sweep import Sweep
@@ -192,7 +195,7 @@ def test_what_the_probe_cannot_tell_is_unsupported(observe: Observe, answer: str
 
 
 def test_a_snapshot_without_the_draft_is_an_error(observe: Observe) -> None:
-    answer = '{"vllm_version": "0", "models": {"target": {}}}'
+    answer = '{"vllm_version": "0", "rank": 0, "models": {"target": {}}}'
     with pytest.raises(ObservationError, match=r"holds \['target'\], not target and draft"):
         observe("draft_load", mtp=launch("good", "--k", "4", "--probe", answer))
 
@@ -358,7 +361,7 @@ SAID = {
 
 
 def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda _: dict(SAID))
+    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda *_: dict(SAID))
     seen = observe("environment")
     assert seen["installed"].keys() == seen["locked"].keys()
     assert seen["installed"]["torch"] == "2.13.0+cpu"
@@ -369,7 +372,7 @@ def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch:
 def test_an_unlocked_environment_is_recorded_whole_and_held_against_nothing(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda _: dict(SAID))
+    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda *_: dict(SAID))
     unlocked = replace(profile, hardware=replace(profile.hardware, locked_environment=UNLOCKED))
     seen = observe("environment", unlocked)
     assert seen["locked"] is None
@@ -406,7 +409,8 @@ def answering(script: str) -> tuple[str, ...]:
 def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Mapping[str, Any]] = []
 
-    def build(what: Mapping[str, Any]) -> dict[str, Any]:
+    def build(what: Mapping[str, Any], place: Place) -> dict[str, Any]:
+        assert place is HERE
         asked.append(what)
         return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
 
@@ -415,7 +419,7 @@ def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pyte
     (what,) = asked
     assert len(what["pairs"]) == 20
     assert {(pair["size"], pair["configuration"]) for pair in what["pairs"]} >= {("12B", "fp8"), ("31B", "bf16")}
-    assert all((Path(what["tokenizer"]) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    assert all((FIXTURES / what["tokenizer"] / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
 def test_what_the_builder_reads_and_answers() -> None:
@@ -480,7 +484,7 @@ def swept_by(profile: Profile, method: Any) -> Profile:
 def test_a_vllm_without_schedule_cannot_be_swept(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.harness.servers.draft_schedule", lambda: False)
+    monkeypatch.setattr(Place, "installed", lambda _: Installed("0.1", None, ()))
     with pytest.raises(Unsupported, match="has no drafts whose length changes"):
         observe("sweep", swept_by(profile, "probe"))
 
@@ -527,13 +531,13 @@ def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int)
 
 def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:
     echo = "import json,sys; print('{}', flush=True); [print(json.dumps({'f': x}), flush=True) for x in sys.stdin]"
-    with bench.bench(answering(echo), {}, tmp_path / "log") as running:
+    with bench.bench(Launch(answering(echo), {}), tmp_path / "log") as running:
         assert running.run("one.json", 10) == {"f": "one.json\n"}
         assert running.run("two.json", 10) == {"f": "two.json\n"}
     for script, sentence in (("import no_such_module", "ModuleNotFoundError: No"), ("raise SystemExit", "no answer")):
         with (
             pytest.raises(ObservationError, match=f"^vllm bench serve measured nothing: {sentence}"),
-            bench.bench(answering(script), {}, tmp_path / "log") as running,
+            bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
         ):
             running.run("x", 1)
 
@@ -542,7 +546,7 @@ def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
     script = "print('{}', flush=True); import time; time.sleep(600)"
     with (
         pytest.raises(ObservationError, match=r"measured nothing: no answer within 0\.2 s"),
-        bench.bench(answering(script), {}, tmp_path / "log") as running,
+        bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
     ):
         running.run("x", 0.2)
 

@@ -11,9 +11,10 @@ import psutil
 import pytest
 from faux import BOUNDS, CHATTY, PROFILE, SILENT, launch
 
-from conformance.harness import logs, processes
+from conformance.harness import logs, places, processes
 from conformance.harness import server as server_module
 from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.installed import here
 from conformance.harness.launch import Launch, per_request_counts, vllm_command, vllm_environment, with_draft_length
 from conformance.harness.profile import Bounds, load_profile
 from conformance.harness.server import Server, Start, from_record, start_together
@@ -122,7 +123,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
 ) -> None:
     (tmp_path / "other").mkdir()
     stranger = Starter(tmp_path / "other").start(launch("good"))
-    monkeypatch.setattr(server_module, "free_port", lambda: stranger.port)
+    monkeypatch.setattr(places, "free_port", lambda: stranger.port)
     with pytest.raises(ObservationError) as raised:
         starter.start(SILENT)
     assert raised.value.sentence == (
@@ -227,7 +228,7 @@ def test_the_command_of_each_arm(tmp_path: Path) -> None:
     assert f"-m vllm.entrypoints.openai.api_server --model {tmp_path}/target --max-model-len 64" in plain
     assert plain.endswith("--enforce-eager --worker-extension-cls conformance.inside_vllm.probe.Probe")
     speculative = f'{{"method": "mtp", "model": "{tmp_path}/draft", "num_speculative_tokens": 4}}'
-    told = " --per-request-spec-decode-metrics summary" if per_request_counts() else ""
+    told = " --per-request-spec-decode-metrics summary" if per_request_counts(here()) else ""
     assert mtp == f"{plain} --speculative-config {speculative}{told}"
     sweep = " ".join(vllm_command(replace(profile, sizes=replace(profile.sizes, sweep_longest_draft=8)), "sweep"))
     schedule = '"num_speculative_tokens": 8, "num_speculative_tokens_per_batch_size": [[1, 1, 8]]}'

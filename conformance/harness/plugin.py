@@ -156,6 +156,10 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         attach=option.attach,
         attach_plain=option.attach_plain,
         model=option.model,
+        image=option.image,
+        container=option.container,
+        ssh=option.ssh,
+        ssh_python=option.ssh_python,
         reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
@@ -167,7 +171,8 @@ def _servers(session: Session, progress: Progress, owns: bool) -> Servers:
     profile, evidence = session.profile, session.evidence
     if session.attached:
         return Attached(profile, evidence, session.attached, owns=owns)
-    return Servers(profile, evidence, progress, owns=owns, together=profile.level == "qualify")
+    together = profile.level == "qualify"
+    return Servers(profile, evidence, progress, owns=owns, together=together, place=session.place)
 
 
 def _longrepr(record: Record, report: pytest.TestReport) -> Any:

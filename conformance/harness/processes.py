@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
+import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
 
 MARK = "CONFORMANCE_SERVER"  # environment variable that every process of a server inherits
 _KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.05
+_END_AGAIN_SECONDS = 0.5
+_GONE = re.compile("no such container|no container with", re.IGNORECASE)  # what docker and podman say
 
 
 def created(pid: int) -> float | None:
@@ -35,6 +40,26 @@ def end_all(mark: str, leader: int | None, since: float | None, grace: float) ->
             _quietly(process.kill)
         _wait(left, 1.0)
     return [process.pid for process in left]
+
+
+def run_end(command: Sequence[str], seconds: float = 30.0) -> str:
+    """Run what ends a server that is no process of this machine, again and again until it does.
+
+    Returns why nobody knows that the server is gone, or nothing.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            left = max(1.0, deadline - time.monotonic())
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=left)
+            if done.returncode == 0 or _GONE.search(done.stderr):
+                return ""
+            said = done.stderr.strip() or f"exit code {done.returncode}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said = str(error)
+        if time.monotonic() + _END_AGAIN_SECONDS > deadline:
+            return f"{shlex.join(command)} did not end it: {said}"
+        time.sleep(_END_AGAIN_SECONDS)
 
 
 def members(mark: str, leader: int | None, since: float | None) -> list[psutil.Process]:

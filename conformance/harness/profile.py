@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
@@ -167,6 +168,14 @@ class Profile:
     level: str
     sizes: Sizes
     prompts: Path = FIXTURES / "prompts"
+
+    @property
+    def workers(self) -> int:
+        """How many of them share a server's layers among each other (tensor parallelism)."""
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+        found, _ = parser.parse_known_args([*self.pair.serve_args, *self.hardware.serve_args])
+        return int(found.tensor_parallel_size)
 
     @property
     def has_servers(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,10 @@ import psutil
 from conformance.harness import logs, processes
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.launch import Launch
+from conformance.harness.places import HERE, HOST, Place
 from conformance.harness.profile import Bounds
 from conformance.harness.redaction import redact_file
 
-HOST = "127.0.0.1"
 _LOOK_SECONDS = 0.1  # between two looks at a server that loads
 _LOOKS_A_REPORT = 10
 _ANSWER_SECONDS = 5.0  # for /health and /v1/models
@@ -40,6 +39,7 @@ class Server:
     command: tuple[str, ...]
     pid: int | None = None
     created: float | None = None
+    end: tuple[str, ...] = ()  # a command that ends it where it is no process of this machine
     process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)  # in its parent only
 
     @property
@@ -65,15 +65,18 @@ class Server:
 
     def members(self) -> list[psutil.Process] | None:
         """All its living processes; None where they cannot be seen."""
-        return processes.members(self.model, self.pid, self.created)
+        return None if self.end else processes.members(self.model, self.pid, self.created)
 
     def stop(self, grace: float) -> None:
         """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""
         left = processes.end_all(self.model, self.pid, self.created, grace)
         if self.process is not None:
             self.process.wait(grace)
+        problem = processes.run_end(self.end) if self.end else ""
         if left:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
+        if problem:
+            raise ObservationError(f"{self.name} server may still run: {problem}", self.log_tail())
         redact_file(self.log)
 
     def log_tail(self) -> str:
@@ -115,26 +118,37 @@ class Server:
 
 def from_record(document: Mapping[str, Any]) -> Server:
     """The server of a record."""
-    return Server(**{**document, "log": Path(document["log"]), "command": tuple(document["command"]), "process": None})
+    words = {name: tuple(document[name]) for name in ("command", "end")}
+    return Server(**{**document, **words, "log": Path(document["log"]), "process": None})
 
 
 class Start:
     """A start in progress: ``spawn`` it, look at ``ready`` until it is; whoever gives up on it stops ``server``."""
 
-    def __init__(self, launch: Launch, name: str, log: Path, bounds: Bounds, keep: Callable[[Server], None]) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        name: str,
+        log: Path,
+        bounds: Bounds,
+        keep: Callable[[Server], None],
+        place: Place = HERE,
+    ) -> None:
         """``keep`` is told of the server just before there is a process, and again with its pid."""
         model = f"conformance-{name}-{secrets.token_hex(8)}"
         self.server = Server(name, model, 0, log, launch.command)
-        self._launch, self._bounds, self._keep = launch, bounds, keep
+        self._launch, self._bounds, self._keep, self._place = launch, bounds, keep, place
         self._begin = self._grown = time.monotonic()
         self._size = 0
         self.exit_code: int | None = None  # of a process that ended by itself
 
     def spawn(self) -> None:
         """Start the process on a port that is free now."""
-        port = free_port()
-        own = ("--host", HOST, "--port", str(port), "--served-model-name", self.server.model)
-        self.server = replace(self.server, port=port, command=(*self._launch.command, *own))
+        ports = self._place.ports()
+        own = ("--host", HOST, "--port", str(ports[1]), "--served-model-name", self.server.model)
+        launch = replace(self._launch, command=(*self._launch.command, *own))
+        launch = self._place.placed(launch, self.server.model, ports)
+        self.server = replace(self.server, port=ports[0], command=launch.command, end=launch.end)
         self._keep(self.server)
         self._begin = self._grown = time.monotonic()
         try:
@@ -144,7 +158,7 @@ class Start:
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
-                    env={**self._launch.environment, processes.MARK: self.server.model},
+                    env={**launch.environment, processes.MARK: self.server.model},
                     start_new_session=True,
                 )
         except OSError as error:
@@ -285,11 +299,3 @@ def is_one_token(answer: Any) -> bool:
         return bool(answer["usage"]["completion_tokens"] == 1)
     except (KeyError, TypeError):
         return False
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port

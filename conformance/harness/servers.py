@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from filelock import FileLock, ReadWriteLock
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence, write_atomically
 from conformance.harness.guard import end_recorded, load, watch
-from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, draft_schedule, vllm_launch
+from conformance.harness.launch import MTP, PLAIN, SWEEP, Launch, vllm_launch
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import Profile
 from conformance.harness.redaction import redacted, redacted_command
 from conformance.harness.server import Progress, Server, Start, from_record, start_together
@@ -57,11 +58,17 @@ class Servers:
         *,
         owns: bool = True,
         together: bool = False,
-        launcher: Launcher = vllm_launch,
+        launcher: Launcher | None = None,
+        place: Place = HERE,
     ) -> None:
-        """``together``: all servers will be needed, so start them at the same time where memory allows it."""
+        """``together``: all servers will be needed, so start them at the same time where memory allows it.
+
+        ``launcher`` says what is started, vLLM by default, and ``place`` where that is run.
+        """
+        self.place = place
         self._profile, self._evidence, self._progress = profile, evidence, progress
-        self._owns, self._together, self._launcher = owns, together, launcher
+        self._owns, self._together = owns, together
+        self._launcher: Launcher = launcher or partial(vllm_launch, installed=place.installed)
         self._folder = evidence.directory / ".servers"
         self._guard = watch(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
         self._started: list[Server] = []
@@ -82,7 +89,7 @@ class Servers:
 
         Asked for first, it is started at the same time as the others, where all fit.
         """
-        if not draft_schedule():
+        if not self.place.installed().draft_schedule:
             raise Unsupported(
                 "This vLLM has no drafts whose length changes while it runs (dynamic speculative decoding)."
             )
@@ -115,7 +122,7 @@ class Servers:
     @property
     def here(self) -> bool:
         """Whether they run on this machine."""
-        return True
+        return self._place.same_machine
 
     @property
     def both(self) -> bool:
@@ -217,7 +224,7 @@ class Servers:
         evidence = self._evidence
         evidence.logs.mkdir(parents=True, exist_ok=True)
         snapshots = evidence.directory.absolute() / "snapshots" / name
-        launch = self._launcher(self._profile, arm or name, snapshots, os.environ)
+        launch = self._launcher(self._profile, arm or name, snapshots, self.place.inherited)
         launch = change(launch) if change else launch
         log = _unused(evidence.logs, name)
 
@@ -226,7 +233,7 @@ class Servers:
                 write_start(evidence.directory, server, launch.environment)
             self._write(name, {"ready": False, "server": _noted(server)})
 
-        return Start(launch, name, log, self._profile.hardware.bounds, keep)
+        return Start(launch, name, log, self._profile.hardware.bounds, keep, self.place)
 
     def _stop_leftover(self, arm: str) -> None:
         """End a start whose process died over it."""
@@ -236,7 +243,7 @@ class Servers:
 
     def _stop_all(self) -> None:
         if survivors := end_recorded(self._folder, self._grace):
-            raise ObservationError(f"processes {survivors} of earlier servers survived SIGKILL")
+            raise ObservationError(f"of earlier servers this survived: {'; '.join(survivors)}")
 
     def _forget(self) -> None:
         """End what is written down, by this session or by one that was killed with its guard, and start afresh."""

@@ -13,7 +13,6 @@ from conformance.harness import waivers as waiving
 from conformance.harness.attach import Attachment, attachment
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import Check
-from conformance.harness.checkpoint import draft_folder, target_folder
 from conformance.harness.dataset import load_dataset, write_prompts
 from conformance.harness.diagnose import KnownFailure, diagnose, load_known_failures
 from conformance.harness.errors import UsageError
@@ -28,6 +27,8 @@ from conformance.harness.evidence import (
     sha256,
     verify,
 )
+from conformance.harness.places import HERE, Place
+from conformance.harness.placing import chosen, fitted, must_be_the_same, must_fit, named, noted
 from conformance.harness.profile import (
     UNLOCKED,
     Profile,
@@ -64,6 +65,10 @@ class Options:
     attach: str | None = None
     attach_plain: str | None = None
     model: str | None = None
+    image: str | None = None
+    container: str | None = None
+    ssh: str | None = None
+    ssh_python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Session:
     today: date
     dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
     attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
+    place: Place = HERE  # where the suite starts its own
     reports: bool = True  # whether judging writes them
 
     def begin(self) -> None:
@@ -157,6 +163,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     """
     options = _resumed(options) if options.resume else options
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
+    must_fit(options, options.attach)
     asked = attachment(options.attach, options.attach_plain, options.model)
     recorded = _recorded(options, asked)
     header = recorded or _new_header(options, asked, fixtures)
@@ -177,10 +184,11 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
+    place = chosen(header) if recording and not attached else HERE
     if recording and recorded:
-        _must_be_the_same(directory, recorded, attached)
+        _must_be_the_same(directory, recorded, attached, place)
     if recording and not attached:
-        _ = target_folder(profile.pair), draft_folder(profile.pair)  # a pair that is not here is bad input
+        place = fitted(place, profile)  # a pair that is not here is bad input
     elif is_finished(directory):
         verify(directory)
     waivers = () if options.certify else load_waivers(fixtures / "waivers")
@@ -195,6 +203,7 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         today=datetime.now(UTC).date(),
         dataset=prompts,
         attached=attached,
+        place=place,
         reports=options.reports,
     )
 
@@ -206,7 +215,9 @@ def hardware_here() -> str:
 
 def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -> Header:
     """The header of a run that starts now; of attached servers it has the address, and their own version of vLLM."""
-    seen = gpus.look()
+    if options.ssh and not options.hardware:
+        raise UsageError(f"--ssh {options.ssh} is another machine: say by --hardware NAME which, as floors want.")
+    seen = gpus.ELSEWHERE if options.ssh else gpus.look()
     if attached and not attached.local and not options.hardware:
         raise UsageError(f"--attach {attached.url} is another machine: say by --hardware NAME which, as floors want.")
     header = replace(
@@ -220,7 +231,7 @@ def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -
         hardware_detected=str(seen),
     )
     if attached is None:
-        return header
+        return noted(header, chosen(options), options.environment)
     return replace(
         header,
         vllm=attached.version(),
@@ -245,9 +256,10 @@ def _resumed(options: Options) -> Options:
     return replace(options, evidence=directory)
 
 
-def _must_be_the_same(directory: Path, header: Header, attached: Attachment | None) -> None:
+def _must_be_the_same(directory: Path, header: Header, attached: Attachment | None, place: Place) -> None:
     """What one run sees is of one vLLM and one suite, or its header would be wrong; raises UsageError."""
-    installed = new_header(header.hardware, header.pair, header.level)
+    must_be_the_same(header, place)
+    installed = replace(new_header(header.hardware, header.pair, header.level), vllm=place.installed().vllm)
     if attached:  # one that does not answer is no other
         installed = replace(installed, vllm=attached.version() or header.vllm)
     for name, word in (("vllm", "vLLM"), ("suite", "suite")):
@@ -295,8 +307,10 @@ def _recorded(options: Options, attached: Attachment | None) -> Header | None:
             raise UsageError(f"{options.evidence} was recorded with --{name} {seen}: leave out --{name} {asked}.")
     where = attachment(header.attached, header.attached_plain, header.attached_model)
     if attached not in (None, where):
-        seen = f"--attach {header.attached}" if where else "servers of its own"
+        seen = f"--attach {header.attached}" if where else named(header)
         raise UsageError(f"{options.evidence} was recorded with {seen}: leave out --attach {options.attach}.")
+    if named(options) not in (named(header), named(Options())):
+        raise UsageError(f"{options.evidence} was recorded with {named(header)}: leave out {named(options)}.")
     if options.dataset and _another_dataset(options.dataset, header):
         raise UsageError(
             f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."

@@ -345,6 +345,41 @@ def linear_layers(model: Any) -> Iterator[tuple[str, Any, int, int]]:
             yield name, module, int(follow(module, "embedding_dim")), int(follow(module, "org_vocab_size"))
 
 
+def shared_out(module: Any) -> tuple[int, int] | None:
+    """Along which dimension a layer's weight is shared out among how many workers; None where each has all of it."""
+    workers = int(getattr(module, "tp_size", 1))
+    if workers > 1 and hasattr(module, "org_vocab_size"):
+        return 0, workers
+    for dimension, side in enumerate(("output", "input")):
+        own = getattr(module, f"{side}_size_per_partition", None)
+        if workers > 1 and own is not None and own < follow(module, f"{side}_size"):
+            return dimension, workers
+    return None
+
+
+def own_part(module: Any, inputs: Any) -> Any:
+    """What this worker's part of a linear layer is given of an input [rows, width]."""
+    if not getattr(module, "input_is_parallel", False) or module.tp_size == 1:
+        return inputs
+    width = int(follow(module, "input_size_per_partition"))
+    begin = int(follow(module, "tp_rank")) * width
+    return inputs[:, begin : begin + width].contiguous()
+
+
+def all_parts(module: Any, output: Any) -> Any:
+    """The whole output of a linear layer from every worker's own, in the order of the checkpoint's tensors.
+
+    All workers have to ask at once.
+    """
+    if getattr(module, "gather_output", True) or module.tp_size == 1:
+        return output
+    gathered = upstream("vllm.distributed", "tensor_model_parallel_all_gather")(output, -1)
+    sizes = [int(size) for size in follow(module, "output_partition_sizes")]
+    parts = gathered.split(sizes * int(module.tp_size), -1)
+    ordered = [part for fused in range(len(sizes)) for part in parts[fused :: len(sizes)]]
+    return importlib.import_module("torch").cat(ordered, -1)
+
+
 def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
     """How many of a weight's rows belong to each checkpoint tensor, or None where it is one tensor, unpadded.
 

@@ -44,7 +44,9 @@ class Capture:
         kept |= dict(zip(("draft_hidden", "projected"), made, strict=True))
         self._keep(self.calls, {name: value for name, value in kept.items() if value is not None})
 
-    def _logits(self, _: nn.Module, given: tuple[Any, ...], made: Tensor) -> None:
+    def _logits(self, _: nn.Module, given: tuple[Any, ...], made: Tensor | None) -> None:
+        if made is None:  # of several workers the first alone may have them
+            return
         top = made.float().topk(TOP, -1)
         self._keep(self.logits, {"hidden": given[1], "values": top.values, "ids": top.indices})
 

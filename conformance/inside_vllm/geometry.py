@@ -1,8 +1,9 @@
 """``python -m conformance.inside_vllm.geometry``: the draft as this vLLM builds it, at real sizes, without weights.
 
-Standard input is JSON: ``tokenizer`` (a folder), ``k``, and ``pairs`` of ``size``, ``configuration`` and the
-config.json of ``target`` and ``draft``. The last line of standard output is JSON: ``vllm_version`` and ``builds`` by
-size and configuration. Importing vLLM takes seconds and a build hundredths of one, so one process makes them all.
+Standard input is JSON: ``tokenizer`` (a folder; in fixtures/ where relative), ``k``, and ``pairs`` of ``size``,
+``configuration`` and the config.json of ``target`` and ``draft``. The last line of standard output is JSON:
+``vllm_version`` and ``builds`` by size and configuration. Importing vLLM takes seconds and a build hundredths of one,
+so one process makes them all.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from conformance import FIXTURES
 from conformance.harness.errors import Unsupported
 from conformance.inside_vllm import adapters
 
@@ -32,7 +34,7 @@ def main() -> None:
         for number, pair in enumerate(asked["pairs"]):
             target, draft = (folder / f"{number}-{role}" for role in ("target", "draft"))
             for place, config in ((target, pair["target"]), (draft, pair["draft"])):
-                write(place, config, Path(asked["tokenizer"]))
+                write(place, config, FIXTURES / asked["tokenizer"])
             builds.setdefault(pair["size"], {})[pair["configuration"]] = built(target, draft, asked["k"], stack)
     print(json.dumps({"vllm_version": adapters.vllm_version(), "builds": builds}))
 

@@ -25,8 +25,10 @@ def draft_linears(worker: Any) -> dict[str, Shown]:
     found = {}
     for name, module, width, _ in adapters.linear_layers(draft):
         x = _like_weights(draft, samples.inputs(name, samples.ROWS, width))
-        head = name.endswith("lm_head")
-        found[name] = _shown(name, adapters.draft_logits(worker, x) if head else module(x))
+        if not name.endswith("lm_head"):
+            found[name] = _shown(name, adapters.all_parts(module, _whole(module(adapters.own_part(module, x)))))
+        elif (logits := adapters.draft_logits(worker, x)) is not None:  # which the first worker alone may have
+            found[name] = _shown(name, logits)
     return found
 
 
@@ -80,8 +82,13 @@ def _like_weights(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _shown(name: str, output: Tensor | tuple[Tensor, ...]) -> Shown:
-    whole = output[0] if isinstance(output, tuple) else output
+    whole = _whole(output)
     return _finite(whole[:, samples.columns(name, whole.shape[-1]).to(whole.device)])
+
+
+def _whole(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Without the bias that some layers give beside it."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _finite(values: Tensor) -> Shown:

@@ -96,7 +96,7 @@ class Probe:
         directory = os.environ.get(SNAPSHOT_DIRECTORY)
         if not directory:
             return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
-        file = Path(directory) / "capture.safetensors"
+        file = Path(directory) / f"capture-{snapshot.rank()}.safetensors"
         return {"file": str(file), "calls": self._conformance_capture.end(file)}
 
     def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def parameters(model: nn.Module, hashed: bool) -> dict[str, dict[str, Any]]:
     """Every parameter and persistent buffer: kind, shape, dtype, other names of the same tensor, and the SHA-256.
 
     ``parts`` are the SHA-256 sums of consecutive rows where a weight holds several checkpoint tensors (gate_up_proj:
-    gate, then up) or a padded vocabulary (its real rows).
+    gate, then up) or a padded vocabulary (its real rows). ``shared_out`` says along which dimension of it workers
+    have a part each, where they do.
     """
     first_name: dict[tuple[Any, ...], str] = {}
     found: dict[str, dict[str, Any]] = {}
@@ -74,6 +75,9 @@ def parameters(model: nn.Module, hashed: bool) -> dict[str, dict[str, Any]]:
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "aliases": [],
         }
+        module = model.get_submodule(name.rpartition(".")[0])
+        if tensor.dim() > 1 and (shares := adapters.shared_out(module)):
+            found[name]["shared_out"] = shares[0]
         if hashed:
             found[name]["sha256"] = sha256(tensor)
             if parts := _parts(model, name, tensor):
@@ -92,7 +96,7 @@ def write(directory: Path, role: str, document: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     path = file_of_this_worker(directory)
     models = read(directory)["models"] if role == "draft" and path.exists() else {}
-    content = {"vllm_version": adapters.vllm_version(), "rank": _rank(), "models": models | {role: document}}
+    content = {"vllm_version": adapters.vllm_version(), "rank": rank(), "models": models | {role: document}}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     partial.replace(path)
@@ -106,10 +110,11 @@ def read(directory: Path) -> dict[str, Any]:
 
 def file_of_this_worker(directory: Path) -> Path:
     """One file per worker, by its rank."""
-    return directory / f"worker-{_rank()}.json"
+    return directory / f"worker-{rank()}.json"
 
 
-def _rank() -> int:
+def rank() -> int:
+    """Which worker this is, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 

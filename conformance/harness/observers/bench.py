@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,11 +14,11 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from conformance.harness import logs, stats
+from conformance.harness import logs, processes, stats
 from conformance.harness.checkpoint import target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
-from conformance.harness.launch import vllm_environment
+from conformance.harness.launch import Launch, vllm_environment
 from conformance.harness.metrics import read_after, read_when_still
 from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.profile import Profile, Sizes
@@ -36,6 +35,8 @@ _COUNTS = {"drafts": "spec_decode_num_drafts", "accepted": "spec_decode_accepted
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
     """Tokens, seconds, drafts and client's CPU time of every run; who goes first alternates."""
     require_sound_pair(profile, servers, evidence)
+    if not servers.place.same_machine:
+        raise Unsupported("vllm bench serve would measure the connection to the host too: run the suite there.")
     sizes = profile.sizes
     prompts = chosen(load_prompts(profile.prompts / MIXED), sizes)
     folder = evidence.directory.absolute() / "bench"
@@ -44,10 +45,10 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
     with servers.exclusive():
         server = servers.mtp()
         command = bench_command(profile, server, folder, len(prompts))
-        environment = vllm_environment(profile, folder, os.environ)
+        launch = Launch(command, vllm_environment(profile, folder, servers.place.inherited))
         with (
             client(server, profile.hardware.bounds.request_seconds) as asking,
-            bench(command, environment, evidence.logs / "bench-serve.log") as theirs,
+            bench(servers.place.placed(launch, f"{server.model}-bench"), evidence.logs / "bench-serve.log") as theirs,
         ):
 
             def measure(who: str, number: int) -> dict[str, Any]:
@@ -166,12 +167,14 @@ class Bench:
 
 
 @contextmanager
-def bench(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Bench]:
+def bench(launch: Launch, log: Path) -> Iterator[Bench]:
     """``vllm bench serve``, imported and waiting; ended at the end."""
     pipe = subprocess.PIPE
     with (
         log.open("wb") as sink,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=sink, env=environment, text=True) as process,
+        subprocess.Popen(
+            launch.command, stdin=pipe, stdout=pipe, stderr=sink, env=launch.environment, text=True
+        ) as process,
     ):
         try:
             started = Bench(process, log)
@@ -179,6 +182,8 @@ def bench(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
             yield started
         finally:
             process.kill()
+            if launch.end:
+                processes.run_end(launch.end)
 
 
 def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Sizes) -> dict[str, Any]:

@@ -34,19 +34,22 @@ def observe(profile: Profile, _servers: Servers, _evidence: Evidence) -> Mapping
     try:
         return {
             "target": describe(target_folder(profile.pair), cases, hashed=False),
-            "draft": describe(draft_folder(profile.pair), cases, hashed=True),
+            "draft": describe(draft_folder(profile.pair), cases, hashed=True, workers=profile.workers),
         }
     except Damaged as damage:
         raise ObservationError(str(damage)) from None
 
 
-def describe(folder: Path, cases: tuple[Case, ...], hashed: bool) -> dict[str, Any]:
-    """One checkpoint; raises Damaged."""
+def describe(folder: Path, cases: tuple[Case, ...], hashed: bool, workers: int = 1) -> dict[str, Any]:
+    """One checkpoint, and what of each matrix every one of several workers has; raises Damaged."""
     tensors = read_headers(folder)
-    written = {
+    written: dict[str, dict[str, Any]] = {
         name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} | ({"sha256": tensor.sha256()} if hashed else {})
         for name, tensor in sorted(tensors.items())
     }
+    for name, tensor in tensors.items():
+        if hashed and workers > 1 and len(tensor.shape) == 2:
+            written[name]["shares"] = tensor.shares(workers)
     order = tensors.get(TOKEN_ORDER)
     return small_files(folder, cases) | {
         "folder": str(folder),

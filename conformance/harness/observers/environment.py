@@ -17,6 +17,7 @@ from conformance.harness.answering import answer
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 from conformance.harness.interpreter import normalised
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import UNLOCKED, Profile
 from conformance.harness.servers import NOT_INSTALLED, Servers
 
@@ -28,11 +29,13 @@ def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[
     """Imported, installed and locked versions; machine and its GPUs; both registries."""
     servers.must_be_ours(NOT_INSTALLED)
     name = profile.hardware.locked_environment
-    wanted = None if name == UNLOCKED else locked(LOCKS / name / "lock.txt") | commits_wanted(LOCKS / name)
+    place = servers.place
     with servers.beside():  # importing vLLM takes a core for ten seconds
-        found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"])
-    installed = found.pop("installed") | commits_built(Path(sys.prefix))
-    seen = gpus.look()
+        found = ask_interpreter([sys.executable, "-m", "conformance.harness.interpreter"], place)
+    there = {"platform_machine": str(found["machine"]), "python_full_version": str(found["python"])}
+    wanted = None if name == UNLOCKED else locked(LOCKS / name / "lock.txt", there) | commits_wanted(LOCKS / name)
+    installed = found.pop("installed") | (commits_built(Path(sys.prefix)) if place.same_python else {})
+    seen = gpus.look() if place.same_machine else gpus.ELSEWHERE
     machine = {"hardware": profile.hardware.name, "gpus": [asdict(gpu) for gpu in seen.gpus], "detected": str(seen)}
     return (
         found | machine | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
@@ -53,13 +56,16 @@ def commits_built(prefix: Path) -> dict[str, str]:
     return {name: f"commit {commit}" for name, commit in noted.items()}
 
 
-def ask_interpreter(command: list[str]) -> dict[str, Any]:
+def ask_interpreter(command: list[str], place: Place = HERE) -> dict[str, Any]:
     """What the interpreter says of itself; ObservationError with its own error where it cannot."""
-    return answer(command, doing="importing vLLM", failed="vLLM or transformers cannot be imported")
+    return answer(command, doing="importing vLLM", failed="vLLM or transformers cannot be imported", place=place)
 
 
-def locked(path: Path) -> dict[str, str]:
-    """Name and version of what a lock demands on this platform; UsageError where there is no such lock."""
+def locked(path: Path, platform: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Name and version of what a lock demands; UsageError where there is no such lock.
+
+    ``platform`` has markers (PEP 508) of the machine that it is about, where that is another one.
+    """
     if not path.is_file():
         raise UsageError(
             f"{path}: there is no such lock; correct CONFORMANCE_ENV, or locked_environment in the hardware's TOML."
@@ -68,7 +74,7 @@ def locked(path: Path) -> dict[str, str]:
     return {
         normalised(each.name): next(iter(each.specifier)).version
         for each in requirements
-        if each.marker is None or each.marker.evaluate()
+        if each.marker is None or each.marker.evaluate(dict(platform or {}))
     }
 
 

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conformance import FIXTURES
 from conformance.harness.answering import answer
 from conformance.harness.evidence import Evidence
 from conformance.harness.facts import Facts, load_facts
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import Profile
 from conformance.harness.servers import NOT_INSTALLED, Servers
 
 COMMAND = (sys.executable, "-m", "conformance.inside_vllm.geometry")
-TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "draft"  # any will do: no text is read
+TOKENIZER = "models/micro-26b-a4b/draft"  # in the fixtures of whoever builds; any will do: no text is read
 K = 4
 
 
@@ -22,7 +22,7 @@ def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping
     """Layers and tensors of each build, or why there is none; the same on every machine, whatever the pair."""
     servers.must_be_ours(NOT_INSTALLED)
     with servers.beside():  # importing vLLM takes a core for ten seconds
-        return build(request(load_facts()))
+        return build(request(load_facts()), place=servers.place)
 
 
 def request(facts: Facts) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def request(facts: Facts) -> dict[str, Any]:
         for size, draft in facts.drafts.items()
         for configuration, quantisation in facts.quantisations.items()
     ]
-    return {"tokenizer": str(TOKENIZER), "k": K, "pairs": pairs}
+    return {"tokenizer": TOKENIZER, "k": K, "pairs": pairs}
 
 
-def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND) -> dict[str, Any]:
+def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND, place: Place = HERE) -> dict[str, Any]:
     """What the process answers; ObservationError with its own error where it gives no answer."""
-    return answer(command, asked, doing="building the drafts", failed="vLLM built no draft")
+    return answer(command, asked, doing="building the drafts", failed="vLLM built no draft", place=place)

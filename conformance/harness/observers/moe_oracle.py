@@ -9,6 +9,7 @@ from typing import Any
 from conformance.harness.errors import Unsupported
 from conformance.harness.evidence import Evidence
 from conformance.harness.observers.environment import ask_interpreter
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import Profile
 from conformance.harness.servers import NOT_INSTALLED, Servers
 
@@ -17,12 +18,12 @@ def observe(_profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping
     """Order, choice and every backend's answer by device; the experts are Gemma 4's, whatever the pair's."""
     servers.must_be_ours(NOT_INSTALLED)
     with servers.beside():  # importing vLLM takes a core for ten seconds
-        return ask_vllm()
+        return ask_vllm(servers.place)
 
 
-def ask_vllm() -> dict[str, Any]:
+def ask_vllm(place: Place = HERE) -> dict[str, Any]:
     """The same, in a process of its own; Unsupported where vLLM moved a name."""
-    found = ask_interpreter([sys.executable, "-m", "conformance.inside_vllm.moe_oracle"])
+    found = ask_interpreter([sys.executable, "-m", "conformance.inside_vllm.moe_oracle"], place)
     if "unsupported" in found:
         raise Unsupported(str(found["unsupported"]))
     return found

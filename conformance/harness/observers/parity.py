@@ -11,6 +11,7 @@ import psutil
 from conformance.harness.checkpoint import draft_folder, read_headers, target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
+from conformance.harness.launch import MTP
 from conformance.harness.observers.draft_load import ask
 from conformance.harness.observers.refusals import require_sound_pair
 from conformance.harness.profile import Profile
@@ -31,8 +32,13 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
         with client(server, seconds) as asking:
             for prompt in (*alone, *together):
                 asking.ask(prompt)  # a first request may compile or fill something; what is captured has done so
-            singly = [_captured(server, seconds, lambda p=prompt: [asking.ask(p)]) for prompt in alone]
-            jointly = _captured(server, seconds, lambda: asking.ask_at_once(together)[0])
+
+            def captured(ask_for: Any) -> tuple[Path, list[Answer]]:
+                file, answers = _captured(server, seconds, ask_for)
+                return _kept(servers.place.fetched(file, evidence.directory / "snapshots" / MTP), answers), answers
+
+            singly = [captured(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
+            jointly = captured(lambda: asking.ask_at_once(together)[0])
         return {"k": profile.pair.k, "rows": compare(profile, [*singly, jointly])}
 
 
@@ -51,16 +57,20 @@ def chosen(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
 
 
 def _captured(server: Server, seconds: float, ask_for: Any) -> tuple[Path, list[Answer]]:
-    """What the draft did for some requests; the file is moved away before the next capture."""
+    """What the draft did for some requests, in a file where the server runs."""
     ask(server, "conformance_capture_begin", seconds)
     try:
         answers: list[Answer] = ask_for()
     finally:
         ended = ask(server, "conformance_capture_end", seconds)
-    file = Path(ended["file"])
+    return Path(ended["file"]), answers
+
+
+def _kept(file: Path, answers: Sequence[Answer]) -> Path:
+    """The file out of the way of the next capture."""
     if not file.is_file():
-        raise ObservationError(f"the capture {file} is not on this machine", server.log_tail())
-    return file.rename(file.with_name(f"capture-{answers[0].id}.safetensors")), answers
+        raise ObservationError(f"the capture {file} is not on this machine")
+    return file.rename(file.with_name(f"capture-{answers[0].id}.safetensors"))
 
 
 def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]]) -> list[dict[str, Any]]:

