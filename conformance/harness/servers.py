@@ -122,7 +122,7 @@ class Servers:
     @property
     def here(self) -> bool:
         """Whether they run on this machine."""
-        return self._place.same_machine
+        return self.place.same_machine
 
     @property
     def both(self) -> bool:
