@@ -86,6 +86,27 @@ def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence
     return [fast.decode(answer, skip_special_tokens=False) for answer in found]
 
 
+@torch.no_grad()
+def lead(target: Target, tokenizer: PreTrainedTokenizerFast, example: Example, limit: int) -> float:
+    """By how many nats at least each token of the right answer is likelier than any other, after what precedes it.
+
+    Where that is positive the right answer is what greedy decoding gives. An answer of more than ``limit`` tokens would
+    be cut off, and leads by nothing.
+    """
+    fast, device = tokenizer.backend_tokenizer, target.model.embed_tokens.weight.device
+    encoded = data.encode(fast, tokenizer, example)
+    answer = len(fast.encode(example.answer + example.end, add_special_tokens=False).ids)
+    if answer > limit:
+        return 0.0
+    batch = next(data.pack(itertools.repeat(encoded), rows=1, length=len(encoded.ids))).to(device)
+    with torch.compiler.set_stance("force_eager"):
+        seen = target(batch.ids, batch.positions, batch.masks(WINDOW))
+        log_p = F.log_softmax(target.logits(seen.hidden)[0, -answer - 1 : -1], -1)
+    asked = batch.ids[0, -answer:, None]
+    others = log_p.scatter(-1, asked, -math.inf).amax(-1)
+    return float((log_p.gather(-1, asked).squeeze(-1) - others).min())
+
+
 def examine(skill: Skill, target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, Any]:
     """The share of right answers over n held-out examples, and the skill's floor."""
     stream = filter(skill.keep, tasks.examples(seed, held_out=True, kinds=(skill.task,)))
