@@ -120,7 +120,7 @@ def test_the_failing_check_names_its_upstream() -> None:
 def test_a_moved_name_is_unsupported_with_version_and_name(
     museum: Seen, exhibit: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observer, "ask_interpreter", lambda _: museum[exhibit])
+    monkeypatch.setattr(observer, "ask_interpreter", lambda *_: museum[exhibit])
     with pytest.raises(Unsupported, match=r"^vLLM \d+\.\d+") as raised:
         observer.ask_vllm()
     assert words in str(raised.value)
