@@ -18,7 +18,7 @@ from typing import Any
 from conformance import FIXTURES, comparing, completion
 from conformance.harness import attestation, combine
 from conformance.harness.catalogue import BEGIN, END, as_markdown, as_text, between, catalogue
-from conformance.harness.containers import PROGRAMS as CONTAINERS
+from conformance.harness.containers import PROGRAMS
 from conformance.harness.coverage import published_coverage
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
 from conformance.harness.evidence import ATTESTATION, REPORTS, Evidence
@@ -44,7 +44,7 @@ COMMANDS = (
 )
 DEFAULT = "qualify"
 FORMAT = 1  # of the JSON documents that are made here
-PROGRAMS = "for programs"
+FOR_PROGRAMS = "for programs"
 # Options that have a value, as pytest has them too.
 TAKEN = (
     *("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset"),
@@ -288,7 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     run.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     run.add_argument("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
-    run.add_argument("--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: 30)")
+    run.add_argument(
+        "--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: as in levels.toml)"
+    )
     run.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where to record (default: a new folder in ./evidence)"
     )
@@ -307,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", metavar="NAME", help="which model to ask, where attached servers have several")
     run.add_argument("--image", help="start the servers in containers of this image, such as vllm/vllm-openai:TAG")
     run.add_argument(
-        "--container", choices=CONTAINERS, help="what runs it (default: docker, or podman where that is not)"
+        "--container", choices=PROGRAMS, help="what runs it (default: docker, or podman where that is not)"
     )
     run.add_argument("--ssh", metavar="HOST", help="start the servers on another host, by OpenSSH; needs --hardware")
     run.add_argument("--ssh-python", metavar="PATH", help="its Python with vLLM and suite (default: this one's path)")
@@ -323,12 +325,12 @@ def _parser() -> argparse.ArgumentParser:
     held = commands.add_parser("compare", help="hold a recorded run against an earlier one", allow_abbrev=False)
     held.add_argument("before", type=Path, metavar="A", help="the folder of the run to compare with")
     held.add_argument("after", type=Path, metavar="B", help="the folder of the run that must be no worse")
-    _forms(held, markdown="for a pull request", json=PROGRAMS)
+    _forms(held, markdown="for a pull request", json=FOR_PROGRAMS)
     held.set_defaults(run=show_comparison)
 
     beside = commands.add_parser("combine", help="several runs as one table, outliers marked", allow_abbrev=False)
     beside.add_argument("evidence", type=Path, nargs="+", metavar="DIR", help="folders that earlier runs recorded")
-    _forms(beside, markdown="for a comment or a wiki", json=PROGRAMS)
+    _forms(beside, markdown="for a comment or a wiki", json=FOR_PROGRAMS)
     beside.set_defaults(run=show_fleet)
 
     signing = commands.add_parser("sign", help="sign what a finished run found", allow_abbrev=False)
@@ -344,7 +346,7 @@ def _parser() -> argparse.ArgumentParser:
         "--signers", type=Path, required=True, metavar="FILE", help="whose key is whose: OpenSSH's allowed signers"
     )
     checking.add_argument("--identity", metavar="ID", help="who must have signed (default: any of the signers)")
-    _forms(checking, json=PROGRAMS)
+    _forms(checking, json=FOR_PROGRAMS)
     checking.set_defaults(run=verify)
 
     drawing = commands.add_parser(
@@ -358,15 +360,15 @@ def _parser() -> argparse.ArgumentParser:
         "keep-regressions", help="keep what broke the parser in recorded evidence", allow_abbrev=False
     )
     keeping.add_argument("evidence", type=Path, metavar="DIR", help="a folder that an earlier run recorded")
-    _forms(keeping, json=PROGRAMS)
+    _forms(keeping, json=FOR_PROGRAMS)
     keeping.set_defaults(run=keep)
 
     checks = commands.add_parser("catalogue", help="list the checks", allow_abbrev=False)
-    _forms(checks, into=True, markdown="as the table of README", json=PROGRAMS)
+    _forms(checks, into=True, markdown="as the table of README", json=FOR_PROGRAMS)
     checks.set_defaults(run=list_checks)
 
     kernels = commands.add_parser("moe-table", help="vLLM's choice of a MoE kernel by device", allow_abbrev=False)
-    _forms(kernels, into=True, markdown="as the table of docs/moe-backends.md", json=PROGRAMS)
+    _forms(kernels, into=True, markdown="as the table of docs/moe-backends.md", json=FOR_PROGRAMS)
     kernels.set_defaults(run=show_moe_table)
 
     known = commands.add_parser("calibrate", help="how often the intervals hold known rates", allow_abbrev=False)
@@ -374,7 +376,7 @@ def _parser() -> argparse.ArgumentParser:
     known.add_argument("--pair", help="a name in fixtures/models, or a TOML file (default: the embedded NVFP4 pair)")
     known.add_argument("--trials", type=int, default=80, metavar="N", help="at each vector of rates (default: 80)")
     known.add_argument("--prompts", type=int, default=16, metavar="N", help="in each trial (default: 16)")
-    _forms(known, into=True, json=PROGRAMS)
+    _forms(known, into=True, json=FOR_PROGRAMS)
     known.set_defaults(run=calibrate)
 
     shells = commands.add_parser("completion", help="a script by which a shell completes all this", allow_abbrev=False)

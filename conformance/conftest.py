@@ -56,7 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
     group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
     group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
-    group.addoption("--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: 30)")
+    group.addoption(
+        "--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: as in levels.toml)"
+    )
     group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
     group.addoption("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
     group.addoption(

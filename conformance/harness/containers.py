@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from conformance import FIXTURES, PACKAGE
+from conformance.harness import logs
 from conformance.harness.answering import answer
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.installed import SUITE, Installed
@@ -99,7 +100,7 @@ def image(name: str, program: str | None) -> Image:
     except subprocess.TimeoutExpired:
         raise UsageError(f"{found} did not answer within {_LOOK_SECONDS:.0f} s; is its daemon well?") from None
     if done.returncode:
-        said = _last(done.stderr)
+        said = logs.last_line(done.stderr)
         if any(words in done.stderr.lower() for words in _ABSENT):
             raise UsageError(f"--image {name} is not on this machine; run: {found} pull {name}")
         raise UsageError(f"{found} cannot look at --image {name}: {said or f'exit code {done.returncode}'}")
@@ -118,7 +119,7 @@ def _installed(place: Image) -> Installed:
     try:
         found = answer(command, doing=doing, failed=failed, seconds=_LOOK_SECONDS, place=place)
     except ObservationError as error:
-        raise UsageError(f"{error.sentence}; {_last(error.log_tail) or 'nothing was said'}") from None
+        raise UsageError(f"{error.sentence}; {logs.last_line(error.log_tail) or 'nothing was said'}") from None
     if found["vllm"] is None:
         raise UsageError(f"--image {place.name} has no vLLM that its python3 finds; choose another image.")
     return Installed(found["vllm"], found["suite"], tuple(found["settings"]))
@@ -128,10 +129,6 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LOOK_SECONDS, check=False
     )
-
-
-def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _metadata() -> Path:

@@ -96,7 +96,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
         "minutes": sizes.soak_minutes,
         "at_once": sizes.soak_at_once,
         "prompts": [prompt.id for prompt in prompts],
-        "gpus": str(gpus.look()) if servers.here else "the server is on another machine",
+        "gpus": str(gpus.look() if servers.here else gpus.ELSEWHERE),
         "answered": crowd.answered,
         "output_tokens": crowd.output_tokens,
         "failed": crowd.failed,
