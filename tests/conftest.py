@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "server: starts a real vLLM server, which takes tens of seconds")
+    config.addinivalue_line("markers", "alone: measures time, so nothing may run beside it")
 
 
 @pytest.fixture(scope="session")

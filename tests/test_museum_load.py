@@ -19,7 +19,7 @@ from conformance.harness.profile import load_profile
 from conformance.harness.server import Server
 from conformance.harness.verdict import Outcome, Verdict
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.alone]
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 SMALL = replace(QUALIFY.sizes, rounds={"1": 4, "8": 3}, spare_rounds={}, longest_answer=48, tie_prompts=4)

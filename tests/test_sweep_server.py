@@ -18,7 +18,7 @@ from conformance.harness.profile import load_profile
 from conformance.harness.server import Server
 from conformance.harness.verdict import Verdict
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.alone]
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=6, bench_most_rounds=6))
