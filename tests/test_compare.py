@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic
-from damages import inside, load
+from damages import inside, load, soak
 from jsonschema import Draft202012Validator
 
 from conformance import PACKAGE, cli, comparing
@@ -62,6 +62,16 @@ def slower_machine(d: synthetic.Documents) -> None:
         for arm in ("mtp", "plain", "plain_again"):
             for block in (each[arm], *each[arm]["answers"]) if each[arm] else ():
                 block["seconds"] *= 1.5
+
+
+def slower_soak(d: synthetic.Documents) -> None:
+    for window in d["soak"]["windows"]:
+        window["counted"]["output_tokens"] //= 2
+
+
+def half_speed_at_last(d: synthetic.Documents) -> None:
+    for window in soak.late(d):
+        window["counted"]["output_tokens"] //= 2
 
 
 def record(id: str, verdict: Verdict, sentence: str = "") -> Record:
@@ -123,7 +133,11 @@ def test_a_tenth_of_the_acceptance_is_seen_prompt_by_prompt(compared: Callable[.
 def test_other_prompts_make_no_pairs(compared: Callable[..., Comparison]) -> None:
     found = compared(other_prompts)
     methods = {figure.change.method for figure in found.figures if figure.decides}
-    assert methods == {"independent stratified bootstrap", "ratio; exact binomial"}
+    assert methods == {
+        "independent stratified bootstrap",
+        "ratio; exact binomial",
+        "ratio; t interval of log ratios, for a series",
+    }
     assert found.exit_code == 0
     assert compared(tenth_lost_of_other_prompts).exit_code == 1
 
@@ -132,6 +146,13 @@ def test_a_slower_draft_is_worse_but_a_slower_machine_is_not(compared: Callable[
     assert "speedup in a row" in compared(slower_with_mtp).lower
     found = compared(slower_machine)
     assert said(found)["tokens/s in a row with MTP"] == "differs"
+    assert found.exit_code == 0
+
+
+def test_a_soak_that_slows_down_is_worse_and_a_slower_one_is_not(compared: Callable[..., Comparison]) -> None:
+    assert compared(half_speed_at_last).lower == ["throughput kept in a soak"]
+    found = compared(slower_soak)
+    assert said(found)["tokens/s in a soak"] == "differs"
     assert found.exit_code == 0
 
 
@@ -156,7 +177,13 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     )
     assert found.notes[1] == "Only A has ACC-02."
     assert found.notes[2] == "Acceptance cannot be compared: only A has observed it."
-    assert said(found).keys() == {"equal greedy texts", "tokens/s, 8 at once"}
+    assert said(found).keys() == {
+        "equal greedy texts",
+        "tokens/s, 8 at once",
+        "throughput kept in a soak",
+        "acceptance length kept in a soak",
+        "tokens/s in a soak",
+    }
 
 
 def contradict(d: synthetic.Documents) -> None:

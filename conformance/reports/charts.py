@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from conformance import FIXTURES
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import Estimate
-from conformance.harness.tolerances import Tolerances, load_tolerances
+from conformance.harness.tolerances import Tolerances
 from conformance.harness.views.acceptance import Acceptance, everywhere
 from conformance.harness.views.load import Cell
 from conformance.harness.views.soak import Soak, acceptance_length_of, throughput
@@ -206,8 +205,7 @@ def equal_texts(source: Source) -> Chart:
 
 def soak(source: Source) -> Timeline:
     """What a held load was like from window to window."""
-    tolerances = load_tolerances(FIXTURES / "facts" / "tolerances.toml")
-    seen = Soak.of(source.observation("soak"), tolerances["soak_warm_up"])
+    seen = source.soak
     lines = [
         Line.of("output tokens/s", seen.over_time(throughput), 0.0),
         Line.of("acceptance length", seen.over_time(acceptance_length_of), 1.0, seen.facts["k"] + 1.0),
@@ -220,7 +218,7 @@ def soak(source: Source) -> Timeline:
         f"{seen.account()}. A point is a window. The last third after the warm-up (shaded) is held against the first; "
         "growth of memory is that of the second half."
     )
-    rows = tuple(_drifts(seen, tolerances))
+    rows = tuple(_drifts(seen, source.tolerances))
     return Timeline(tuple(lines), caption, Axis.over(0.0, minutes), minutes * seen.warm_up, rows)
 
 

@@ -7,6 +7,7 @@ slower day of the machine cancels; absolute speeds are shown beside them and dec
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from functools import partial
 
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError, Unsupported
-from conformance.harness.stats import MINIMUM_CLUSTERS, Estimate, Sample
+from conformance.harness.stats import CONFIDENCE, MINIMUM_CLUSTERS, Estimate, Sample
 from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.bench import Bench
 from conformance.harness.views.load import Cell, Counts
@@ -174,11 +175,37 @@ def _bench(before: Source, after: Source) -> Iterator[Quantity]:
     yield _ratio(f"tokens/s, {seen[0].at_once} at once", one, other, (), decides=False)
 
 
+def _soak(before: Source, after: Source) -> Iterator[Quantity]:
+    """What a held load kept of its beginning, and how fast it was."""
+    seen = [source.soak for source in (before, after)]
+    yield _kept("throughput kept in a soak", [each.throughput_kept for each in seen])
+    yield _kept("acceptance length kept in a soak", [each.acceptance_kept for each in seen])
+    one, other = (each.throughputs() for each in seen)
+
+    def change(confidence: float) -> Estimate:
+        return stats.kept(one, other, confidence=confidence)
+
+    speeds = statistics.geometric_mean(one), statistics.geometric_mean(other)
+    yield Quantity("tokens/s in a soak", *speeds, is_ratio=True, decides=False, change=change)
+
+
+def _kept(name: str, kept: Sequence[Callable[[float], Estimate]]) -> Quantity:
+    """Of two runs that have nothing to do with each other, what each kept."""
+
+    def change(confidence: float) -> Estimate:
+        one, other = (each(confidence) for each in kept)
+        return stats.over(other, one)
+
+    before, after = (each(CONFIDENCE).value for each in kept)
+    return Quantity(name, before, after, is_ratio=True, decides=True, change=change)
+
+
 GROUPS: Sequence[tuple[str, str, Callable[[Source, Source], Iterator[Quantity]]]] = (
     ("Acceptance", "load", _acceptance),
     ("Speed", "load", _speeds),
     ("Equal greedy texts", "ties", _texts),
     ("Speed at once", "bench", _bench),
+    ("A soak", "soak", _soak),
 )
 
 

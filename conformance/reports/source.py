@@ -12,7 +12,9 @@ from conformance import FIXTURES
 from conformance.harness.evidence import Evidence
 from conformance.harness.floors import Floors, load_floors
 from conformance.harness.profile import Profile
+from conformance.harness.tolerances import Tolerances, load_tolerances
 from conformance.harness.views.load import Load
+from conformance.harness.views.soak import Soak
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,13 @@ class Source:
     def load(self) -> Load:
         """All looks of the load together."""
         return Load.of(self.looks)
+
+    @functools.cached_property
+    def tolerances(self) -> Tolerances:
+        """What is allowed today."""
+        return load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+
+    @functools.cached_property
+    def soak(self) -> Soak:
+        """The load that was held."""
+        return Soak.of(self.observation("soak"), self.tolerances["soak_warm_up"])

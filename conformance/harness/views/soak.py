@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError, Unsupported
-from conformance.harness.stats import Estimate
+from conformance.harness.stats import CONFIDENCE, Estimate
 
 HEAT = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")  # NVML's reasons for lower clocks
 POWER = ("sw_power_cap", "hw_power_brake_slowdown")
@@ -83,19 +83,23 @@ class Soak:
         ends = [row["end"] / 60 for row in self.windows]
         return {name: list(zip(ends, values, strict=True)) for name, values in found.items() if None not in values}
 
-    def throughput_kept(self) -> Estimate:
+    def throughput_kept(self, confidence: float = CONFIDENCE) -> Estimate:
         """Tokens/s of the last part over those of the first.
 
         Where others took another share of the CPU than before, that may explain as much of a change as they left of it
         at last over at first, or nothing: the interval holds both.
         """
-        found, explained = stats.kept(*self._sides(throughput)), self._left_by_others()
+        found, explained = stats.kept(*self._sides(throughput), confidence=confidence), self._left_by_others()
         ends = found.low, found.high, found.low / explained, found.high / explained
         return replace(found, low=min(ends), high=max(ends))
 
-    def acceptance_kept(self) -> Estimate:
+    def acceptance_kept(self, confidence: float = CONFIDENCE) -> Estimate:
         """Acceptance length of the last part over that of the first."""
-        return stats.kept(*self._sides(acceptance_length_of))
+        return stats.kept(*self._sides(acceptance_length_of), confidence=confidence)
+
+    def throughputs(self) -> list[float]:
+        """Output tokens/s in every window after the warm-up."""
+        return [throughput(row) for row in self.settled]
 
     def speeds(self) -> str:
         """Both speeds, and what others used of the machine meanwhile."""
