@@ -11,10 +11,10 @@ class Recording:
     """torch's profiler, from now to ``end``; it slows whatever it looks at."""
 
     def __init__(self) -> None:
-        torch = adapters.upstream("torch", "profiler")
-        activity = torch.ProfilerActivity.CPU if adapters.on_cpu() else torch.ProfilerActivity.CUDA
+        profiler = adapters.upstream("torch", "profiler")
+        activity = profiler.ProfilerActivity.CPU if adapters.on_cpu() else profiler.ProfilerActivity.CUDA
         self.activity = str(activity.name)
-        self._profile: Any = torch.profile(activities=[activity])
+        self._profile: Any = profiler.profile(activities=[activity])
         self._profile.start()
 
     def end(self) -> dict[str, int]:
