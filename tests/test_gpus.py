@@ -69,6 +69,7 @@ def nvml(*cards: Card, fails: str = "", late: str = "") -> ModuleType:
     made.nvmlSystemGetDriverVersion = lambda: "590.44.01"
     made.nvmlSystemGetCudaDriverVersion_v2 = lambda: 13010
     made.nvmlDeviceGetHandleByIndex = lambda number: cards[number]
+    made.nvmlDeviceGetHandleByUUID = lambda uuid: cards[int(uuid.removeprefix("GPU-"))]
     made.nvmlDeviceGetName = lambda card: card.name
     made.nvmlDeviceGetCudaComputeCapability = lambda card: card.capability
     made.nvmlDeviceGetMemoryInfo = lambda card: type("Memory", (), {"total": told(card.memory)})
@@ -82,6 +83,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]
     """Puts cards into this machine, which has the memory of a GB10, and looks."""
     (tmp_path / "meminfo").write_text("MemTotal:       125370736 kB\nMemFree:        1 kB\n")
     monkeypatch.setattr(gpus, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.delenv(gpus.VISIBLE, raising=False)
 
     def look_at(*cards: Card, **errors: str) -> Seen:
         monkeypatch.setitem(sys.modules, "pynvml", nvml(*cards, **errors))
@@ -108,6 +110,20 @@ Here = Callable[..., Seen]
 )
 def test_a_gpu_is_taken_for_its_profile(here: Here, cards: list[Card], name: str) -> None:
     assert hardware_of(here(*cards), every_hardware()) == name
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [("1", [H200]), ("2, 0", [B300, H100]), ("GPU-2", [B300]), ("1,-1,0", [H200]), ("", []), ("-1", [])],
+)
+def test_a_shared_hosts_other_gpus_are_no_concern(
+    here: Here, monkeypatch: pytest.MonkeyPatch, visible: str, seen: list[Card]
+) -> None:
+    here()
+    monkeypatch.setenv(gpus.VISIBLE, visible)
+    found = here(H100, H200, B300)
+    assert [gpu.name for gpu in found.gpus] == [card.name for card in seen]
+    assert found.why_none == ("" if seen else f"none: CUDA_VISIBLE_DEVICES is '{visible}'")
 
 
 def test_what_nvml_tells_is_kept(here: Here) -> None:

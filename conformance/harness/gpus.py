@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,8 @@ REASONS = {
     "hw_thermal_slowdown": 0x40,
     "hw_power_brake_slowdown": 0x80,
 }
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
 _MEMINFO = Path("/proc/meminfo")
 _KEPT_BACK = 0.1  # share of the nominal memory that drivers, ECC and the choice between GB and GiB may take
 _NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
@@ -76,7 +81,7 @@ ELSEWHERE = Seen(why_none="none looked for: the servers run on another machine")
 
 
 def look() -> Seen:
-    """The GPUs of this machine; never raises."""
+    """The GPUs that a server started from here sees; never raises."""
     try:
         nvml: Any = importlib.import_module("pynvml")  # there is none in the environment for CPUs
     except ImportError:
@@ -94,19 +99,21 @@ def look() -> Seen:
     finally:
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
-    return Seen(found, "" if found else "none: the NVIDIA driver has no GPU")
+    hidden = os.environ.get(VISIBLE)
+    none = "the NVIDIA driver has no GPU" if hidden is None else f"{VISIBLE} is {hidden!r}"
+    return Seen(found, "" if found else f"none: {none}")
 
 
 @contextlib.contextmanager
 def sensors() -> Iterator[Callable[[], list[Sensors]]]:
-    """A function that reads the sensors of every GPU of this machine; an empty list where NVML shows none."""
+    """A function that reads the sensors of every GPU that ``look`` sees; an empty list where there is none."""
     if not look().gpus:
         yield list
         return
     nvml: Any = importlib.import_module("pynvml")
     nvml.nvmlInit()
     try:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        handles = _handles(nvml)
         yield lambda: [_sensors(nvml, handle) for handle in handles]
     finally:
         with contextlib.suppress(nvml.NVMLError):
@@ -161,10 +168,25 @@ def _unclear(what: str, candidates: Sequence[Hardware]) -> UsageError:
     return UsageError(f"{what}; choose by --hardware one of {names}, or write a TOML file as in fixtures/hardware.")
 
 
+def _handles(nvml: Any) -> list[Any]:
+    """All GPUs, or those that CUDA_VISIBLE_DEVICES names: a shared host's others are no concern of the server.
+
+    Its numbers are taken for NVML's, as vLLM takes them; the first entry that is neither number nor UUID ends the list,
+    as in CUDA.
+    """
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    words = itertools.takewhile(_NAME.fullmatch, map(str.strip, named.split(",")))
+    return [
+        nvml.nvmlDeviceGetHandleByIndex(int(word)) if word.isdigit() else nvml.nvmlDeviceGetHandleByUUID(word)
+        for word in words
+    ]
+
+
 def _gpus(nvml: Any) -> Iterator[Gpu]:
     driver, cuda = str(nvml.nvmlSystemGetDriverVersion()), int(nvml.nvmlSystemGetCudaDriverVersion_v2())
-    for number in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(number)
+    for handle in _handles(nvml):
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
         memory = _told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle, nvml.NVMLError_NotSupported)
         limit = _told(nvml.nvmlDeviceGetEnforcedPowerLimit, handle, nvml.NVMLError)
