@@ -99,8 +99,8 @@ def look() -> Seen:
     finally:
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
-    hidden = os.environ.get(VISIBLE)
-    none = "the NVIDIA driver has no GPU" if hidden is None else f"{VISIBLE} is {hidden!r}"
+    named = os.environ.get(VISIBLE)
+    none = "the NVIDIA driver has no GPU" if named is None else f"{VISIBLE} is {named!r}"
     return Seen(found, "" if found else f"none: {none}")
 
 

@@ -158,12 +158,11 @@ def _texts(before: Source, after: Source) -> Iterator[Quantity]:
     if not all(equal):
         raise ObservationError("no answer at all was equal")
 
-    def change(confidence: float) -> Estimate:
-        shares = [stats.share(*each, confidence=confidence) for each in zip(equal, compared, strict=True)]
-        return stats.over(shares[1], shares[0])
+    yield _over("equal greedy texts", [partial(_share, *each) for each in zip(equal, compared, strict=True)])
 
-    values = [one / all_ for one, all_ in zip(equal, compared, strict=True)]
-    yield Quantity("equal greedy texts", values[0], values[1], is_ratio=True, decides=True, change=change)
+
+def _share(successes: int, n: int, confidence: float) -> Estimate:
+    return stats.share(successes, n, confidence=confidence)
 
 
 def _bench(before: Source, after: Source) -> Iterator[Quantity]:
@@ -178,8 +177,8 @@ def _bench(before: Source, after: Source) -> Iterator[Quantity]:
 def _soak(before: Source, after: Source) -> Iterator[Quantity]:
     """What a held load kept of its beginning, and how fast it was."""
     seen = [source.soak for source in (before, after)]
-    yield _kept("throughput kept in a soak", [each.throughput_kept for each in seen])
-    yield _kept("acceptance length kept in a soak", [each.acceptance_kept for each in seen])
+    yield _over("throughput kept in a soak", [each.throughput_kept for each in seen])
+    yield _over("acceptance length kept in a soak", [each.acceptance_kept for each in seen])
     one, other = (each.throughputs() for each in seen)
 
     def change(confidence: float) -> Estimate:
@@ -187,17 +186,6 @@ def _soak(before: Source, after: Source) -> Iterator[Quantity]:
 
     speeds = statistics.geometric_mean(one), statistics.geometric_mean(other)
     yield Quantity("tokens/s in a soak", *speeds, is_ratio=True, decides=False, change=change)
-
-
-def _kept(name: str, kept: Sequence[Callable[[float], Estimate]]) -> Quantity:
-    """Of two runs that have nothing to do with each other, what each kept."""
-
-    def change(confidence: float) -> Estimate:
-        one, other = (each(confidence) for each in kept)
-        return stats.over(other, one)
-
-    before, after = (each(CONFIDENCE).value for each in kept)
-    return Quantity(name, before, after, is_ratio=True, decides=True, change=change)
 
 
 GROUPS: Sequence[tuple[str, str, Callable[[Source, Source], Iterator[Quantity]]]] = (
@@ -239,6 +227,17 @@ def _ratio(name: str, before: Rows, after: Rows, same: Collection[str], *, decid
         return replace(found, value=math.exp(found.value), low=math.exp(found.low), high=math.exp(found.high))
 
     return replace(logs, before=math.exp(logs.before), after=math.exp(logs.after), is_ratio=True, change=change)
+
+
+def _over(name: str, measures: Sequence[Callable[[float], Estimate]]) -> Quantity:
+    """The ratio of what each run, by itself, estimates at a confidence."""
+
+    def change(confidence: float) -> Estimate:
+        one, other = (each(confidence) for each in measures)
+        return stats.over(other, one)
+
+    before, after = (each(CONFIDENCE).value for each in measures)
+    return Quantity(name, before, after, is_ratio=True, decides=True, change=change)
 
 
 def _matched(before: Rows, after: Rows, same: Collection[str]) -> tuple[Sample, Sample, bool]:
