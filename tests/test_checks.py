@@ -324,6 +324,13 @@ def test_clients_that_differ_by_noise_alone_are_no_error() -> None:
     assert outcome("SPEED-04", documents).verdict is Verdict.INCONCLUSIVE
 
 
+def test_coins_that_fall_differently_for_both_clients_are_no_error() -> None:
+    documents = synthetic.healthy()
+    for number, run in enumerate(documents["bench"]["runs"]):
+        run["accepted"] += 40 * (number % 3 - 1) - (40 if run["client"] == "ours" else 0)
+    assert outcome("SPEED-04", documents).verdict is not Verdict.ERROR
+
+
 def test_both_clients_and_their_costs_are_noted() -> None:
     finding, _ = outcome("SPEED-04", synthetic.healthy()).findings
     assert "590.2 and 590.2 output tokens/s (+0.0%)" in finding.note
