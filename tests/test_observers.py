@@ -305,10 +305,34 @@ def test_spare_rounds_are_run_until_the_speedup_is_known(
 
 def test_where_one_server_fits_there_are_three_starts() -> None:
     rounds = loading.plan(prompts(4), replace(SIZES, warm_up_rounds=0, rounds={"1": 4}), 1)
-    arms = [rounds[number].order[place] for number, place in loading.turns(rounds, together=False)]
+    arms = [rounds[number].order[place] for number, (place,) in loading.turns(rounds, together=False)]
     assert arms == ["mtp"] * 2 + ["plain"] * 6 + ["mtp"] * 2
-    both = loading.turns(rounds, together=True)
-    assert both == sorted(both)
+    assert loading.turns(rounds, together=True) == [(0, (0, 1, 2)), (1, (0, 1)), (2, (0, 1, 2)), (3, (0, 1))]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "order"), [(1, ["plain 0", "mtp 0", "plain 1", "mtp 1"]), (2, ["plain 0 1", "mtp 0 1"])]
+)
+def test_in_a_row_the_servers_take_turns_prompt_by_prompt(concurrency: int, order: list[str]) -> None:
+    asked: list[str] = []
+
+    class Noted(loading.Arm):
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def ask(self, prompt: Prompt) -> Any:
+            asked.append(f"{self._name} {prompt.id}")
+
+        def in_a_row(self, asked: Any) -> Any:
+            return self._name, len(asked)
+
+        def at_once(self, prompts: Any) -> Any:
+            asked.append(" ".join([self._name, *(prompt.id for prompt in prompts)]))
+            return self._name, len(prompts)
+
+    each = loading.Round(concurrency, tuple(prompts(2)), False, ("plain", "mtp"))
+    assert loading.run_round(each, [Noted("plain"), Noted("mtp")]) == [("plain", 2), ("mtp", 2)]
+    assert asked == order
 
 
 def test_a_later_look_is_another_observation_of_the_same_shape(observe: Observe) -> None:

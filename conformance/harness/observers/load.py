@@ -22,7 +22,7 @@ from conformance.harness.servers import Servers
 from conformance.harness.views.load import Load
 from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, load_prompts, spread
 
-IN_A_ROW = 3  # requests one after another before the other server has its turn, as in the published figures
+IN_A_ROW = 3  # requests one after another, as in the published figures
 WARM_UP_TOKENS = 16
 
 
@@ -45,6 +45,14 @@ class Block:
     seconds: float
     client_seconds: float  # CPU time of this process
     counted: Counters | None  # by /metrics; None without MTP
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer, and what it cost the client."""
+
+    answer: Answer
+    client_seconds: float
 
 
 Blocks = dict[int, Block]  # by place in the order of their round
@@ -95,22 +103,21 @@ def cut(prompt: Prompt, longest: int) -> Prompt:
     return replace(prompt, max_tokens=min(prompt.max_tokens, longest)) if longest else prompt
 
 
-def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, int]]:
-    """In which order to run what: (round, place in its order).
+def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, tuple[int, ...]]]:
+    """In which order to run what: (round, places in its order).
 
     Round by round where both servers are up. Where only one fits, so that every change is a restart: the first half
     with MTP, everything without, the second half with MTP, which cancels a drift of the machine as alternation does.
     """
-    every = [(number, place) for number, each in enumerate(rounds) for place in range(len(each.order))]
     if together:
-        return every
+        return [(number, tuple(range(len(each.order)))) for number, each in enumerate(rounds)]
     half = len(rounds) / 2
 
-    def block(turn: tuple[int, int]) -> int:
-        number, place = turn
+    def block(number: int, place: int) -> int:
         return 1 if rounds[number].order[place] == PLAIN else (0 if number < half else 2)
 
-    return sorted(every, key=block)
+    every = [(number, place) for number, each in enumerate(rounds) for place in range(len(each.order))]
+    return [(number, (place,)) for number, place in sorted(every, key=lambda turn: block(*turn))]
 
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 1) -> Mapping[str, Any]:
@@ -141,14 +148,22 @@ class Arm:
         self._server, self._client, self._k = server, asking, k
         self._before = read_when_still(server) if k else None
 
-    def run(self, each: Round) -> Block:
-        """The answers to one group of prompts; the counters are read when the clock has stopped."""
+    def ask(self, prompt: Prompt) -> Asked:
+        """One answer."""
         begin = time.process_time()
-        if each.concurrency == 1:
-            answers = [self._client.ask(prompt, stream=True) for prompt in each.prompts]
-            seconds = sum(answer.seconds for answer in answers)
-        else:
-            answers, seconds = self._client.ask_at_once(each.prompts, stream=True)
+        answer = self._client.ask(prompt, stream=True)
+        return Asked(answer, time.process_time() - begin)
+
+    def in_a_row(self, asked: Sequence[Asked]) -> Block:
+        """What it was asked one after another; the counters are read when no clock runs."""
+        answers = [each.answer for each in asked]
+        seconds = sum(answer.seconds for answer in answers)
+        return Block(answers, seconds, sum(each.client_seconds for each in asked), self._counted(answers))
+
+    def at_once(self, prompts: Sequence[Prompt]) -> Block:
+        """The answers to prompts that come together; the counters are read when the clock has stopped."""
+        begin = time.process_time()
+        answers, seconds = self._client.ask_at_once(prompts, stream=True)
         client_seconds = time.process_time() - begin
         return Block(answers, seconds, client_seconds, self._counted(answers))
 
@@ -162,12 +177,19 @@ class Arm:
         return counted
 
 
+def run_round(each: Round, arms: Sequence[Arm]) -> list[Block]:
+    """The round's prompts on every arm: in a row prompt by prompt, so that a burst of noise falls on all of them."""
+    if each.concurrency > 1:
+        return [arm.at_once(each.prompts) for arm in arms]
+    asked = [[arm.ask(prompt) for arm in arms] for prompt in each.prompts]
+    return [arm.in_a_row(mine) for arm, mine in zip(arms, zip(*asked, strict=True), strict=True)]
+
+
 def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
     """Each round with its blocks; a spare round is left out where it is not needed."""
     together = profile.hardware.two_servers
     rounds = [each for each in rounds if together or not each.spare]  # a restart for one more would cost too much
-    done, skipped = dict[int, Blocks](), set[int]()
-    arms: dict[Server, Arm] = {}
+    done, arms = dict[int, Blocks](), dict[Server, Arm]()
 
     def finished() -> list[tuple[Round, Blocks]]:
         return [(rounds[number], done[number]) for number in sorted(done)]
@@ -177,18 +199,20 @@ def _measured(profile: Profile, servers: Servers, rounds: Sequence[Round]) -> li
         return half_width(profile.pair.k, alike) <= profile.sizes.half_width
 
     with ExitStack() as opened:
-        for number, place in turns(rounds, together):
-            each = rounds[number]
-            if each.spare and place == 0 and known(each.concurrency):
-                skipped.add(number)
-            if number in skipped:
-                continue
-            arm = each.order[place]
+
+        def running(arm: str) -> Arm:
             server = servers.mtp() if arm == MTP else servers.plain()
             if server not in arms:
                 asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
                 arms[server] = Arm(server, asking, profile.pair.k if arm == MTP else None)
-            done.setdefault(number, {})[place] = arms[server].run(each)
+            return arms[server]
+
+        for number, places in turns(rounds, together):
+            each = rounds[number]
+            if each.spare and known(each.concurrency):
+                continue
+            blocks = run_round(each, [running(each.order[place]) for place in places])
+            done.setdefault(number, {}).update(zip(places, blocks, strict=True))
     return finished()
 
 
