@@ -26,7 +26,7 @@ from conformance.harness.views.chat import Chat
 pytestmark = pytest.mark.server
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
-PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, calling_cases=4, text_cases=4, dialect_cases=4))
+PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, calling_cases=4, text_cases=4))
 BARE = "bare"  # a server without the flags
 FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser")
 

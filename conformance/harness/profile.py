@@ -121,7 +121,6 @@ class Sizes:
     tool_prompts: int = 0
     calling_cases: int = 0  # chats of each group that should end in tool calls
     text_cases: int = 0  # chats of each other group
-    dialect_cases: int = 0  # of each group that another API is asked for
     parser_examples: int = 0  # of each property
     moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed

@@ -106,7 +106,7 @@ class Servers:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Held around what takes a core for seconds, asks no server, and minds no company."""
+        """Held around what minds no company: it takes a core for seconds, or asks and neither counts nor times."""
         with self._work().read_lock():
             yield
 

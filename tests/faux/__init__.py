@@ -29,7 +29,6 @@ SIZES = Sizes(
     tool_prompts=2,
     calling_cases=2,
     text_cases=2,
-    dialect_cases=2,
     sampling_prompts=2,
     sampling_seeds=30,
     rounds={"1": 3, "8": 1},

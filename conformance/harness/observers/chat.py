@@ -80,8 +80,7 @@ def chosen(profile: Profile, group: str) -> list[Case]:
     """As many cases as the level wants of a group, or of the groups that a batch and another API take them from."""
     path, sizes = profile.prompts / CHAT, profile.sizes
     if group in DIALECTS:
-        few, groups = sizes.dialect_cases, DIALECTS[group][1]
-        single = [case for each in groups for case in load_cases(path, each, few) if len(case.messages) == 1]
+        single = [case for each in DIALECTS[group][1] for case in chosen(profile, each) if len(case.messages) == 1]
         return [replace(case, tool_choice=None) for case in single]
     if group not in BATCHES:
         calls = any(case.expected.calls for case in load_cases(path, group, 1))

@@ -16,7 +16,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
     """For each prompt the call that is expected and what came back in either way."""
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / TOOLS), profile.sizes.tool_prompts)
-    with servers.exclusive(), client(servers.mtp(), profile.hardware.bounds.request_seconds) as asking:
+    with servers.beside(), client(servers.mtp(), profile.hardware.bounds.request_seconds) as asking:
         rows = [
             {
                 "id": prompt.id,
