@@ -55,8 +55,8 @@ def test_rounds(chats: Chats) -> None:
 
 @check("TOOL-08", level="qualify", claim="Strings with awkward characters survive a call.")
 def test_awkward_strings(chats: Chats) -> None:
-    """Quotes, braces, halves of delimiters, other scripts, emoji."""
-    expect_no_objection(chats("awkward"))
+    """Quotes, braces, halves of delimiters, other scripts, emoji; a whole delimiter, unescaped, ends the string."""
+    expect_no_objection(chats("awkward", "delimiter"))
 
 
 @check("TOOL-09", level="qualify", claim="tool_choice is heard: required, named and none.")

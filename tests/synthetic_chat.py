@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-CALLING = ("call", "nested", "two", "thought", "rounds", "awkward", "required", "named", "load")
+CALLING = ("call", "nested", "two", "thought", "rounds", "awkward", "delimiter", "required", "named", "load")
 TALKING = ("none", "result", "thinking", "quiet", "omitted", "result-thinking", "remembering", "completions")
 FORCED = ("forced", "forced-omitted", "forced-thinking")
 STRICT = ("strict", "strict-omitted", "strict-thinking", "strict-tools", "object", "strict-8", "strict-24", *FORCED)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -17,6 +19,8 @@ from conformance.miniature.prompts import LICENCE, distinct, for_api
 from conformance.miniature.tasks import Example, Message, Task
 
 LONGEST = 200
+DELIMITER = '<|"|>'  # of strings
+WORDS = re.compile(r"\w+( \w+)+")
 LEAD = 0.5  # nats: an answer whose tokens lead by less may be another on another device, and nothing would be wrong
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
@@ -173,6 +177,23 @@ def _plain_call(example: Example) -> bool:
     return _quiet(example) and _answered(example.messages) == 0
 
 
+def _delimited_call(rng: random.Random) -> Example:
+    """A call that is to carry a string's own delimiter. Gemma 4's syntax has no escape, so the string ends there."""
+    while True:
+        example = tasks.tool_call(rng)
+        (*earlier, last), (call,) = example.messages, example.expected
+        for name, value in call["arguments"].items():
+            if isinstance(value, str) and WORDS.fullmatch(value):
+                first, rest = value.split(" ", 1)
+                asked = last["content"].replace(f'"{value}"', f'"{first}{DELIMITER}{rest}"')
+                return replace(
+                    example,
+                    messages=[*earlier, {**last, "content": asked}],
+                    answer=example.answer.replace(tasks.native(value), tasks.native(first)),
+                    expected=[{**call, "arguments": {**call["arguments"], name: first}}],
+                )
+
+
 TEXTS = (tasks.json_answer, tasks.prose, tasks.code, tasks.records, tasks.chat)
 CALLS = (tasks.tool_call, tasks.tool_nested, tasks.tool_two)
 GROUPS = (
@@ -202,6 +223,7 @@ GROUPS = (
     Group("choice", 4, (tasks.recall,), _choice),
     Group("regex", 4, (tasks.recall,), _regex),
     Group("grammar", 4, (tasks.recall,), _grammar),
+    Group("delimiter", 3, (_delimited_call,), _calls, _plain_call),
 )
 
 
