@@ -19,7 +19,6 @@ from conformance.miniature.prompts import LICENCE, distinct, for_api
 from conformance.miniature.tasks import Example, Message, Task
 
 LONGEST = 200
-DELIMITER = '<|"|>'  # of strings
 WORDS = re.compile(r"\w+( \w+)+")
 LEAD = 0.5  # nats: an answer whose tokens lead by less may be another on another device, and nothing would be wrong
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -184,11 +183,11 @@ def _delimited_call(rng: random.Random) -> Example:
         (*earlier, last), (call,) = example.messages, example.expected
         for name, value in call["arguments"].items():
             if isinstance(value, str) and WORDS.fullmatch(value):
-                first, rest = value.split(" ", 1)
-                asked = last["content"].replace(f'"{value}"', f'"{first}{DELIMITER}{rest}"')
+                first, said = value.split(" ")[0], tasks.spoken(value)
+                content = last["content"].replace(said, said.replace(" ", tasks.DELIMITER, 1))
                 return replace(
                     example,
-                    messages=[*earlier, {**last, "content": asked}],
+                    messages=[*earlier, {**last, "content": content}],
                     answer=example.answer.replace(tasks.native(value), tasks.native(first)),
                     expected=[{**call, "arguments": {**call["arguments"], name: first}}],
                 )

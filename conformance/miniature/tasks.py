@@ -17,6 +17,7 @@ from conformance.miniature import lexicon as lex
 
 Message = dict[str, Any]
 Call = tuple[str, dict[str, Any]]
+DELIMITER = '<|"|>'  # of strings in Gemma 4's own syntax, which has no escape for it
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def native(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'<|"|>{value}<|"|>'
+        return f"{DELIMITER}{value}{DELIMITER}"
     if isinstance(value, list):
         return "[" + ",".join(native(item) for item in value) + "]"
     if isinstance(value, dict):
