@@ -18,12 +18,12 @@ import pytest
 import synthetic
 from damages.chat import misread
 
-from conformance import PACKAGE
+from conformance import PACKAGE, cli
 from conformance.harness import plugin
 from conformance.harness.backstage import SLOW_IMPORTS
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import FAMILIES
-from conformance.harness.evidence import REPORTS, is_finished, read_header, verify
+from conformance.harness.evidence import REPORTS, Evidence, is_finished, read_header, verify
 from conformance.harness.journal import read_journal
 from conformance.harness.observers import OBSERVERS
 from conformance.harness.verdict import Verdict
@@ -381,6 +381,27 @@ def test_a_stopped_run_is_judged_as_far_as_it_goes(run: Run, documents: syntheti
     assert result.ret == 4
     assert "the observation 'moe' was not recorded" in result.stdout.str()
     assert "PASS" in result.stdout.str()
+
+
+@pytest.mark.usefixtures("documents")
+@pytest.mark.usefixtures("documents")
+def test_what_a_run_left_out_is_not_missing_later(run: Run, pair: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first = run("--pair", pair, "--evidence", "part", "-k", "test_draft_weights")
+    again = run("--evidence", "part")
+    assert first.ret == again.ret == 0
+    assert "no qualification: only 3 of " in first.outlines[-3]
+    assert "no qualification: only 12 of " in again.outlines[-3]  # what the checkpoints' observation tells beside
+    assert run("--pair", pair, "--evidence", "whole").ret == 0
+    assert cli.main(["compare", "whole", "part"]) == 0
+    assert "PASS → ERROR" not in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("documents")
+def test_what_a_run_asked_for_is_missed(run: Run, pair: Path) -> None:
+    assert run("--pair", pair, "--evidence", "run", "-k", "test_draft_weights").ret == 0
+    Path("run/observations/draft_load.json").unlink()
+    Evidence(Path("run"), recording=False).finish()
+    assert run("--evidence", "run").ret == 4
 
 
 @pytest.mark.usefixtures("documents")

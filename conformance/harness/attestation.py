@@ -31,7 +31,7 @@ from conformance.harness.evidence import (
     verify,
     write_atomically,
 )
-from conformance.harness.journal import read_journal
+from conformance.harness.journal import JOURNAL, read_journal
 from conformance.harness.verdict import ExitCode, Run, Verdict, judge_run
 
 NAMESPACE = "gemma4-mtp-conformance"  # a signature made for anything else does not count
@@ -201,7 +201,7 @@ def _claims(statement: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(directory: Path) -> Run:
-    path = directory / "verdicts.jsonl"
+    path = directory / JOURNAL
     try:
         return read_journal(path)
     except (OSError, KeyError, TypeError, ValueError) as error:

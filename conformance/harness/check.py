@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from conformance.harness.closeness import Bound, Deviation, Likeness, bound_of
-from conformance.harness.errors import ObservationError, Unsupported, UsageError
+from conformance.harness.errors import NotRecorded, ObservationError, Unsupported, UsageError
 from conformance.harness.floors import Floor
 from conformance.harness.looks import Looks
 from conformance.harness.profile import LEVELS
@@ -113,7 +113,8 @@ def outcome_of(error: BaseException, findings: tuple[Finding, ...] = ()) -> Outc
     if isinstance(error, Unsupported):
         return Outcome(Verdict.UNSUPPORTED, str(error), findings)
     if isinstance(error, ObservationError):
-        return Outcome(Verdict.ERROR, error.sentence, findings, error.log_tail)
+        recorded = not isinstance(error, NotRecorded)
+        return Outcome(Verdict.ERROR, error.sentence, findings, error.log_tail, recorded)
     if isinstance(error, UsageError):
         return Outcome(Verdict.ERROR, str(error), findings)
     trace = "".join(traceback.format_exception(error))

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import write_atomically
-from conformance.harness.journal import Journal, record_from_json
+from conformance.harness.journal import JOURNAL, Journal, record_from_json
 from conformance.harness.servers import Servers
 from conformance.harness.session import Session
 from conformance.harness.verdict import Judgement, Record, Run, judge_run
@@ -45,7 +45,7 @@ class Clerk:
         evidence = self.session.evidence
         if evidence.recording and not self.problems:
             self.session.begin()
-            self.journal = Journal(evidence.directory / "verdicts.jsonl")
+            self.journal = Journal(evidence.directory / JOURNAL)
             self.journal.header(self.session.run())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

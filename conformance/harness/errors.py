@@ -26,5 +26,9 @@ class ObservationError(Exception):
         return self.sentence
 
 
+class NotRecorded(ObservationError):
+    """Evidence that is only read does not hold this observation; of what was never seen nothing can be diagnosed."""
+
+
 class Unsupported(Exception):
     """This hardware or this vLLM cannot do it; the message says why, with the version and the missing name."""

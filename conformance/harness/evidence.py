@@ -34,14 +34,13 @@ from typing import Any
 from filelock import FileLock
 from jsonschema import Draft202012Validator
 
-from conformance.harness.errors import NotHere, ObservationError, Unsupported, UsageError
+from conformance.harness.errors import NotHere, NotRecorded, ObservationError, Unsupported, UsageError
 from conformance.harness.installed import here
 from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
 MANIFEST = "manifest.json"
-NOT_RECORDED = "was not recorded in"  # of what was never seen nothing can be diagnosed
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
 FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
@@ -106,7 +105,7 @@ class Evidence:
         path = self.directory / "observations" / f"{name}.json"
         if not self.recording:
             if not path.exists():
-                raise ObservationError(f"the observation {name!r} {NOT_RECORDED} {self.directory}")
+                raise NotRecorded(f"the observation {name!r} was not recorded in {self.directory}")
             return _facts(name, path)
         with FileLock(self._locks / f"{name}.lock"):
             if not path.exists():

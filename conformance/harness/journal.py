@@ -16,6 +16,7 @@ from conformance.harness.errors import ObservationError
 from conformance.harness.verdict import Diagnosis, Finding, Judgement, Record, Run, Verdict
 
 FORMAT = 1
+JOURNAL = "verdicts.jsonl"  # in the evidence
 
 
 class Journal:

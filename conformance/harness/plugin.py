@@ -31,6 +31,7 @@ from conformance.reports.progress import Progress
 
 QUIET = -2
 PYTEST_OUTCOMES = {Verdict.PASS: "passed", Verdict.UNSUPPORTED: "skipped", Verdict.WAIVED: "skipped"}
+LEFT_OUT = "left out"
 MARKUP = {"passed": {"green": True}, "skipped": {"yellow": True}, "failed": {"red": True}}
 
 OUTCOME = pytest.StashKey[Outcome]()
@@ -77,6 +78,10 @@ class Judge:
             outcome, seconds = outcome_of(call.excinfo.value), call.duration
         else:
             outcome, seconds = item.stash[OUTCOME], call.duration + item.stash[SETUP_SECONDS]
+        if self.session.left_out(check, outcome):
+            report.outcome, report.longrepr = "skipped", _skipped(report, LEFT_OUT)
+            report.user_properties.append((LEFT_OUT, True))
+            return report
         record = self.session.record(check, outcome, seconds)
         report.outcome = PYTEST_OUTCOMES.get(record.verdict, "failed")  # type: ignore[assignment]
         report.longrepr = _longrepr(record, report)
@@ -128,6 +133,8 @@ def pytest_report_teststatus(
     report: pytest.TestReport, config: pytest.Config
 ) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
     """A check is counted under its verdict, and shown one by one only where pytest was asked to be verbose."""
+    if (LEFT_OUT, True) in report.user_properties:
+        return LEFT_OUT, "", "" if config.option.verbose == QUIET else LEFT_OUT.upper()
     record = record_of(report)
     if record is None:
         return None
@@ -179,8 +186,12 @@ def _longrepr(record: Record, report: pytest.TestReport) -> Any:
     """What pytest itself shows of a verdict, for instance in its own ``--junitxml``; there is no traceback to read."""
     message = f"{record.verdict} {record.id}: {record.sentence}"
     if report.outcome == "skipped":
-        return (report.location[0], report.location[1] or 0, f"Skipped: {message}")
+        return _skipped(report, message)
     return None if report.outcome == "passed" else message
+
+
+def _skipped(report: pytest.TestReport, message: str) -> tuple[str, int, str]:
+    return report.location[0], report.location[1] or 0, f"Skipped: {message}"
 
 
 def _progress(config: pytest.Config, silent: bool) -> Progress:

@@ -18,7 +18,6 @@ from conformance.harness.diagnose import KnownFailure, diagnose, load_known_fail
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import (
     MANIFEST,
-    NOT_RECORDED,
     Evidence,
     Header,
     is_finished,
@@ -27,6 +26,7 @@ from conformance.harness.evidence import (
     sha256,
     verify,
 )
+from conformance.harness.journal import JOURNAL, read_journal
 from conformance.harness.places import HERE, Place
 from conformance.harness.placing import chosen, fitted, must_be_the_same, must_fit, named, noted
 from conformance.harness.profile import (
@@ -87,6 +87,7 @@ class Session:
     attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
     place: Place = HERE  # where the suite starts its own
     reports: bool = True  # whether judging writes them
+    ran: frozenset[str] | None = None  # the checks of the run that recorded this evidence to its end
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -98,10 +99,14 @@ class Session:
         """Whether the session's level runs this check."""
         return check in at_level(self.checks, self.profile.level)
 
+    def left_out(self, check: Check, outcome: Outcome) -> bool:
+        """Whether the run that recorded this evidence was told to leave the check out, so that nothing is missing."""
+        return not outcome.recorded and self.ran is not None and check.id not in self.ran
+
     def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
         """An outcome as a row of the table: diagnosed where it did not pass, then waived where that is allowed."""
         diagnoses: tuple[Diagnosis, ...] = ()
-        if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED) and NOT_RECORDED not in outcome.sentence:
+        if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED) and outcome.recorded:
             text = "\n".join([outcome.sentence, outcome.details, self.evidence.log_tails()])
             diagnoses = diagnose(check.id, text, self.known_failures, self.header.vllm)
         record = Record(
@@ -205,7 +210,16 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         attached=attached,
         place=place,
         reports=options.reports,
+        ran=_ran(directory),
     )
+
+
+def _ran(directory: Path) -> frozenset[str] | None:
+    """The checks that a finished recording judged; None where it is not finished, or has no journal to tell."""
+    path = directory / JOURNAL
+    if not is_finished(directory) or not path.is_file():
+        return None
+    return frozenset(record.id for record in read_journal(path).records)
 
 
 def hardware_here() -> str:

@@ -65,6 +65,7 @@ class Outcome:
     sentence: str
     findings: tuple[Finding, ...] = ()
     details: str = ""
+    recorded: bool = True  # False where the evidence does not hold what the check asks for
 
 
 @dataclass(frozen=True)
