@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from conformance.harness.evidence import Evidence
 from conformance.harness.launch import MTP, REFUSED, SWEEP, Launch
@@ -51,6 +52,12 @@ SIZES = Sizes(
     soak_window_seconds=0.25,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
+Observe = Callable[..., dict[str, Any]]  # an observation by its name
+
+
+def answering(script: str) -> tuple[str, ...]:
+    """A stand-in for a program in Python that the suite starts."""
+    return (sys.executable, "-c", script)
 
 
 def _shell(script: str) -> Launch:

@@ -1,0 +1,278 @@
+"""The observers that load both servers: load, ties, sampling, sweep, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faux import SIZES, Observe, answering, launch
+
+from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.installed import Installed
+from conformance.harness.launch import Launch
+from conformance.harness.observers import bench, sweep, ties
+from conformance.harness.observers import load as loading
+from conformance.harness.places import Place
+from conformance.harness.profile import Profile
+from conformance.harness.views.sweep import Sweep
+from conformance.harness.workload import Prompt
+
+TELLS = ("--per-request-spec-decode-metrics", "summary")
+
+COUNTS = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position": [2, 2, 2, 0], "output_tokens": 9}
+
+
+def measured(seen: Mapping[str, Any], concurrency: int) -> list[dict[str, Any]]:
+    return [row for row in seen["rounds"] if row["concurrency"] == concurrency and not row["warm_up"]]
+
+
+def test_a_load_is_counted_by_round_and_where_vllm_tells_by_request(observe: Observe) -> None:
+    seen = observe("load", mtp=launch("good", "--k", "4", *TELLS))
+    for row in measured(seen, 1):
+        assert row["mtp"]["counted"] == {
+            "drafts": 6, "draft_tokens": 24, "accepted": 18, "accepted_per_position": [6, 6, 6, 0], "output_tokens": 27
+        }  # fmt: skip
+        assert [answer["counts"] for answer in row["mtp"]["answers"]] == [COUNTS] * 3
+        assert row["plain"]["counted"] is row["plain"]["answers"][0]["counts"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--k", "4", "--fault", "miscounts"), "tokens accepted, 18 by position"),
+        (("--k", "3"), "has 3 draft positions, but k is 4"),
+        ((), "it has no vllm:spec_decode_num_drafts_total"),
+        (("--k", "4", "--fault", "rubbish"), "got no usable answer"),
+    ],
+)
+def test_a_load_that_makes_no_sense_is_an_error(observe: Observe, arguments: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ObservationError, match=sentence):
+        observe("load", mtp=launch("good", *arguments))
+
+
+def test_a_load_alternates_and_flags_its_warm_up(observe: Observe) -> None:
+    seen = observe("load", plain=launch("good", "--seconds", "0.1"))
+    in_a_row = [row for row in seen["rounds"] if row["concurrency"] == 1]
+    assert [row["warm_up"] for row in in_a_row] == [True, False, False, False]
+    assert [row["order"] for row in in_a_row] == [
+        ["plain", "mtp"],
+        ["mtp", "plain", "plain"],
+        ["plain", "mtp"],
+        ["mtp", "plain", "plain"],
+    ]
+    for row in in_a_row:
+        assert [answer["tokens"] for answer in row["mtp"]["answers"]] == [9, 9, 9]
+        assert 0.03 < row["mtp"]["seconds"] < 0.3 <= row["plain"]["seconds"]
+        assert (row["plain_again"] is not None) == (row["order"].count("plain") == 2)
+    assert [len(row["prompts"]) for row in measured(seen, 8)] == [8]
+    answer = in_a_row[1]["plain"]["answers"][0]
+    assert (answer["text"], answer["finish_reason"], answer["token_ids"]) == ("echo code 0", "stop", list(range(9)))
+    assert 0.1 < answer["first_seconds"] <= answer["seconds"]
+    assert seen["prompts"]["code-0"] == {"category": "code", "token_ids": [2, 105, 106]}
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [Prompt(str(number), "c", "CC0-1.0", ({"role": "user"},), 64) for number in range(count)]
+
+
+def test_rounds_walk_through_the_prompts_from_cell_to_cell_and_look_to_look() -> None:
+    sizes = replace(SIZES, rounds={"2": 2, "1": 1})
+    first, second = (loading.plan(prompts(8), sizes, look) for look in (1, 2))
+    walk = [[prompt.id for prompt in each.prompts] for each in first + second if not each.warm_up]
+    assert walk == [["0", "1", "2"], ["3", "4"], ["5", "6"], ["7", "0", "1"], ["2", "3"], ["4", "5"]]
+    assert [each.concurrency for each in first] == [1, 1, 2, 2, 2]
+    assert {prompt.max_tokens for each in first if each.warm_up for prompt in each.prompts} == {16}
+    assert {prompt.max_tokens for each in first if not each.warm_up for prompt in each.prompts} == {32}
+    assert loading.plan(prompts(4), replace(SIZES, rounds={"1": 0}), 1) == []
+
+
+def test_spare_rounds_go_on_behind_the_others() -> None:
+    sizes = replace(SIZES, warm_up_rounds=0, rounds={"2": 2, "1": 1}, spare_rounds={"2": 1})
+    planned = [loading.plan(prompts(20), sizes, look) for look in (1, 2)]
+    spare = [[prompt.id for prompt in each.prompts] for look in planned for each in look if each.spare]
+    assert spare == [["7", "8"], ["14", "15"]]
+    assert [each.spare for each in planned[0]] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("half_width", "rounds"), [(0.0, 3), (1000.0, 2)])
+def test_spare_rounds_are_run_until_the_speedup_is_known(
+    half_width: float, rounds: int, observe: Observe, profile: Profile
+) -> None:
+    sizes = replace(SIZES, rounds={"2": 2}, warm_up_rounds=0, spare_rounds={"2": 1}, half_width=half_width)
+    seen = observe("load", replace(profile, sizes=sizes))
+    assert [each["concurrency"] for each in seen["rounds"]] == [2] * rounds
+
+
+def test_where_one_server_fits_there_are_three_starts() -> None:
+    rounds = loading.plan(prompts(4), replace(SIZES, warm_up_rounds=0, rounds={"1": 4}), 1)
+    arms = [rounds[number].order[place] for number, (place,) in loading.turns(rounds, together=False)]
+    assert arms == ["mtp"] * 2 + ["plain"] * 6 + ["mtp"] * 2
+    assert loading.turns(rounds, together=True) == [(0, (0, 1, 2)), (1, (0, 1)), (2, (0, 1, 2)), (3, (0, 1))]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "order"), [(1, ["plain 0", "mtp 0", "plain 1", "mtp 1"]), (2, ["plain 0 1", "mtp 0 1"])]
+)
+def test_in_a_row_the_servers_take_turns_prompt_by_prompt(concurrency: int, order: list[str]) -> None:
+    asked: list[str] = []
+
+    class Noted(loading.Arm):
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def ask(self, prompt: Prompt) -> Any:
+            asked.append(f"{self._name} {prompt.id}")
+
+        def in_a_row(self, asked: Any) -> Any:
+            return self._name, len(asked)
+
+        def at_once(self, prompts: Any) -> Any:
+            asked.append(" ".join([self._name, *(prompt.id for prompt in prompts)]))
+            return self._name, len(prompts)
+
+    each = loading.Round(concurrency, tuple(prompts(2)), False, ("plain", "mtp"))
+    assert loading.run_round(each, [Noted("plain"), Noted("mtp")]) == [("plain", 2), ("mtp", 2)]
+    assert asked == order
+
+
+def test_a_later_look_is_another_observation_of_the_same_shape(observe: Observe) -> None:
+    first, second = (observe(name) for name in ("load", "load-2"))
+    assert [row["prompts"] for row in first["rounds"]] != [row["prompts"] for row in second["rounds"]]
+
+
+def test_ties_and_how_far_scores_move(observe: Observe) -> None:
+    seen = observe("ties")
+    assert seen["compared"] == {"with_mtp": 17, "without_mtp": 22}
+    assert seen["divergences"] == []
+    assert [(row["positions"], row["largest"]) for row in seen["shifts"]] == [(9, 0.25)] * SIZES.tie_prompts
+
+
+def test_a_divergence_is_where_the_first_token_differs() -> None:
+    assert ties.divergence([1, 2, 3], [1, 2, 3]) is None
+    assert ties.divergence([1, 2, 3], [1, 4, 3]) == 1
+    assert ties.divergence([1, 2], [1, 2, 3]) == 2
+
+
+def test_answers_are_compared_with_mtp_and_without_in_other_batches() -> None:
+    def row(concurrency: int, again: bool) -> dict[str, Any]:
+        block = {"answers": [{"token_ids": [concurrency]}]}
+        arms = {"mtp": block, "plain": block, "plain_again": block if again else None}
+        return {"concurrency": concurrency, "prompts": ["a"], "warm_up": False} | arms
+
+    names = [(one.name, other.name) for one, other in ties.compared([row(1, True), row(8, False)])]
+    assert names == [("plain 1", "mtp 1"), ("plain 1", "plain_again 1"), ("plain 8", "mtp 8"), ("plain 1", "plain 8")]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_samples_are_counted_under_seeds_that_no_two_requests_share(
+    observe: Observe, profile: Profile, together: bool
+) -> None:
+    seen = observe("sampling", replace(profile, hardware=replace(profile.hardware, two_servers=together)))
+    assert (seen["tokens"], seen["seeds"], [row["id"] for row in seen["prompts"]]) == (5, 30, ["s-0", "s-1"])
+    assert [row[arm]["first_seed"] for row in seen["prompts"] for arm in ("mtp", "plain")] == [0, 10**6, 30, 10**6 + 30]
+    assert seen["prompts"][1]["mtp"]["samples"] == {"0 1 2 0 1": 10, "1 2 0 1 2": 10, "2 0 1 2 0": 10}
+
+
+def test_a_server_that_gives_no_samples_is_an_error(observe: Observe) -> None:
+    with pytest.raises(ObservationError, match="mtp server: prefix s-0 got no usable samples"):
+        observe("sampling", mtp=launch("good", "--k", "4", "--fault", "rubbish"))
+
+
+@pytest.mark.parametrize("tells", [(), TELLS], ids=["by /metrics", "by the answers"])
+@pytest.mark.parametrize("method", ["probe", "restart"])
+def test_every_k_is_swept(observe: Observe, profile: Profile, method: str, tells: tuple[str, ...]) -> None:
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}", *tells)
+    seen = observe("sweep", swept_by(profile, method), mtp=drafting, sweep=drafting)
+    counts = {row["k"]: (row["draft_tokens"], row["accepted"], row["accepted_per_position"]) for row in seen["rows"]}
+    assert counts == {0: (0, 0, []), 1: (2, 2, [2]), 2: (4, 4, [2, 2]), 3: (6, 6, [2] * 3), 4: (8, 6, [2, 2, 2, 0])}
+    one_for_each_k = {f"sweep-{k}": 6 for k in (1, 2, 3, 4)}
+    swept = {"sweep": 24} if method == "probe" else one_for_each_k
+    assert {total["server"]: total["drafts"] for total in seen["counted"]} == {"mtp": 6, **swept}
+    assert all(0 < row["first_token_seconds"] < row["seconds"] for row in seen["rows"])
+    assert (Sweep.of(seen).k, len(seen["rows"])) == (4, 18)
+
+
+def test_the_sweep_goes_up_and_down(observe: Observe, profile: Profile) -> None:
+    seen = observe("sweep", swept_by(profile, "probe"))
+    assert [(row["server"], row["k"]) for row in seen["rows"][:6]] == [("plain", 0), ("mtp", 4), *SWEPT]
+    assert [(row["server"], row["k"]) for row in seen["rows"][6:12]] == [*reversed(SWEPT), ("mtp", 4), ("plain", 0)]
+
+
+SWEPT = [("sweep", k) for k in (1, 2, 3, 4)]
+
+
+def swept_by(profile: Profile, method: Any) -> Profile:
+    return replace(profile, hardware=replace(profile.hardware, sweep=method))
+
+
+def test_a_vllm_without_schedule_cannot_be_swept(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Place, "installed", lambda _: Installed("0.1", None, ()))
+    with pytest.raises(Unsupported, match="has no drafts whose length changes"):
+        observe("sweep", swept_by(profile, "probe"))
+
+
+def test_where_one_server_fits_the_sweep_goes_server_by_server(profile: Profile) -> None:
+    planned = sweep.turns(sweep.arms(profile), prompts(3))
+    planned.sort(key=lambda turn: turn[0].server)
+    assert [arm.server for arm, _ in planned] == ["mtp"] * 3 + ["plain"] * 3 + ["sweep"] * 12
+
+
+def test_what_vllm_bench_serve_can_ask_too() -> None:
+    rows = [
+        replace(prompts(1)[0], messages=({"role": "user", "content": "a"},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "b"},), tools=({},)),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "c"}, {"role": "user", "content": "c"})),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "d"},), chat_template_kwargs={"x": 1}),
+        replace(prompts(1)[0], messages=({"role": "user", "content": "e"},)),
+    ]
+    asked = bench.chosen(rows, replace(SIZES, bench_prompts=3))
+    assert [prompt.messages[0]["content"] for prompt in asked] == ["a", "e", "a"]
+    assert {prompt.max_tokens for prompt in asked} == {SIZES.bench_tokens}
+    assert bench.as_sharegpt(asked)[1]["conversations"][0] == {"from": "human", "value": "e"}
+    with pytest.raises(ObservationError, match="so there is none to ask"):
+        bench.chosen(rows[1:2], SIZES)
+
+
+@pytest.mark.parametrize(("noise", "rounds"), [(0.001, 6), (0.2, 9)])
+def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int) -> None:
+    asked = []
+
+    def measure(who: str, number: int) -> dict[str, Any]:
+        asked.append((number, who))
+        uneven = 1 + noise * (number % 2) if who == "ours" else 1
+        return {"client": who, "seconds": (100 if number == 0 else 1) * uneven, "output_tokens": 50}
+
+    sizes = replace(SIZES, bench_rounds=6, bench_most_rounds=9, bench_half_width=0.02)
+    runs = bench.measured(measure, sizes)
+    order = [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours"), (2, "ours"), (2, "vllm")]
+    assert asked[:6] == order
+    assert len(asked) == 2 + 2 * rounds
+    assert len(runs) == 2 * rounds
+    assert all(run["seconds"] < 2 for run in runs)
+
+
+def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:
+    echo = "import json,sys; print('{}', flush=True); [print(json.dumps({'f': x}), flush=True) for x in sys.stdin]"
+    with bench.bench(Launch(answering(echo), {}), tmp_path / "log") as running:
+        assert running.run("one.json", 10) == {"f": "one.json\n"}
+        assert running.run("two.json", 10) == {"f": "two.json\n"}
+    for script, sentence in (("import no_such_module", "ModuleNotFoundError: No"), ("raise SystemExit", "no answer")):
+        with (
+            pytest.raises(ObservationError, match=f"^vllm bench serve measured nothing: {sentence}"),
+            bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
+        ):
+            running.run("x", 1)
+
+
+def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
+    script = "print('{}', flush=True); import time; time.sleep(600)"
+    with (
+        pytest.raises(ObservationError, match=r"measured nothing: no answer within 0\.2 s"),
+        bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
+    ):
+        running.run("x", 0.2)
