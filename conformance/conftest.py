@@ -295,7 +295,7 @@ def form(observe: Observe, load: Looks[Load]) -> Form:
 @pytest.fixture(scope="session")
 def tolerances() -> Tolerances:
     """How far two things that should be the same may differ."""
-    return load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+    return load_tolerances()
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ BUILDERS: Builders = {
     "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
     "texts": lambda d: Texts.of(d["ties"]),
     "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
-    "tolerances": lambda _: load_tolerances(FIXTURES / "facts" / "tolerances.toml"),
+    "tolerances": lambda _: load_tolerances(),
     "sampling": lambda d: Sampling.of(d["sampling"]),
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
     "sweep": lambda d: Sweep.of(d["sweep"]),

@@ -15,7 +15,7 @@ from faux.checkpoints import Checkpoints
 from test_checks import judged
 from test_gpus import GB10, H100, Card, nvml
 
-from conformance import FIXTURES, cli
+from conformance import cli
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.evidence import Evidence
@@ -31,7 +31,7 @@ from conformance.reports import charts
 from conformance.reports.charts import Timeline
 from conformance.reports.source import Source
 
-TOLERANCES = load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+TOLERANCES = load_tolerances()
 Observe = Callable[..., dict[str, Any]]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydantic
 
+from conformance import FIXTURES
 from conformance.harness import tables
 from conformance.harness.errors import UsageError
 from conformance.harness.floors import Floor
@@ -40,6 +41,6 @@ class Tolerances:
         return Floor(what, bound, 1.0, 1, row.source, row.date)
 
 
-def load_tolerances(path: Path) -> Tolerances:
+def load_tolerances(path: Path = FIXTURES / "facts" / "tolerances.toml") -> Tolerances:
     """Read the file; raises UsageError naming file, key and mend."""
     return Tolerances(str(path), tables.convert(path, tables.parse(path), dict[str, Tolerance]))

@@ -53,7 +53,7 @@ class Source:
     @functools.cached_property
     def tolerances(self) -> Tolerances:
         """What is allowed today."""
-        return load_tolerances(FIXTURES / "facts" / "tolerances.toml")
+        return load_tolerances()
 
     @functools.cached_property
     def soak(self) -> Soak:
