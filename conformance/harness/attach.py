@@ -20,7 +20,7 @@ from conformance.harness.evidence import Evidence
 from conformance.harness.launch import MTP, PLAIN, Launch, vllm_command, vllm_environment
 from conformance.harness.metrics import drafted_positions
 from conformance.harness.profile import Profile
-from conformance.harness.server import Server, is_one_token, one_token
+from conformance.harness.server import NoJSON, Server, is_one_token, json_of, one_token
 from conformance.harness.servers import Attempt, Servers
 
 _LOOK_SECONDS = 5.0  # for /v1/models and /version
@@ -271,17 +271,11 @@ def _asked(
 ) -> Any:
     """The JSON of an answer; ObservationError where there is none."""
     try:
-        answer = server.request(method, path, seconds, question)
-    except httpx.HTTPError as error:
-        raise _not(server, f"did not answer {path} ({type(error).__name__}: {error})") from None
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise _not(server, f"refused {path} with status {answer.status_code}; put its API key into {API_KEY}")
-    if answer.status_code != httpx.codes.OK:
-        raise _not(server, f"answered {path} with status {answer.status_code}: {answer.text[:200]}")
-    try:
-        return answer.json()
-    except ValueError:
-        raise _not(server, f"answers rubbish at {path}: {answer.text[:200]!r}") from None
+        return json_of(server, method, path, seconds, question)
+    except NoJSON as problem:
+        if problem.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise _not(server, f"refused {path} with status {problem.status}; put its API key into {API_KEY}") from None
+        raise _not(server, str(problem)) from None
 
 
 def _not(server: AttachedServer, what: str) -> ObservationError:

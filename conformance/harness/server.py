@@ -240,16 +240,10 @@ class Start:
 
     def _ask(self, method: str, path: str, seconds: float, question: dict[str, Any] | None = None) -> Any:
         try:
-            answer = self.server.request(method, path, seconds, question)
-        except httpx.HTTPError as error:
+            return json_of(self.server, method, path, seconds, question)
+        except NoJSON as problem:
             self._must_live()
-            raise self._failed(f"did not answer {path} ({type(error).__name__})") from None
-        if answer.status_code != httpx.codes.OK:
-            raise self._failed(f"answered {path} with status {answer.status_code}: {answer.text[:200]}")
-        try:
-            return answer.json()
-        except ValueError:
-            raise self._failed(f"answers rubbish at {path}: {answer.text[:200]!r}") from None
+            raise self._failed(str(problem)) from None
 
 
 def start_together(starts: Sequence[Start], grace: float, progress: Progress) -> dict[str, Server | ObservationError]:
@@ -286,6 +280,28 @@ def _settle(
     except ObservationError as failure:
         start.server.stop(grace)
         outcome[start.server.name] = failure
+
+
+class NoJSON(Exception):
+    """A server's answer is none that can be read; the message says what it did, ``status`` with which HTTP status."""
+
+    def __init__(self, what: str, status: int | None = None) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+def json_of(server: Server, method: str, path: str, seconds: float, question: Mapping[str, Any] | None = None) -> Any:
+    """The JSON that a server answers with; raises NoJSON."""
+    try:
+        answer = server.request(method, path, seconds, question)
+    except httpx.HTTPError as error:
+        raise NoJSON(f"did not answer {path} ({type(error).__name__}: {error})") from None
+    if answer.status_code != httpx.codes.OK:
+        raise NoJSON(f"answered {path} with status {answer.status_code}: {answer.text[:200]}", answer.status_code)
+    try:
+        return answer.json()
+    except ValueError:
+        raise NoJSON(f"answers rubbish at {path}: {answer.text[:200]!r}") from None
 
 
 def one_token(model: str) -> dict[str, Any]:
