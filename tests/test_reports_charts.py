@@ -99,7 +99,7 @@ def test_equal_texts_are_held_against_noise(source: Source) -> None:
 
 
 def test_without_published_figures_nothing_has_a_floor(source: Source) -> None:
-    unknown = replace(PROFILE, hardware=replace(PROFILE.hardware, name="nobody-has-measured-this"))
+    unknown = replace(PROFILE, pair=replace(PROFILE.pair, name="nobody-has-measured-this"))
     bare = Source(source.evidence, unknown)
     for drawing in charts.DRAWINGS:
         chart = drawing.draw(bare)

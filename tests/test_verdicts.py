@@ -16,6 +16,7 @@ from conformance.harness.floors import NAMES, Floor, load_floors
 from conformance.harness.journal import Journal, read_journal
 from conformance.harness.stats import Estimate
 from conformance.harness.verdict import (
+    NO_FLOOR,
     Diagnosis,
     ExitCode,
     Finding,
@@ -235,6 +236,25 @@ def test_bad_floors_are_refused_by_name(tmp_path: Path, text: str, sentence: str
     (tmp_path / "cpu.pair.toml").write_text(text)
     with pytest.raises(UsageError, match=sentence):
         _ = load_floors(tmp_path, "cpu", "pair", 4)["pays"]
+
+
+def test_rows_for_a_hardware_come_before_those_for_any(tmp_path: Path) -> None:
+    row = "[{}]\nvalue = {}\nfactor = 1.0\nn = 1\nsource = 's'\ndate = 'd'\n"
+    (tmp_path / "pair.toml").write_text(row.format("pays", 1.0) + row.format("acceptance_length", 3.0))
+    (tmp_path / "cpu.pair.toml").write_text(row.format("pays", 2.0))
+    here, elsewhere = (load_floors(tmp_path, hardware, "pair", 4) for hardware in ("cpu", "gpu"))
+    assert (here["pays"].bound, here["acceptance_length"].bound) == (2.0, 3.0)
+    assert (elsewhere["pays"].bound, elsewhere["acceptance_length"].bound) == (1.0, 3.0)
+
+
+@pytest.mark.parametrize("id", ["ACC-01", "SPEED-01"])
+def test_without_a_floor_of_acceptance_and_speed_nothing_is_qualified(id: str) -> None:
+    finding = Finding(Verdict.UNSUPPORTED, "measured", "1.3", NO_FLOOR)
+    judgement = judge_run(run(record("ACC-02"), replace(record(id, Verdict.UNSUPPORTED), findings=(finding,))))
+    assert judgement.sentence == (
+        "Passed, but no qualification without floors of acceptance and speed: some-pair on cpu, 1 of 2 checks passed; "
+        f"no floor for {id}."
+    )
 
 
 def test_what_nobody_has_published_is_measured_and_judged_by_nobody(tmp_path: Path) -> None:

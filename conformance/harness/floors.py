@@ -1,6 +1,6 @@
-"""Floors: lower bounds with their provenance, one TOML for a hardware and a pair.
+"""Floors: lower bounds with their provenance, one TOML for a pair anywhere and one for a hardware and a pair.
 
-What nobody has published is no floor: it is measured and reported, and judged by nobody.
+Without a published figure there is no floor: it is measured and reported, and judged by nobody.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ NAMES = (
     "speedup_concurrent",
     "speedup_of_expected",
     "pays",
-    "gold_followed",
 )
 
 
@@ -90,17 +89,21 @@ class Floors:
 
 
 def load_floors(directory: Path, hardware: str, pair: str, k: int) -> Floors:
-    """Read ``<directory>/<hardware>.<pair>.toml``; a file or a row that does not exist holds no floor.
+    """Read ``<directory>/<pair>.toml``, then ``<hardware>.<pair>.toml``, whose rows come before its own.
 
-    Raises UsageError naming file, key and mend.
+    A file or a row that does not exist holds no floor. Raises UsageError naming file, key and mend.
     """
-    path = directory / f"{hardware}.{pair}.toml"
+    anywhere, here = directory / f"{pair}.toml", directory / f"{hardware}.{pair}.toml"
+    return Floors(str(here), k, _read(anywhere) | _read(here))
+
+
+def _read(path: Path) -> dict[str, tuple[Floor, ...]]:
     rows = tables.convert(path, tables.parse(path), dict[str, _Row]) if path.is_file() else {}
     for name in rows:
         if name not in NAMES:
             hint = tables.nearest(name, NAMES)
             raise UsageError(f'{path}: key "{name}" is no floor; write one of {", ".join(NAMES)}.{hint}')
-    return Floors(str(path), k, {name: _floors(path, name, row) for name, row in rows.items()})
+    return {name: _floors(path, name, row) for name, row in rows.items()}
 
 
 def _unknown(name: str) -> Floor:

@@ -56,7 +56,6 @@ SAMPLINGS = {
     "speedup_sequential": Sampling("load", "prompts", _in_a_row, logarithmic=True),
     "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _at_once, logarithmic=True),
     "acceptance_length_of_pair": _ACCEPTANCE,
-    "gold_followed": _ACCEPTANCE,
     "speedup_of_expected": Sampling("sweep", "prompts", lambda sizes: sizes.sweep_prompts, logarithmic=True),
 }
 

@@ -9,7 +9,8 @@ from enum import IntEnum, StrEnum
 from conformance.harness.stats import Estimate
 
 UNQUALIFYING = ("static", "smoke", "soak")  # levels that leave out what a qualification measures
-NO_FLOOR = "no floor"  # what a finding shows in place of one that nobody has published
+NO_FLOOR = "no floor"  # what a finding shows in place of one that nobody is known to have published
+FLOORED = ("ACC-01", "SPEED-01")  # held against no floor, a run has measured its hardware and not qualified it
 
 
 class Verdict(StrEnum):
@@ -163,8 +164,7 @@ def _phrases(run: Run) -> list[str]:
         Verdict.UNSUPPORTED: "{} unsupported",
         Verdict.WAIVED: "{} waived",
     }
-    unsupported = run.with_verdict(Verdict.UNSUPPORTED)
-    measured = [each.id for each in unsupported if any(found.floor == NO_FLOOR for found in each.findings)]
+    measured = _without_floor(run)
     named = {
         verdict: ", ".join(record.id for record in run.with_verdict(verdict) if record.id not in measured)
         for verdict in said
@@ -177,6 +177,12 @@ def _phrases(run: Run) -> list[str]:
     ]
 
 
+def _without_floor(run: Run) -> list[str]:
+    """The checks that measured what nothing could be held against."""
+    unsupported = run.with_verdict(Verdict.UNSUPPORTED)
+    return [each.id for each in unsupported if any(found.floor == NO_FLOOR for found in each.findings)]
+
+
 def _praise(run: Run) -> str:
     subject, ran, asked = f"{run.pair} on {run.hardware}", len(run.records), len(run.expected)
     if ran < asked:
@@ -184,6 +190,8 @@ def _praise(run: Run) -> str:
     passed = f"{len(run.with_verdict(Verdict.PASS))} of {asked} checks passed"
     if run.level in UNQUALIFYING:
         return f"Passed at level {run.level}, which is no qualification: {subject}, {passed}"
+    if set(FLOORED) & set(_without_floor(run)):
+        return f"Passed, but no qualification without floors of acceptance and speed: {subject}, {passed}"
     return f"{'Certified' if run.certify else 'Qualified'}: {subject}, {passed}"
 
 

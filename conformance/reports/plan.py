@@ -65,7 +65,7 @@ def _floors(profile: Profile, floors: Floors) -> str:
     if profile.level in UNQUALIFYING:
         return f"level {profile.level} judges no floor\n"
     if not floors.rows:
-        return f"no floors: nobody has published figures of {profile.pair.name} on {profile.hardware.name}\n"
+        return f"no floors: no published figures of {profile.pair.name} on {profile.hardware.name} are known\n"
     return power.as_text(_judged(profile, floors), profile.sizes.looks)
 
 
