@@ -73,7 +73,9 @@ def test_the_data_set_is_recorded_and_asked(file: Path, tmp_path: Path) -> None:
     assert (header.dataset, header.dataset_sha256) == (str(file), hashlib.sha256(file.read_bytes()).hexdigest())
     assert session.profile.prompts == directory / "prompts"
     assert load_prompts(session.profile.prompts / MIXED) == load_dataset(file)
-    for name in (TOOLS, SAMPLING):
+    others = {file.name for file in (FIXTURES / "prompts").glob("*.jsonl")} - {MIXED}
+    assert others >= {TOOLS, SAMPLING, "chat.jsonl", "misuse.jsonl"}
+    for name in others:
         assert (session.profile.prompts / name).read_bytes() == (FIXTURES / "prompts" / name).read_bytes()
 
 

@@ -43,6 +43,13 @@ def test_an_answer_whole_and_streamed(serve: Callable[..., Server]) -> None:
     assert len(streamed.arrivals) == 1
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_line_separator_in_an_answer_ends_no_event(serve: Callable[..., Server], separator: str) -> None:
+    said = replace(PROMPT, messages=({"role": "user", "content": f"a{separator}b"},))
+    with client(serve(), 10) as asking:
+        assert asking.ask(said, stream=True).text == f"echo a{separator}b"
+
+
 def test_the_counts_of_a_request_come_with_its_answer(serve: Callable[..., Server]) -> None:
     server = serve("--k", "4", "--per-request-spec-decode-metrics", "summary")
     with client(server, 10) as asking:

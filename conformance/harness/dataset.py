@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conformance.harness import lines
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import write_atomically
 from conformance.harness.stats import MINIMUM_CLUSTERS
-from conformance.harness.workload import MIXED, SAMPLING, TOOLS, Prompt
+from conformance.harness.workload import MIXED, Prompt
 
 DEFAULT_TOKENS = 256  # of an answer, where the row does not say
 EXAMPLE = '{"prompt": "What is the capital of India?", "output_tokens": 10}'
@@ -20,13 +21,12 @@ EXAMPLE = '{"prompt": "What is the capital of India?", "output_tokens": 10}'
 def load_dataset(path: Path) -> list[Prompt]:
     """The rows as prompts of one message; raises UsageError naming file, line and mend."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = list(lines.numbered(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(
             f"{path} cannot be read ({reason}); name a JSON Lines file with rows like {EXAMPLE}."
         ) from None
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if len(rows) < MINIMUM_CLUSTERS:
         raise UsageError(f"{path} has {len(rows)} prompts; an interval takes at least {MINIMUM_CLUSTERS}.")
     return [_prompt(f"{path}:{number}", place, line) for place, (number, line) in enumerate(rows, 1)]
@@ -37,8 +37,9 @@ def write_prompts(prompts: list[Prompt], folder: Path, others: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = ({key: value for key, value in asdict(prompt).items() if value} for prompt in prompts)
     write_atomically(folder / MIXED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    for name in (TOOLS, SAMPLING):
-        shutil.copyfile(others / name, folder / name)
+    for file in others.glob("*.jsonl"):
+        if file.name != MIXED:
+            shutil.copyfile(file, folder / file.name)
 
 
 def _prompt(where: str, place: int, line: str) -> Prompt:

@@ -17,7 +17,7 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic.dataclasses import dataclass as table
 
-from conformance.harness import tables
+from conformance.harness import lines, tables
 from conformance.harness.deltas import add_to_call
 from conformance.harness.errors import UsageError
 from conformance.harness.server import Server
@@ -108,7 +108,7 @@ def load_rows(path: Path, shape: type[Row]) -> list[Row]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file; prompts are JSON Lines.")
     prompts: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in lines.numbered(path.read_text(encoding="utf-8")):
         where = Path(f"{path}:{number}")
         try:
             row = json.loads(line)
@@ -253,16 +253,16 @@ class Client:
 
     def _sent(self, prompt: Prompt, question: dict[str, Any], stream: bool) -> _Delivered:
         """All that came back, stamped and not looked at: whoever parses meanwhile disturbs what is being timed."""
-        begin, lines = time.perf_counter(), []
+        begin, arrived = time.perf_counter(), []
         if stream:
             question |= {"stream": True, "stream_options": {"include_usage": True}}
         with (
             self._usable(prompt),
             self._openai.chat.completions.with_streaming_response.create(**question) as response,
         ):
-            for line in response.iter_lines():
-                lines.append((time.perf_counter() - begin, line))
-            return _Delivered(lines, stream, time.perf_counter() - begin)
+            for line in lines.arriving(response.iter_bytes()):
+                arrived.append((time.perf_counter() - begin, line))
+            return _Delivered(arrived, stream, time.perf_counter() - begin)
 
     def _taken(self, prompt: Prompt, delivered: _Delivered) -> Answer:
         with self._usable(prompt):

@@ -262,7 +262,7 @@ class Handler(BaseHTTPRequestHandler):
         chunks = [self.frame("chat.completion.chunk", [choice], None) for choice in choices]
         chunks[0]["prompt_token_ids"] = PROMPT_IDS
         chunks.append(self.frame("chat.completion.chunk", [], tokens))
-        body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        body = "".join(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         self.send(body, "text/event-stream")
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 
+from conformance.harness import lines
 from conformance.harness.cases import Case
 from conformance.harness.server import Server
 
@@ -145,7 +146,7 @@ class Refused(Exception):
 
 
 def _events(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
+    for _, line in lines.numbered(text):
         data = line.removeprefix("data:").strip()
         if line.startswith("data:") and data != "[DONE]":
             yield json.loads(data)

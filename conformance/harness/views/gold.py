@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pydantic
 
-from conformance.harness import stats, tables
+from conformance.harness import lines, stats, tables
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import Estimate
 from conformance.harness.views.load import Answer, Load
@@ -116,11 +116,9 @@ def load_near_tie(path: Path) -> NearTie:
 
 def load_gold(file: Path, weights_sha256: str) -> dict[str, GoldRow]:
     """The gold rows by prompt; the header's SHA-256 must be that of the target's weights."""
-    header, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    header, *rows = (json.loads(line) for _, line in lines.numbered(file.read_text(encoding="utf-8")))
     if header["sha256"] != weights_sha256:
         raise ObservationError(
             f"{file} was computed from other weights: its header has SHA-256 {header['sha256'][:12]}…"
         )
-    return {
-        line["id"]: GoldRow(*(tuple(line[key]) for key in ("prompt", "answer", "runner_up", "gap"))) for line in lines
-    }
+    return {row["id"]: GoldRow(*(tuple(row[key]) for key in ("prompt", "answer", "runner_up", "gap"))) for row in rows}
