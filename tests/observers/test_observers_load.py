@@ -106,6 +106,17 @@ def test_spare_rounds_are_run_until_the_speedup_is_known(
     assert [each["concurrency"] for each in seen["rounds"]] == [2] * rounds
 
 
+def test_arms_that_cannot_be_compared_are_recorded_all_the_same(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> float:
+        raise ObservationError("60 and 80 tokens: the arms did not do the same work")
+
+    monkeypatch.setattr(loading, "half_width", never)
+    sizes = replace(SIZES, rounds={"2": 2}, warm_up_rounds=0, spare_rounds={"2": 1})
+    assert len(observe("load", replace(profile, sizes=sizes))["rounds"]) == 2
+
+
 def test_where_one_server_fits_there_are_three_starts() -> None:
     rounds = loading.plan(prompts(4), replace(SIZES, warm_up_rounds=0, rounds={"1": 4}), 1)
     arms = [rounds[number].order[place] for number, (place,) in loading.turns(rounds, together=False)]
