@@ -33,6 +33,7 @@ EXPECTED = {
     "thought_in_content": {},  # whole and streamed alike; the server's cases see it
     "boundary_swallows_text": {"PARSE-04": "thought"},
     "integers_as_strings": {"PARSE-01": '"0"'},
+    "raises_at_a_call": dict.fromkeys(("PARSE-01", "PARSE-04", "PARSE-05", "PARSE-06"), "KeyError: 'call', from "),
 }
 
 

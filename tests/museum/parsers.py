@@ -56,6 +56,12 @@ def integers_as_strings(_said: Any, _ids: list[int], _vocabulary: dict[str, int]
     """As vllm#47906, but for typed schemas too: nothing of a delta; the conversion by schema is left out."""
 
 
+def raises_at_a_call(_said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
+    """A parser that dies of what it should read."""
+    if vocabulary["<|tool_call>"] in ids:
+        raise KeyError("call")
+
+
 SPOILS: dict[str, Spoil] = {
     each.__name__: each
     for each in (
@@ -64,6 +70,7 @@ SPOILS: dict[str, Spoil] = {
         thought_in_content,
         boundary_swallows_text,
         integers_as_strings,
+        raises_at_a_call,
     )
 }
 
