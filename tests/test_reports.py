@@ -83,6 +83,16 @@ def test_a_log_gets_plain_characters() -> None:
     assert "\x1b[" in table(run(FAILED, PASSED), colour=True)
 
 
+@pytest.mark.parametrize("colour", [True, False])
+def test_what_a_model_wrote_commands_no_terminal(colour: bool) -> None:
+    written = "\x1b]0;gone\x07\x1b[2J\x9b2J [bold]x[/nothing]"
+    finding = replace(FAILED.findings[0], value=written, note=written)
+    said = replace(FAILED, sentence=written, claim=written, details=written, findings=(finding,))
+    text = table(run(said), colour=colour, width=200)
+    assert not any(command in text for command in ("\x1b]", "\x1b[2J", "\x9b", "\x07"))
+    assert "[bold]x[/nothing]" in text
+
+
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_the_table_fits_its_terminal(width: int) -> None:
     body = table(run(PASSED), colour=False, width=width).partition("ACC-02: a note")[0]

@@ -6,11 +6,11 @@ import json
 import re
 from typing import Any
 
-UNPRINTABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+UNPRINTABLE = re.compile("[^\t\n\r\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str) -> str:
-    """Without the characters that XML, HTML or UTF-8 cannot hold: control codes, and halves of surrogate pairs."""
+    """Without the characters that XML, HTML, UTF-8 or a terminal cannot bear: control codes, halves of surrogates."""
     return UNPRINTABLE.sub("?", text)
 
 

@@ -9,13 +9,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from conformance.harness.verdict import ExitCode
 from conformance.reports.changes import BETTER, WORSE, Comparison, FigureChange, Side, VerdictChange
 from conformance.reports.characters import json_text, printable
 from conformance.reports.markdown import folded, plain, table
-from conformance.reports.terminal import PLAIN_WIDTH
+from conformance.reports.terminal import PLAIN_WIDTH, safe
 
 FORMAT = 1
 MARKS = {WORSE: "❌", BETTER: "✅"}
@@ -32,17 +31,17 @@ def as_text(found: Comparison, *, width: int | None, colour: bool) -> str:
     )
     lines = box.SIMPLE_HEAD if colour else box.ASCII2
     for name, side in _sides(found):
-        console.print(Text(f"{name}: {side.run.evidence}: {side.judgement.sentence}"), soft_wrap=True)
+        console.print(safe(f"{name}: {side.run.evidence}: {side.judgement.sentence}"), soft_wrap=True)
     if found.verdicts:
         rows = [(each.direction, each.id, each.before, each.after, each.sentence) for each in found.verdicts]
         _print(console, lines, VERDICT_COLUMNS, rows)
     if found.figures:
         _print(console, lines, FIGURE_COLUMNS, [_cells(figure) for figure in found.figures])
-        console.print(Text(_key(found), style="dim"))
+        console.print(safe(_key(found), "dim"))
     for note in found.notes:
-        console.print(Text(note), soft_wrap=True)
+        console.print(safe(note), soft_wrap=True)
     style = "bold green" if found.exit_code is ExitCode.QUALIFIED else "bold red"
-    console.print(Text(found.sentence, style=style), soft_wrap=True)
+    console.print(safe(found.sentence, style), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
@@ -88,7 +87,7 @@ def _print(console: Console, lines: box.Box, columns: Sequence[str], rows: Seque
         number = columns is FIGURE_COLUMNS and name not in ("figure", "interval", "")
         shown.add_column(name, justify="right" if number else "left", no_wrap=name != "what was found")
     for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
+        shown.add_row(*(safe(cell) for cell in row))
     console.print(shown)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from conformance.harness.combine import LENGTH, LIMIT, MINIMUM, Group, Row
 from conformance.harness.stats import Estimate
@@ -19,6 +18,7 @@ from conformance.harness.verdict import ExitCode, Verdict
 from conformance.reports import markdown
 from conformance.reports.characters import json_text, printable
 from conformance.reports.report import GRAVEST
+from conformance.reports.terminal import safe
 
 FORMAT = 1
 SHOWN = 4  # ids of checks with the same verdict
@@ -33,15 +33,15 @@ def as_text(groups: Sequence[Group], *, width: int | None = None, colour: bool =
         file=out, width=width or PLAIN_WIDTH, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
     )
     for group in groups:
-        console.print(_text(_heading(group), style="bold"), soft_wrap=True)
+        console.print(safe(_heading(group), "bold"), soft_wrap=True)
         table = Table(box=box.SIMPLE_HEAD if colour else box.ASCII2, pad_edge=False, padding=(0, 1, 0, 0))
         for name in _columns(group):
             table.add_column(name, overflow="fold", no_wrap=name == LENGTH)
         for row in group.rows:
-            table.add_row(*map(_text, _cells(row, group)), style="bold red" if row.marks or row.problem else "")
+            table.add_row(*map(safe, _cells(row, group)), style="bold red" if row.marks or row.problem else "")
         console.print(table)
         for line in _remarks(group):
-            console.print(_text(line), soft_wrap=True)
+            console.print(safe(line), soft_wrap=True)
         console.print()
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
@@ -60,11 +60,6 @@ def as_json(groups: Sequence[Group]) -> str:
     """The same for programs, valid against harness/schemas/fleet.json."""
     document = {"format": FORMAT, "groups": [_document(group) for group in groups]}
     return json_text(document)
-
-
-def _text(text: str, style: str = "") -> Text:
-    """Without what would be a command to a terminal."""
-    return Text(printable(text), style=style)
 
 
 def _document(group: Group) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.harness.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
+from conformance.reports.characters import printable
 
 STYLES = {
     Verdict.PASS: "green",
@@ -56,10 +57,10 @@ def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: 
     for group in run.not_passed():
         _explain(console, group, run)
     for note in _notes(run):
-        console.print(Text(note, style="dim"))
+        console.print(safe(note, "dim"))
     style = "bold green" if judgement.exit_code is ExitCode.QUALIFIED else "bold red"
-    console.print(Text(judgement.sentence, style=style), soft_wrap=True)
-    console.print(Text(f"Evidence: {run.evidence}"), soft_wrap=True)
+    console.print(safe(judgement.sentence, style), soft_wrap=True)
+    console.print(safe(f"Evidence: {run.evidence}"), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
@@ -71,6 +72,11 @@ def picture(run: Run, judgement: Judgement) -> str:
     # Rich asks a font server for the glyphs; a reader without network has a monospaced font too.
     svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def safe(text: str, style: str = "") -> Text:
+    """Without what would be a command to a terminal, and without Rich's markup."""
+    return Text(printable(text), style=style)
 
 
 def _table(run: Run, lines: box.Box) -> Table:
@@ -86,7 +92,7 @@ def _table(run: Run, lines: box.Box) -> Table:
     for record in run.records:
         table.add_row(
             record.id,
-            record.claim,
+            safe(record.claim),
             _lines(record, lambda finding: finding.value),
             _lines(record, lambda finding: finding.floor),
             _lines(record, lambda finding: "" if finding.n is None else str(finding.n)),
@@ -97,15 +103,15 @@ def _table(run: Run, lines: box.Box) -> Table:
     return table
 
 
-def _lines(record: Record, column: Callable[[Finding], str]) -> str:
+def _lines(record: Record, column: Callable[[Finding], str]) -> Text:
     """One line for each finding, so that every draft position stands beside its own floor."""
-    return "\n".join(column(finding) for finding in record.findings)
+    return safe("\n".join(column(finding) for finding in record.findings))
 
 
 def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
     first = group[0]
     for record in group:
-        console.print(Text.assemble((record.verdict, STYLES[record.verdict]), f" {record.id}  {record.claim}"))
+        console.print(Text.assemble((record.verdict, STYLES[record.verdict]), safe(f" {record.id}  {record.claim}")))
     lines = [first.sentence]
     if first.waiver:
         lines.append(f"waived: {first.waiver}")
@@ -118,7 +124,7 @@ def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
     lines += [f"known failure {d.id} ({d.upstream}): {d.advice}" for d in first.diagnoses]
     lines += [f"| {Text.from_ansi(line).plain}" for line in first.details.strip().splitlines()[-DETAIL_LINES:]]
     for line in lines:
-        console.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
+        console.print(Padding(safe(line), (0, 0, 0, 4), expand=False))
     console.print()
 
 
