@@ -251,8 +251,7 @@ def _against(
         verdict, shown = decide(estimate, bound), f"{bound:.4g}"
         words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
         sentence = f"{name} {estimate} {words[verdict]} {bound:.4g}{when}"
-        more = needed(estimate, bound, confidence=confidence)
-        if verdict is Verdict.INCONCLUSIVE and more is not None:
+        if verdict is Verdict.INCONCLUSIVE and (more := needed(estimate, bound, confidence=confidence)) is not None:
             sentence += f" (n = {estimate.n}; about {more} would settle it)"
         if not floor.enforced:
             verdict, sentence = Verdict.PASS, f"{sentence} (informational)"

@@ -384,7 +384,7 @@ def needed(estimate: Estimate, floor: float, *, confidence: float = CONFIDENCE) 
         return _needed_for_share(estimate, floor, confidence)
     distance = abs(estimate.value - floor)
     reach = estimate.value - estimate.low if estimate.value > floor else estimate.high - estimate.value
-    if reach > 10 * distance:
+    if distance == 0 or reach > 10 * distance:
         return None
     return max(estimate.n + 1, math.ceil(estimate.n * (reach / distance) ** 2))
 
