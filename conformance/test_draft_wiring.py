@@ -50,11 +50,13 @@ def test_kv_scales(wiring: Wiring) -> None:
     expect_equal(wiring.kv_scales("draft"), wiring.kv_scales("target"), source=wiring)
 
 
-@check("DRAFT-10", level="smoke", claim="The metrics count every draft position, 0 to k - 1.")
+@check("DRAFT-10", level="smoke", claim="The server drafts k tokens a step and counts every position, 0 to k - 1.")
 def test_positions_are_counted(wiring: Wiring) -> None:
-    """A port that drafts one token whatever k is shows one label."""
+    """vLLM labels as many positions as it was told to draft; how many it does draft shows in an answer."""
     expected = [str(position) for position in range(wiring.k)]
     expect_equal(list(wiring.metrics_positions), expected, source=wiring, what="positions in /metrics")
+    if wiring.drafted is not None:
+        expect_equal(wiring.drafted_a_step(), wiring.k, source=wiring, what="tokens drafted a step")
 
 
 @check("DRAFT-11", level="smoke", claim="Draft and target attend by the backend expected here.", upstream="vllm#48082")

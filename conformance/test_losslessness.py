@@ -14,10 +14,10 @@ from conformance.harness.views.texts import Form, Texts
 )
 def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
     """Alone and at once; the server without MTP is held against itself first, again and in other batches."""
-    floor = tolerances.floor("divergence_margin", texts.equal_share(with_mtp=False).low, "share of equal texts")
-    expect_at_least(
-        texts.equal_share(with_mtp=True), floor, source=texts, note=texts.note(tolerances["logit_resolution"])
-    )
+    itself = texts.of_itself(tolerances["self_comparisons"])
+    floor = tolerances.floor("divergence_margin", itself.low, "share of equal texts")
+    note = texts.note(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_at_least(texts.equal_share(with_mtp=True), floor, source=texts, note=note)
 
 
 @check(
@@ -27,8 +27,9 @@ def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
     upstream="vllm#54506",
 )
 def test_divergences_are_near_ties(texts: Texts, tolerances: Tolerances) -> None:
-    """Near is as far as the server without MTP moves its own scores from batch to batch."""
-    expect_none(texts.no_ties(tolerances["logit_resolution"]), among=texts.compared[True], source=texts)
+    """Near is as far as the server without MTP moves its own scores from batch to batch, within reason."""
+    departures = texts.no_ties(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(departures, among=texts.compared[True], source=texts)
 
 
 @check("LOSS-03", level="qualify", claim="Answers with MTP end, and go on, as those without.")

@@ -221,6 +221,7 @@ def wiring() -> dict[str, Any]:
             "constant_draft_positions": True,
         },
         "metrics_positions": [str(position) for position in range(K)],
+        "drafted": {"drafts": 3, "draft_tokens": 3 * K},
     }
 
 

@@ -22,7 +22,9 @@ from conformance.harness.verdict import Outcome, Verdict
 pytestmark = [pytest.mark.server, pytest.mark.alone]
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
-SMALL = replace(QUALIFY.sizes, rounds={"1": 4, "8": 3}, spare_rounds={}, longest_answer=48, tie_prompts=4)
+SMALL = replace(
+    QUALIFY.sizes, rounds={"1": 4, "8": 3}, spare_rounds={}, longest_answer=48, tie_prompts=4, again_every=2
+)
 PROFILE = replace(QUALIFY, sizes=SMALL)
 WATCHING = ("ACC-01", "ACC-02", "ACC-03", "ACC-04", "LOSS-01", "LOSS-02", "LOSS-03", "SPEED-01", "SPEED-02")
 MENDED = "temperature_reaches_every_token"

@@ -20,6 +20,10 @@ def workload(rng: np.random.Generator, prompts: int, k: int, rate: float) -> tup
     return [int(a) for a in rng.binomial(drafts * k, easiness)], [int(d) for d in drafts]
 
 
+def test_a_value_on_its_floor_is_settled_by_no_number_of_samples() -> None:
+    assert stats.needed(stats.ratio([1.0] * 12, [1.0] * 12), 1.0) is None
+
+
 def test_a_ratio_is_one_of_sums_and_not_a_mean_of_ratios() -> None:
     estimate = stats.ratio([1] * 10 + [90] * 10, [10] * 10 + [100] * 10)
     assert estimate.value == pytest.approx(910 / 1100)

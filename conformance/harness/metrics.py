@@ -56,7 +56,8 @@ def read_counters(server: Server) -> Counters:
 
 def read_positions(server: Server) -> list[str]:
     """The draft positions that /metrics counts accepted tokens for, as it labels them."""
-    return sorted({sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION})
+    labels = {sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION}
+    return sorted(labels, key=lambda label: (len(label), label))
 
 
 def drafted_positions(server: Server) -> int:

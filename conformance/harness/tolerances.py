@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class Tolerances:
         return Floor(what, bound, 1.0, 1, row.source, row.date)
 
 
+@functools.cache
 def load_tolerances(path: Path = FIXTURES / "facts" / "tolerances.toml") -> Tolerances:
     """Read the file; raises UsageError naming file, key and mend."""
     return Tolerances(str(path), tables.convert(path, tables.parse(path), dict[str, Tolerance]))

@@ -77,6 +77,15 @@ def one_position(d: Documents) -> None:
     d["wiring"]["metrics_positions"] = ["0"]
 
 
+def one_token_a_step(d: Documents) -> None:
+    """All labels are there all the same."""
+    d["wiring"]["drafted"] = {"drafts": 9, "draft_tokens": 9}
+
+
+def no_draft_at_all(d: Documents) -> None:
+    d["wiring"]["drafted"] = {"drafts": 0, "draft_tokens": 0}
+
+
 def expert_of_zeros(d: Documents) -> None:
     d["numerics"]["experts"]["model.layers.14"]["found"][1] = [0.0, 0.0, 0.0]
 
@@ -224,6 +233,8 @@ DAMAGES: list[Row] = [
     ("DRAFT-08", advancing_positions, "constant draft positions is False where True is expected"),
     ("DRAFT-09", uncalibrated_scales, "layer 0 k is 1.0 where 0.003 is expected"),
     ("DRAFT-10", one_position, "positions in /metrics is ['0'] where ['0', '1', '2', '3'] is expected"),
+    ("DRAFT-10", one_token_a_step, "tokens drafted a step is 1.0 where 4 is expected"),
+    ("DRAFT-10", no_draft_at_all, "tokens drafted a step is 0.0 where 4 is expected"),
     (
         "DRAFT-11",
         draft_chose_for_itself,

@@ -56,6 +56,13 @@ def diverges_far_from_a_tie(d: Documents) -> None:
     d["ties"]["divergences"][0]["gap"] = 0.5
 
 
+def differs_from_itself_and_from_mtp_far_from_a_tie(d: Documents) -> None:
+    """What the server without MTP does wrong too excuses nothing."""
+    first = d["ties"]["divergences"][0]
+    first["gap"] = 7.0
+    d["ties"]["divergences"].append({**first, "between": ["plain 8", "plain_again 8"], "gap": 7.5})
+
+
 def tenth_differs(d: Documents) -> None:
     d["ties"]["divergences"] *= 20
 
@@ -158,6 +165,7 @@ DAMAGES: list[Row] = [
     ("ACC-04", tenth_lost, "acceptance length of pair 4."),
     ("LOSS-01", tenth_differs, "share of equal texts 0.846"),
     ("LOSS-02", diverges_far_from_a_tie, "code-00 differs at token 7 (plain 8: token 300, mtp 8: token 301), where"),
+    ("LOSS-02", differs_from_itself_and_from_mtp_far_from_a_tie, "where the most likely token led by 7.00 nats"),
     ("LOSS-03", ends_otherwise, 'code-00 ends by "length" with MTP, by "stop" without'),
     ("LOSS-03", pads, "code-00 has <pad> at token 2 with MTP"),
     ("LOSS-03", repeats, "code-00 repeats itself at its end with MTP"),
@@ -229,6 +237,10 @@ def nothing_compared(d: Documents) -> None:
 
 def not_against_itself(d: Documents) -> None:
     d["ties"]["compared"]["without_mtp"] = 0
+
+
+def hardly_against_itself(d: Documents) -> None:
+    d["ties"]["compared"]["without_mtp"] = 5
 
 
 def no_shifts(d: Documents) -> None:
@@ -356,8 +368,9 @@ NOTHING: list[Row] = [
     ("ACC-02", no_drafts, "nothing to estimate"),
     ("ACC-03", only_in_a_row, "no measured rounds with more than one request at once"),
     ("ACC-04", no_rounds, "nothing to estimate"),
-    ("LOSS-01", nothing_compared, "nothing to estimate"),
-    ("LOSS-01", not_against_itself, "nothing to estimate"),
+    ("LOSS-01", nothing_compared, "0 answers without MTP were held against themselves, where 20 are needed"),
+    ("LOSS-01", not_against_itself, "0 answers without MTP were held against themselves, where 20 are needed"),
+    ("LOSS-01", hardly_against_itself, "5 answers without MTP were held against themselves, where 20 are needed"),
     ("LOSS-01", no_shifts, "no scores were compared across batches"),
     ("LOSS-02", nothing_compared, "nothing was looked at"),
     ("LOSS-02", no_shifts, "no scores were compared across batches"),

@@ -123,6 +123,7 @@ def test_what_the_draft_is_wired_to(observe: Observe) -> None:
         "k": 4,
         "described": {"vllm_version": "0"},
         "metrics_positions": ["0", "1", "2", "3"],
+        "drafted": {"drafts": 2, "draft_tokens": 8},
     }
 
 

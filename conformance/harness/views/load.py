@@ -12,8 +12,8 @@ import numpy as np
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.stats import CONFIDENCE, Estimate
+from conformance.harness.tolerances import load_tolerances
 
-LENGTH_PARITY = 0.05  # the arms may differ by this share in tokens, or they did not do the same work
 PERCENTILES = (50, 95, 99)
 MINIMUM_ROUNDS = 3  # with answers of a category, or its interval says nothing
 
@@ -150,7 +150,7 @@ class Cell:
         other.
         """
         mtp, plain = (sum(getattr(each, arm).tokens for each in self.rounds) for arm in ("mtp", "plain"))
-        if self.rounds and abs(mtp - plain) > LENGTH_PARITY * plain:
+        if self.rounds and abs(mtp - plain) > load_tolerances()["length_ratio"] * plain:
             raise ObservationError(f"{mtp} tokens with MTP against {plain} without: the times do not compare")
         return self._compared([(each.plain, each.mtp) for each in self.rounds], confidence)
 

@@ -67,25 +67,32 @@ class Texts:
         diverged = len(self._of(with_mtp))
         return stats.share(self.compared[with_mtp] - diverged, self.compared[with_mtp])
 
-    def near(self, resolution: float) -> float:
+    def of_itself(self, fewest: float) -> Estimate:
+        """The share without MTP; ObservationError where fewer comparisons were made than say something."""
+        if self.compared[False] < fewest:
+            compared = f"{self.compared[False]} answers without MTP were held against themselves"
+            raise ObservationError(f"{self.source}: {compared}, where {fewest:g} are needed to know their noise")
+        return self.equal_share(with_mtp=False)
+
+    def near(self, resolution: float, widest: float) -> float:
         """How near a tie has to be for either token to be written, in nats.
 
-        As far as the server without MTP moved a gap, or the widest gap at which it differed from itself; and never
-        less than the logits resolve.
+        As far as the server without MTP moved a gap, or the widest gap at which it differed from itself; never less
+        than the logits resolve, and never more than ``widest``.
         """
         if not self.positions:
             raise ObservationError(f"{self.source}: no scores were compared across batches")
-        return max(self.largest_shift, resolution, *(found.gap for found in self._of(False)), 0.0)
+        return min(widest, max(self.largest_shift, resolution, *(found.gap for found in self._of(False)), 0.0))
 
-    def no_ties(self, resolution: float) -> list[str]:
+    def no_ties(self, resolution: float, widest: float) -> list[str]:
         """The divergences with MTP at which no near-tie excuses it, each as a sentence."""
-        return [str(found) for found in self._of(True) if found.gap > self.near(resolution)]
+        return [str(found) for found in self._of(True) if found.gap > self.near(resolution, widest)]
 
-    def note(self, resolution: float) -> str:
+    def note(self, resolution: float, widest: float) -> str:
         """What the comparison of the server without MTP with itself has shown."""
         itself = f"{len(self._of(False))} of {self.compared[False]} answers differ"
         shift = f"at most {self.largest_shift:.3f} nats at {self.positions} places"
-        near = f"a tie is near up to {self.near(resolution):.3f}"
+        near = f"a tie is near up to {self.near(resolution, widest):.3f}"
         noise = f"A/A, without MTP against itself: {itself}, the lead of the most likely token moves by {shift}; {near}"
         return "; ".join([noise, *(str(found) for found in self._of(True)[:SHOWN])])
 

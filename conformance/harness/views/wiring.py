@@ -23,12 +23,13 @@ class Wiring:
     k: int
     described: Mapping[str, Any]
     metrics_positions: tuple[str, ...]
+    drafted: Mapping[str, int] | None  # drafts and tokens in them; None in what an older suite recorded
     source: str = "observations/wiring.json"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
         """Read the observation."""
-        return cls(facts["k"], facts["described"], tuple(facts["metrics_positions"]))
+        return cls(facts["k"], facts["described"], tuple(facts["metrics_positions"]), facts.get("drafted"))
 
     def fact(self, name: str) -> Any:
         """One of the probe's facts; Unsupported where this vLLM does not tell, ObservationError without a draft."""
@@ -60,6 +61,11 @@ class Wiring:
         """How far the factor on the draft's embedding is from what it should be."""
         found = self.fact("draft_normalizer")
         return {f"embedding scale {found:g} against {expected:g}": deviation([[found]], [[expected]])}
+
+    def drafted_a_step(self) -> float:
+        """Tokens by the drafts that they came in; 0 without a draft."""
+        drafted = self.drafted or {"drafts": 0, "draft_tokens": 0}
+        return drafted["draft_tokens"] / max(1, drafted["drafts"])
 
     def attention(self) -> str:
         """The attention backends of draft and target, as a note."""
