@@ -41,6 +41,8 @@ class Plan:
     at_once: int
     chance: float
     coverage: tuple[float, float]
+    source: str
+    date: str
     rates: tuple[Rates, ...]
 
 

@@ -16,6 +16,7 @@ from conformance.harness.floors import Floor, Floors
 from conformance.harness.stats import Estimate
 from conformance.harness.views.acceptance import everywhere
 from conformance.harness.views.load import Load
+from conformance.reports.charts import SPEEDUP_FLOORS
 
 SEEN, NOISE, FLOOR = "#1a5fb4", "#9a9996", "#c01c28"
 
@@ -51,7 +52,7 @@ def _speedup(axes: Axes, load: Load, floors: Floors) -> None:
     _dots(axes, places, [cell.speedup() for cell in cells], SEEN, "without MTP / with MTP")
     noise = [(place, found) for place, cell in zip(places, cells, strict=True) if (found := cell.against_itself())]
     _dots(axes, [place for place, _ in noise], [found for _, found in noise], NOISE, "A/A: without / without")
-    for concurrency, name in ((1, "speedup_sequential"), (8, "speedup_concurrent")):
+    for concurrency, name in SPEEDUP_FLOORS.items():
         if concurrency in load.cells:
             place = list(load.cells).index(concurrency)
             _mark(axes, place, floors[name], "floor" if concurrency == 1 else "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
     folder = evidence.directory.absolute() / "bench"
     folder.mkdir(exist_ok=True)
     (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
+    seconds = profile.hardware.bounds.request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
     with servers.exclusive():
         server = servers.mtp()
         command = bench_command(profile, server, folder, len(prompts))
@@ -54,7 +56,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
             def measure(who: str, number: int) -> dict[str, Any]:
                 if who == OURS:
                     return _ours(server, asking, prompts, sizes)
-                return _theirs(server, theirs, folder, number)
+                return _theirs(server, theirs, folder, number, seconds)
 
             runs = measured(measure, sizes)
     names = [prompt.id for prompt in prompts]
@@ -196,9 +198,9 @@ def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Size
     return _run(OURS, len(answers), tokens, seconds, cpu, {"drafts": counted.drafts, "accepted": counted.accepted})
 
 
-def _theirs(server: Server, theirs: Bench, folder: Path, number: int) -> dict[str, Any]:
+def _theirs(server: Server, theirs: Bench, folder: Path, number: int, seconds: float) -> dict[str, Any]:
     read_when_still(server)
-    said = theirs.run(f"run-{number}.json", _LOAD_SECONDS)
+    said = theirs.run(f"run-{number}.json", seconds)
     result = json.loads((folder / f"run-{number}.json").read_text(encoding="utf-8"))
     if missing := [key for key in _COUNTS.values() if key not in result]:
         raise Unsupported(f"This vLLM's bench serve does not report {', '.join(missing)}.")
