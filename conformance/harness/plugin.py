@@ -31,7 +31,7 @@ from conformance.reports.progress import Progress
 
 QUIET = -2
 PYTEST_OUTCOMES = {Verdict.PASS: "passed", Verdict.UNSUPPORTED: "skipped", Verdict.WAIVED: "skipped"}
-LEFT_OUT = "left out"
+LATER = "later than the evidence"
 MARKUP = {"passed": {"green": True}, "skipped": {"yellow": True}, "failed": {"red": True}}
 
 OUTCOME = pytest.StashKey[Outcome]()
@@ -46,12 +46,12 @@ class Judge:
         self.servers = servers
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Order the checks by cost and leave out those above the level."""
+        """Order the checks by cost and leave out those above the level, and those that the recording run left out."""
         items.sort(key=lambda item: check.order if (check := check_of(item)) else (-1, ""))
-        above = [item for item in items if (check := check_of(item)) and not self.session.asks_for(check)]
-        if above:
-            config.hook.pytest_deselected(items=above)
-            items[:] = [item for item in items if item not in above]
+        others = [item for item in items if (check := check_of(item)) and not self.session.asks_for(check)]
+        if others:
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if item not in others]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
@@ -78,9 +78,9 @@ class Judge:
             outcome, seconds = outcome_of(call.excinfo.value), call.duration
         else:
             outcome, seconds = item.stash[OUTCOME], call.duration + item.stash[SETUP_SECONDS]
-        if self.session.left_out(check, outcome):
-            report.outcome, report.longrepr = "skipped", _skipped(report, LEFT_OUT)
-            report.user_properties.append((LEFT_OUT, True))
+        if self.session.came_later(check, outcome):
+            report.outcome, report.longrepr = "skipped", _skipped(report, LATER)
+            report.user_properties.append((LATER, True))
             return report
         record = self.session.record(check, outcome, seconds)
         report.outcome = PYTEST_OUTCOMES.get(record.verdict, "failed")  # type: ignore[assignment]
@@ -133,8 +133,8 @@ def pytest_report_teststatus(
     report: pytest.TestReport, config: pytest.Config
 ) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
     """A check is counted under its verdict, and shown one by one only where pytest was asked to be verbose."""
-    if (LEFT_OUT, True) in report.user_properties:
-        return LEFT_OUT, "", "" if config.option.verbose == QUIET else LEFT_OUT.upper()
+    if (LATER, True) in report.user_properties:
+        return LATER, "", "" if config.option.verbose == QUIET else LATER.upper()
     record = record_of(report)
     if record is None:
         return None

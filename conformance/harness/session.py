@@ -87,7 +87,7 @@ class Session:
     attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
     place: Place = HERE  # where the suite starts its own
     reports: bool = True  # whether judging writes them
-    ran: frozenset[str] | None = None  # the checks of the run that recorded this evidence to its end
+    recorded: Run | None = None  # the run that recorded this evidence to its end
 
     def begin(self) -> None:
         """Make the evidence, with the prompts of the data set if there is one."""
@@ -96,12 +96,15 @@ class Session:
             write_prompts(list(self.dataset), self.evidence.prompts, FIXTURES / "prompts")
 
     def asks_for(self, check: Check) -> bool:
-        """Whether the session's level runs this check."""
+        """Whether the session's level runs this check, and the run that recorded the evidence did not leave it out."""
+        recorded = self.recorded
+        if recorded and check.id in recorded.expected and check.id not in {record.id for record in recorded.records}:
+            return False
         return check in at_level(self.checks, self.profile.level)
 
-    def left_out(self, check: Check, outcome: Outcome) -> bool:
-        """Whether the run that recorded this evidence was told to leave the check out, so that nothing is missing."""
-        return not outcome.recorded and self.ran is not None and check.id not in self.ran
+    def came_later(self, check: Check, outcome: Outcome) -> bool:
+        """Whether the check asks for what was not observed when this evidence was recorded, since nobody knew it."""
+        return not outcome.recorded and self.recorded is not None and check.id not in self.recorded.expected
 
     def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
         """An outcome as a row of the table: diagnosed where it did not pass, then waived where that is allowed."""
@@ -210,16 +213,14 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         attached=attached,
         place=place,
         reports=options.reports,
-        ran=_ran(directory),
+        recorded=_recording_run(directory),
     )
 
 
-def _ran(directory: Path) -> frozenset[str] | None:
-    """The checks that a finished recording judged; None where it is not finished, or has no journal to tell."""
+def _recording_run(directory: Path) -> Run | None:
+    """The run of a finished recording; None where it is not finished, or has no journal to tell."""
     path = directory / JOURNAL
-    if not is_finished(directory) or not path.is_file():
-        return None
-    return frozenset(record.id for record in read_journal(path).records)
+    return read_journal(path) if is_finished(directory) and path.is_file() else None
 
 
 def hardware_here() -> str:
