@@ -94,6 +94,58 @@ EXAMPLES = {
     "TOOLLEAK": ("TOOL-01", "no call but the text <|tool_call>call:get_weather{}"),
     "NOFLAGS": ("TOOL-01", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
     "GRAMMAR-FSM": ("TOOL-01", "Failed to advance FSM for request chatcmpl-1"),
+    "TP-IMA": (
+        "ACC-01",
+        "    self._centroids_graphs[size].replay()\n"
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+    ),
+    "FI-B200": (
+        "DRAFT-01",
+        'File "vllm/v1/attention/backends/flashinfer.py", line 2214, in forward\n'
+        "    trtllm_batch_decode_with_kv_cache(\nRuntimeError: Error in function 'run'",
+    ),
+    "FI-SM90-FP8": (
+        "DRAFT-01",
+        "Using FLASHINFER attention backend out of potential backends: ['FLASHINFER', 'TRITON_ATTN'].\n"
+        'File "vllm/v1/attention/backends/flashinfer.py", line 700, in __init__\n    raise',
+    ),
+    "FI-NONEKV": (
+        "DRAFT-01",
+        'File "vllm/v1/attention/backends/flashinfer.py", line 2100, in forward\n'
+        "    key = key[:num_actual_tokens]\nTypeError: 'NoneType' object is not subscriptable",
+    ),
+    "DRAFT-MOE": (
+        "DRAFT-01",
+        "quantization=modelopt_fp4, quantization_config=None\n"
+        "ValueError: moe_backend='marlin' is not supported for unquantized MoE. Expected one of ['triton'].",
+    ),
+    "MRV-FALLBACK": (
+        "DRAFT-09",
+        "Model Runner V2 does not yet support kv_connector, dcp; using the V1 model runner instead.",
+    ),
+    "NODRAFT": (
+        "SPEED-01",
+        "with config: model='/model', speculative_config=SpeculativeConfig(method='mtp', model='/model', "
+        "num_spec_tokens=4), tokenizer='/model'",
+    ),
+    "PP": ("DRAFT-01", "NotImplementedError: Pipeline parallelism is not supported for this model. Supported models"),
+    "CPU-OLD": ("DRAFT-01", "AssertionError: spec decode is not supported."),
+    "12B-FALLBACK": ("ACC-01", "RuntimeError: Shape mismatch: a.size(1) = 4096, size_k = 8192"),
+    "SMEM": (
+        "DRAFT-01",
+        "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 98304, Hardware limit: 65536.",
+    ),
+    "UMA": (
+        "DRAFT-01",
+        "ValueError: Free memory on device cuda:0 (52.1/121.7 GiB) on startup is less than desired GPU memory "
+        "utilization (0.55, 66.9 GiB).",
+    ),
+    "PERF-0.23": (
+        "SPEED-02",
+        "max_num_scheduled_tokens is set to 4096 based on the speculative decoding settings. This may lead to",
+    ),
+    "PAD": ("LOSS-03", "code-00 has <pad> at token 2 with MTP"),
+    "JSON-LOOP": ("GRAMMAR-01", "strict-00 whole with MTP: finish_reason is length where stop is expected"),
 }
 
 ASSERTION = """\
@@ -118,6 +170,13 @@ OTHER_WORDS = [
     ("QUANTLEAK", "LOSS-01", "down_proj param=[1024,4096] loaded=[1024,8192]"),
     ("EMBGUARD", "DRAFT-04", "the embedding is the target's is False where True is expected"),
     ("KVSCALE", "DRAFT-09", "layer 0 k is 1.0 where 0.003 is expected"),
+    ("UMA", "DRAFT-01", "NVRM: GPU0 _memdescAllocInternal: NV_ERR_NO_MEMORY"),
+    (
+        "12B-FALLBACK",
+        "DRAFT-01",
+        "RuntimeError: Gemma4ReasoningParser reasoning parser could not locate think start/end tokens",
+    ),
+    ("PAD", "TOOL-10", "weather-00 at 17 with MTP: raw <pad> in content: 'It is<pad>' (right without MTP)"),
 ]
 
 # What the logs of docs/results/h100 hold, of healthy runs but for two that died.
