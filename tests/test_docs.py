@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 from conformance.harness.catalogue import catalogue, with_table
@@ -49,6 +51,36 @@ def test_the_table_of_checks_is_that_of_today() -> None:
     text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     drift = "out of date: run python -m conformance.cli catalogue --into docs/checks.md"
     assert with_table(text, catalogue(), "docs/checks.md") == text, drift
+
+
+def test_every_door_leads_where_the_readme_says() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    environments = {path.parent.name for path in ROOT.glob("envs/*/lock.txt")}
+    shells = re.findall(
+        r"^ +([\w.-]+) = .*nix\.(?:shell|fhs) .*;", (ROOT / "flake.nix").read_text("utf-8"), re.MULTILINE
+    )
+    (missing,) = environments - {"cpu" if name == "default" else name for name in shells}
+    assert f"`nix develop` for all but `{missing}`" in text
+    for path in ROOT.glob("environment*.yml"):
+        (environment,) = re.findall(r"CONFORMANCE_ENV: (\S+)", path.read_text("utf-8"))
+        assert f"`{environment}` (`{path.name}`)" in text
+
+
+def test_the_page_of_the_h100_has_the_archives_deviations() -> None:
+    page = (ROOT / "docs/results/h100/README.md").read_text(encoding="utf-8")
+    with tarfile.open(ROOT / "docs/results/h100/nvfp4-eager.tar.gz") as archive:
+        lines = archive.extractfile("nvfp4-eager/verdicts.jsonl").read().splitlines()  # type: ignore[union-attr]
+    (num,) = (row for row in map(json.loads, lines) if row.get("id") == "NUM-01")
+    worst = [finding["value"].replace("%", " %") for finding in num["findings"]]
+    assert worst == ["0.77 %", "1.03 %"]
+    assert all(value in page for value in worst)
+
+
+def test_no_page_says_a_sentence_twice() -> None:
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        prose = [line for line in path.read_text("utf-8").splitlines() if not line.startswith(("|", "    "))]
+        sentences = [each for each in re.split(r"(?<=[.:]) ", " ".join(" ".join(prose).split())) if len(each) > 60]
+        assert [each for each in sentences if sentences.count(each) > 1] == [], path
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
