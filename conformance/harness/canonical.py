@@ -11,8 +11,8 @@ EXACT = 2**53
 def canonical(value: Any) -> str:
     """329.0 as 329, keys sorted; 3, true and "3" differ.
 
-    To JSON 329.0 and 329 are one number (JSON Schema, section 6.1.1), and beyond 2 ** 53 a number is as exact as a
-    double (RFC 8259, section 6).
+    To JSON 329.0 and 329 are one number (JSON Schema, section 6.1.1), and from 2 ** 53 on a number is as exact as a
+    double (RFC 8259, section 6). What no double holds stays as it is, and so do NaN and infinity, which Python reads.
     """
     return json.dumps(_numbers(value), sort_keys=True, ensure_ascii=False)
 
@@ -29,6 +29,9 @@ def _numbers(value: Any) -> Any:
         return [_numbers(item) for item in value]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
-    if abs(value) > EXACT:
+    if abs(value) < EXACT:
+        return int(value) if value == int(value) else value
+    try:
         return float(value)
-    return int(value) if value == int(value) else value
+    except OverflowError:
+        return value
