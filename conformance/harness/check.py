@@ -42,10 +42,13 @@ class Seen(Protocol):
 
 
 class Examined(Seen, Protocol):
-    """Something that was tried so many times, with what is to be said against it."""
+    """Something that was tried so many times, with a sentence for each trial that something is to be said against."""
 
     @property
     def trials(self) -> int: ...
+
+    @property
+    def note(self) -> str: ...
 
     def objections(self) -> Sequence[str]: ...
 
@@ -363,7 +366,7 @@ def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding
 
 
 def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "") -> Finding:
-    """No objection was found among so many things looked at."""
+    """No objection was found among so many things looked at: one for each that is not right."""
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
     return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
@@ -371,7 +374,7 @@ def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "
 
 def expect_no_objection(seen: Examined) -> Finding:
     """Nothing is to be said against any of the trials."""
-    return expect_none(seen.objections(), among=seen.trials, source=seen)
+    return expect_none(seen.objections(), among=seen.trials, source=seen, note=seen.note)
 
 
 def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CONFIDENCE) -> Finding:
@@ -384,14 +387,16 @@ def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CO
     if trials <= 0:
         raise ObservationError(f"{seen.source}: nothing was tried")
     bound = 1 - (1 - confidence) ** (1 / trials)
-    value, floor = f"< {bound:.1%} lost", f"< {unreliable:.0%} lost"
+    floor = f"< {unreliable:.0%} lost"
     if found:
-        sentence = f"{len(found)} objections to {trials} answers: {_first(found)}"
-        return _record(Finding(Verdict.FAIL, sentence, f"{len(found)} lost", floor, trials, None, seen.source))
-    verdict = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE
-    needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
-    sentence = f"no failure in {trials} answers, where {needed} are needed to say that less than {unreliable:.0%} fail"
-    return _record(Finding(verdict, sentence, value, floor, trials, None, seen.source))
+        verdict, value = Verdict.FAIL, f"{len(found)} lost"
+        sentence = f"objections to {len(found)} of {trials} answers: {_first(found)}"
+    else:
+        verdict, value = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE, f"< {bound:.1%} lost"
+        needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
+        wanted = f"{needed} are needed to say that less than {unreliable:.0%} fail"
+        sentence = f"no failure in {trials} answers, where {wanted}"
+    return _record(Finding(verdict, sentence, value, floor, trials, None, seen.source, seen.note))
 
 
 def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:

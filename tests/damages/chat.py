@@ -198,7 +198,7 @@ DAMAGES: list[Row] = [
     ("TOOL-09", called_in_spite_of_none, "1 calls where 0 were asked for"),
     ("TOOL-10", cut_off_under_load, "finish_reason is length where tool_calls is expected"),
     ("TOOL-10", engine_error, "HTTP 500: EngineCore died"),
-    ("TOOL-11", second_call_dropped, "objections to 160 answers"),
+    ("TOOL-11", second_call_dropped, "objections to 1 of 160 answers"),
     ("REASON-01", thought_in_content, "a thought in content"),
     ("REASON-02", thoughts_without_thinking, "thoughts, though thinking is off: 'I think.'"),
     ("REASON-03", text_swallowed_at_the_boundary, "content is '' where 'Tale 0.' was asked for"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from jsonschema import Draft202012Validator
 
-from conformance.harness.canonical import alike
+from conformance.harness.canonical import alike, canonical
 from conformance.harness.cases import Case
 from conformance.harness.deltas import add_to_call
 from conformance.harness.errors import ObservationError
@@ -80,32 +81,33 @@ class Chat:
         return sum(answer.server == "mtp" for answer in self.answers)
 
     def objections(self) -> list[str]:
-        """What is wrong with each answer with MTP, and whether the server without it has the same fault."""
-        control = {
-            (answer.case.id, problem)
-            for answer in self.answers
-            if answer.server == "plain"
-            for problem in wrong(answer)
-        }
-        controlled = {answer.case.id for answer in self.answers if answer.server == "plain"}
-        found = []
-        for answer in self.answers:
-            if answer.server == "mtp":
-                for problem in wrong(answer):
-                    same = "the same without MTP" if (answer.case.id, problem) in control else "right without MTP"
-                    found.append(f"{answer.where}: {problem}{f' ({same})' if answer.case.id in controlled else ''}")
-        return found + list(self._differences())
+        """One sentence for each answer with MTP that is wrong, and whether the server without it has the same fault."""
+        judged, control = self._judged(), defaultdict[str, list[str]](list)
+        for answer, problems in judged:
+            if answer.server == "plain":
+                control[answer.case.id] += problems
+        return [
+            f"{_sentence(answer, problems)}{_compared(problems, control.get(answer.case.id))}"
+            for answer, problems in judged
+            if answer.server == "mtp" and problems
+        ]
 
-    def _differences(self) -> Iterator[str]:
-        """Answers that were delivered, and differ from the first of the same case with MTP."""
-        first: dict[str, Answer] = {}
-        for answer in self.answers:
-            if answer.error:
-                continue
-            reference = first.setdefault(answer.case.id, answer)
-            if answer.said != reference.said:
-                other = f"{reference.way} {SERVERS[reference.server]}"
-                yield f"{answer.where} says {_shown(answer)}, but {other} {_shown(reference)}"
+    @property
+    def note(self) -> str:
+        """What is wrong without MTP alone: no fault of MTP, but its reader should know."""
+        found = [(answer, problems) for answer, problems in self._judged() if problems]
+        faulty = {answer.case.id for answer, _ in found if answer.server == "mtp"}
+        alone = [_sentence(answer, problems) for answer, problems in found if answer.case.id not in faulty]
+        more = f"; and {len(alone) - 1} more" if len(alone) > 1 else ""
+        return f"wrong without MTP only: {alone[0]}{more}" if alone else ""
+
+    def _judged(self) -> list[tuple[Answer, list[str]]]:
+        """Every answer with what is wrong with it by itself, or else beside the right ones to its case."""
+        judged, right = [(answer, wrong(answer)) for answer in self.answers], defaultdict[str, list[Answer]](list)
+        for answer, problems in judged:
+            if not problems:
+                right[answer.case.id].append(answer)
+        return [(answer, problems or _contradictions(answer, right[answer.case.id])) for answer, problems in judged]
 
 
 Chats = Callable[..., Chat]  # the cases of some groups by their names
@@ -116,6 +118,29 @@ def wrong(answer: Answer) -> list[str]:
     if answer.error:
         return [answer.error]
     return [problem for rule in RULES for problem in rule(answer)]
+
+
+def _contradictions(answer: Answer, right: Sequence[Answer]) -> list[str]:
+    """Where a right answer leaves those without MTP, or, if they do not agree, the first with it."""
+    mtp, plain = ([each for each in right if each.server == server] for server in SERVERS)
+    agreed = all(each.said == plain[0].said for each in plain)
+    reference = (plain + mtp if agreed else mtp + plain)[0]
+    if answer.said == reference.said:
+        return []
+    return [f"says {_shown(answer)}, but {reference.way} {SERVERS[reference.server]} {_shown(reference)}"]
+
+
+def _sentence(answer: Answer, problems: Sequence[str]) -> str:
+    return f"{answer.where}: {' and '.join(problems)}"
+
+
+def _compared(problems: Sequence[str], control: Collection[str] | None) -> str:
+    """Whether the server without MTP has the same problems with the case; nothing where it was not asked."""
+    if control is None:
+        return ""
+    if set(problems) <= set(control):
+        return " (the same without MTP)"
+    return " (wrong without MTP too)" if control else " (right without MTP)"
 
 
 # --- the rules ----------------------------------------------------------------------------------------------
@@ -244,7 +269,7 @@ def _answer(case: Case, row: Mapping[str, Any]) -> Answer:
 
 def _spelled(call: Call) -> tuple[str, str]:
     try:
-        return call.name, json.dumps(json.loads(call.arguments), sort_keys=True)
+        return call.name, canonical(json.loads(call.arguments))
     except ValueError:
         return call.name, call.arguments
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -45,16 +45,18 @@ class Misuse:
         ]
 
     def still_there(self) -> list[str]:
-        """What clients that left have left behind, or that they had not got anything to leave."""
-        found = []
-        for row in self.facts["departures"]:
-            if row["delivered"] < row["clients"]:
-                found.append(f"{row['id']}: only {row['delivered']} of {row['clients']} had an answer to leave")
-            if row["running"]:
-                found.append(f"{row['id']}: {row['running']} requests still run")
-            if row["kv_usage"]:
-                found.append(f"{row['id']}: {row['kv_usage']:.1%} of the KV cache are still in use")
-        return found
+        """One sentence for each departure: what it has left behind, or that there was nothing to leave."""
+        found = {row["id"]: " and ".join(_left_behind(row)) for row in self.facts["departures"]}
+        return [f"{id}: {problems}" for id, problems in found.items() if problems]
+
+
+def _left_behind(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["delivered"] < row["clients"]:
+        yield f"only {row['delivered']} of {row['clients']} had an answer to leave"
+    if row["running"]:
+        yield f"{row['running']} requests still run"
+    if row["kv_usage"]:
+        yield f"{row['kv_usage']:.1%} of the KV cache are still in use"
 
 
 def _either(row: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ class Tried:
     trials: int
     broken: tuple[str, ...]
     source: str = "observations/parsers.json"
+    note: str = ""
 
     def objections(self) -> tuple[str, ...]:
         """The properties that do not hold."""
