@@ -1,19 +1,70 @@
-"""Chats: the control is a control, and one wrong answer is one."""
+"""Chats: every group of cases counts in its check, the control is a control, and one wrong answer is one."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
 import pytest
 import synthetic
 from damages.chat import answer, message
-from test_checks import outcome
+from test_checks import FUNCTIONS, outcome
 
+from conformance import FIXTURES
+from conformance.harness.cases import CHAT, Case
+from conformance.harness.observers.chat import BATCHES
+from conformance.harness.observers.dialects import DIALECTS
 from conformance.harness.verdict import Finding, Verdict
+from conformance.harness.workload import load_rows
 
 Documents = synthetic.Documents
 RELIABILITY = "TOOL-11"  # asks again for what other checks ask for
+
+
+class Named(Exception):
+    """Ends a check that has said which groups it wants."""
+
+
+def groups_of(id: str) -> tuple[str, ...]:
+    """The groups that a check asks for, from itself."""
+
+    def chats(*groups: str) -> None:
+        raise Named(*groups)
+
+    function = FUNCTIONS[id]
+    with pytest.raises(Named) as named:
+        function(**dict.fromkeys(inspect.signature(function).parameters, chats))
+    return named.value.args
+
+
+ASKING = [id for id, function in FUNCTIONS.items() if "chats" in inspect.signature(function).parameters]
+GROUPS = [(id, group) for id in ASKING for group in groups_of(id)]
+
+
+def test_every_group_of_cases_is_of_one_check() -> None:
+    cases = {case.group for case in load_rows(FIXTURES / "prompts" / CHAT, Case)}
+    asked = [group for id, group in GROUPS if id != RELIABILITY]
+    assert sorted(asked) == sorted(cases | BATCHES.keys() | DIALECTS.keys())
+
+
+@pytest.mark.parametrize(("id", "group"), GROUPS)
+def test_one_wrong_answer_of_any_group_fails_the_check(id: str, group: str) -> None:
+    documents = synthetic.healthy()
+    answer(documents, group)["finish_reason"] = "length"
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.FAIL
+    assert f"{group}-00 whole with MTP: finish_reason is length" in found.sentence
+
+
+@pytest.mark.parametrize(("id", "group"), GROUPS)
+def test_a_group_that_was_not_asked_with_mtp_is_an_error(id: str, group: str) -> None:
+    documents = synthetic.healthy()
+    rows = documents[f"chat-{group}"]["answers"]
+    rows[:] = [row for row in rows if row["server"] == "plain"]
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.ERROR
+    assert found.sentence == f"no case of the group {group} was asked with MTP"
 
 
 def rows_of(documents: Documents, group: str, server: str) -> list[dict[str, Any]]:

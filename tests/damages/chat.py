@@ -32,6 +32,10 @@ def raw_token_in_content(d: Documents) -> None:
     message(d, "call")["content"] = "<|tool_call>call:get_weather{"
 
 
+def content_beside_a_call(d: Documents) -> None:
+    message(d, "call")["content"] = "Let me see."
+
+
 def integers_as_strings(d: Documents) -> None:
     call = message(d, "nested")["calls"][0]
     call["arguments"] = call["arguments"].replace('"days": 0', '"days": "0"')
@@ -86,6 +90,10 @@ def thoughts_without_thinking(d: Documents) -> None:
     message(d, "omitted")["reasoning"] = "I think."
 
 
+def end_of_a_streamed_thought_lost(d: Documents) -> None:
+    answer(d, "thinking", 1)["messages"][0]["reasoning"] = "I"
+
+
 def text_swallowed_at_the_boundary(d: Documents) -> None:
     for each in answer(d, "result-thinking", 1)["messages"]:
         each["content"] = None
@@ -112,8 +120,16 @@ def no_choice(d: Documents) -> None:
     message(d, "choice")["content"] = "Perhaps."
 
 
+def another_choice(d: Documents) -> None:
+    message(d, "regex")["content"] = "none"
+
+
 def corrupt_json_at_once(d: Documents) -> None:
     message(d, "strict-24")["content"] = '{"days": '
+
+
+def another_value_at_once(d: Documents) -> None:
+    message(d, "strict-8")["content"] = '{"days": 9}'
 
 
 def no_id_from_responses(d: Documents) -> None:
@@ -142,6 +158,14 @@ def server_error_for_a_broken_grammar(d: Documents) -> None:
 
 def request_runs_on(d: Documents) -> None:
     d["misuse"]["departures"][1].update(running=3, kv_usage=0.25)
+
+
+def cache_kept(d: Documents) -> None:
+    d["misuse"]["departures"][0].update(kv_usage=0.25)
+
+
+def some_were_not_answered(d: Documents) -> None:
+    d["misuse"]["departures"][1].update(delivered=5)
 
 
 def another_answer_afterwards(d: Documents) -> None:
@@ -188,6 +212,7 @@ DAMAGES: list[Row] = [
     ("PARSE-06", published_instance_lost, "published arguments: <|tool_call>… gives [] (whole)"),
     ("TOOL-03", arguments_of_a_streamed_call_dropped, "the arguments of call 1 are not JSON: '' (right without MTP)"),
     ("TOOL-03", raw_token_in_content, "raw <|tool_call> in content: '<|tool_call>call:get_weather{'"),
+    ("TOOL-03", content_beside_a_call, "content beside the calls: 'Let me see.' (right without MTP)"),
     ("TOOL-04", integers_as_strings, "are not valid: $.days \"'0' is not of type 'integer'\""),
     ("TOOL-05", second_call_dropped, "the arguments of call 2 are {} where"),
     ("TOOL-05", one_id_for_two_calls, "ids of calls are ['c0', 'c0'], not one for each"),
@@ -200,6 +225,11 @@ DAMAGES: list[Row] = [
     ("TOOL-10", engine_error, "HTTP 500: EngineCore died"),
     ("TOOL-11", second_call_dropped, "objections to 1 of 160 answers"),
     ("REASON-01", thought_in_content, "a thought in content"),
+    (
+        "REASON-01",
+        end_of_a_streamed_thought_lost,
+        "says 'Tale 0.' after thoughts 'I', but whole without MTP 'Tale 0.' after thoughts 'I think.'",
+    ),
     ("REASON-02", thoughts_without_thinking, "thoughts, though thinking is off: 'I think.'"),
     ("REASON-03", text_swallowed_at_the_boundary, "content is '' where 'Tale 0.' was asked for"),
     ("REASON-04", history_changes_the_answer, "content is 'I remember.' where"),
@@ -207,7 +237,9 @@ DAMAGES: list[Row] = [
     ("GRAMMAR-02", grammar_skipped_at_the_boundary, 'content is not JSON: {"days": 0}{"days": 0}'),
     ("GRAMMAR-03", called_in_place_of_json, "1 calls where 0 were asked for"),
     ("GRAMMAR-04", no_choice, "content is 'Perhaps.', none of the choices"),
+    ("GRAMMAR-04", another_choice, r"content is 'none', which /The code is \d\./ does not match"),
     ("GRAMMAR-05", corrupt_json_at_once, 'content is not JSON: {"days":'),
+    ("GRAMMAR-05", another_value_at_once, 'content is {"days": 9} where {"days": 0} was asked for'),
     ("API-01", no_id_from_responses, "ids of calls are [''], not one for each"),
     ("API-02", other_arguments_from_anthropic, "the arguments of call 1 are {} where"),
     ("API-03", end_of_turn_in_a_completion, "raw <turn|> in content"),
@@ -215,6 +247,8 @@ DAMAGES: list[Row] = [
     ("API-04", no_answer_to_a_wrong_request, "unknown-model got no answer where 404 is right: ReadTimeout"),
     ("API-07", server_error_for_a_broken_grammar, "broken-grammar got HTTP 500 where 400 or 422 is right"),
     ("API-05", request_runs_on, "eight clients leave at once: 3 requests still run"),
+    ("API-05", cache_kept, "one client leaves: 25.0% of the KV cache are still in use"),
+    ("API-05", some_were_not_answered, "eight clients leave at once: only 5 of 8 had an answer to leave"),
     ("API-06", another_answer_afterwards, "the answer is <pad> where Tale. is expected"),
 ]
 
@@ -242,7 +276,7 @@ ASKED = [
     *(f"API-{number:02}" for number in range(1, 4)),
 ]
 NOTHING: list[Row] = [
-    *((id, nothing_asked, "no case was asked with MTP") for id in ASKED),
+    *((id, nothing_asked, "was asked with MTP") for id in ASKED),
     *((f"PARSE-{number:02}", nothing_tried, "nothing was looked at") for number in range(1, 7)),
     ("API-04", nobody_was_wrong, "nothing was looked at"),
     ("API-07", nobody_was_wrong, "nothing was looked at"),

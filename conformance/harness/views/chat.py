@@ -65,10 +65,11 @@ class Chat:
 
     @classmethod
     def of(cls, documents: Sequence[Mapping[str, Any]]) -> Self:
-        """Read the observations; ObservationError where nothing was asked with MTP."""
+        """Read the observations; ObservationError where nothing of a group was asked with MTP."""
+        for document in documents:
+            if not any(row["server"] == "mtp" for row in document["answers"]):
+                raise ObservationError(f"no case of the group {document['group']} was asked with MTP")
         answers = tuple(answer for document in documents for answer in _answers(document))
-        if not any(answer.server == "mtp" for answer in answers):
-            raise ObservationError("no case was asked with MTP")
         return cls(answers, ", ".join(f"observations/chat-{document['group']}.json" for document in documents))
 
     def calling(self) -> Self:
