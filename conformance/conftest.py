@@ -183,9 +183,9 @@ def numerics(observe: Observe) -> Numerics:
 
 
 @pytest.fixture(scope="session")
-def parity(observe: Observe) -> Parity:
+def parity(observe: Observe, tolerances: Tolerances) -> Parity:
     """Captured draft steps beside transformers' own."""
-    return Parity.of(observe("parity"))
+    return Parity.of(observe("parity"), tolerances["parity_proposals"])
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 
 from conformance.harness.check import check, expect_close, expect_equal, expect_none
 from conformance.harness.closeness import Bound
+from conformance.harness.tolerances import Tolerances
 from conformance.harness.views.gold import NearTie
 from conformance.harness.views.parity import Parity
 
 
-@check("PARITY-01", level="qualify", claim="The draft is given the target's hidden state, and stays there.")
-def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound]) -> None:
+@check(
+    "PARITY-01", level="qualify", claim="The draft is given the target's hidden state, then its own, and stays there."
+)
+def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances: Tolerances) -> None:
     """Held against transformers' target; the position is that of the last token that the target has seen."""
-    expect_equal(parity.positions(), parity.places(), source=parity)
+    strays = parity.strays(tolerances["parity_unrecognised"], tolerances["parity_past_the_end"])
+    expect_none(strays, among=parity.proposals, source=parity, note=parity.note())
+    expect_equal(parity.given(), parity.due(), source=parity, note=parity.note())
     expect_close(parity.inputs(), numeric_bounds, "hidden state of the target", source=parity)
 
 

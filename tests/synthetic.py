@@ -254,6 +254,7 @@ def parity() -> dict[str, Any]:
             "step": step,
             "position": 20 + 5 * number,
             "hidden": both(0.01) if step == 0 else None,
+            "carried": {"token": 300, "likeliest": [300], "equal": 128, "width": 128} if step else None,
             "projected": both(0.01),
             "logits": both(0.005),
             "token": 300,
@@ -264,7 +265,8 @@ def parity() -> dict[str, Any]:
         for number in range(12)
         for step in range(K)
     ]
-    return {"k": K, "rows": rows}
+    past_the_end = {"rows": 3, "place": 80, "token": 1, "request": "together"}
+    return {"k": K, "rows": rows, "unrecognised": [past_the_end]}
 
 
 def gold() -> dict[str, Any]:

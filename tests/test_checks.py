@@ -60,7 +60,7 @@ BUILDERS: Builders = {
     "attention": lambda d: Attention.of(d["wiring"], PROFILE),
     "numerics": lambda d: Numerics.of(d["numerics"]),
     "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
-    "parity": lambda d: Parity.of(d["parity"]),
+    "parity": lambda d: Parity.of(d["parity"], load_tolerances()["parity_proposals"]),
     "gold": lambda d: Gold.of(Load.of([d["load"]]), d["gold"], FIXTURES / "gold"),
     "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
     "moe": lambda d: Moe.of(d["moe"], PROFILE),
@@ -308,6 +308,29 @@ def test_costs_and_the_best_k_are_noted() -> None:
     assert finding.note.endswith("k = 7 was the fastest with 2.60 times; the pair's k = 4 gives 2.40 times.")
     assert finding.interval is not None
     assert finding.interval[0] > 0.9
+
+
+def test_captures_of_an_earlier_suite_are_judged_by_what_they_hold() -> None:
+    documents = synthetic.healthy()
+    del documents["parity"]["unrecognised"]
+    for row in documents["parity"]["rows"]:
+        del row["carried"]
+    found = outcome("PARITY-01", documents)
+    assert found.verdict is Verdict.PASS
+    said = "an earlier suite, which did not look at what later steps are given and proposals that are not recognised"
+    assert [said in finding.note for finding in found.findings] == [True, True, False]
+    assert [finding.note for finding in outcome("PARITY-01", synthetic.healthy()).findings] == ["", "", ""]
+
+
+def test_one_proposal_in_fifty_may_be_lost() -> None:
+    documents = synthetic.healthy()
+    documents["parity"]["unrecognised"] += [{"rows": 1, "place": 9, "token": 7, "request": None}]
+    assert outcome("PARITY-01", documents).verdict is Verdict.FAIL
+    alone = [row for row in documents["parity"]["rows"] if row["rows"] == 1]
+    documents["parity"]["rows"] += [
+        row | {"place": row["place"] + 100, "position": row["place"] + 100} for row in alone * 3
+    ]
+    assert outcome("PARITY-01", documents).verdict is Verdict.PASS
 
 
 def test_a_text_that_changes_with_k_is_noted() -> None:

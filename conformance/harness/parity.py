@@ -4,7 +4,8 @@ For a request with known tokens transformers' target gives hidden states, keys a
 of vLLM is recognised by what it was given: the position t of the last token that the target has seen, and the token
 after it. Its inputs should be the target's hidden state at t; its outputs what ``Gemma4AssistantForCausalLM`` makes of
 the inputs that it was given, with the keys and values up to t. Position and keys stay those of t through all k steps,
-as vLLM's proposer has it (``constant_draft_positions``).
+as vLLM's proposer has it (``constant_draft_positions``). What a later step was given is held against what the step
+before it made: the token that was its likeliest, and its projected state.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from conformance.harness.reference import weights
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 SHOWN = 64  # of the projected state's elements
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,22 @@ class Step:
     hidden: Tensor
     projected: Tensor
     top: tuple[Tensor, Tensor] | None  # values, token ids
+
+    def likeliest(self, never: Tensor) -> list[int]:
+        """The tokens that none is likelier than, but for those that are never drafted; in BF16 several may be equal."""
+        if self.top is None:
+            return []
+        values, ids = self.top
+        found: list[int] = ids[values >= values[~torch.isin(ids, never)].max()].tolist()
+        return found
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """One row of a proposal: its first step, None where no row of the first call goes on in it, and the later ones."""
+
+    first: Step | None
+    later: tuple[Step, ...]
 
 
 def load_model(kind: Any, config: Any, folder: Path) -> Any:
@@ -83,6 +102,13 @@ def draft_model(folder: Path) -> Any:
     return load_model(Gemma4AssistantForCausalLM, Gemma4AssistantConfig(**config), folder)
 
 
+def suppressed(folder: Path) -> list[int]:
+    """Ids of the tokens that must never be generated."""
+    file = folder / "generation_config.json"
+    found = read_json(file).get("suppress_tokens") if file.is_file() else None
+    return list(found or ())
+
+
 def run_target(model: Any, ids: Sequence[int]) -> Seen:
     """The target over a whole request."""
     with torch.no_grad():
@@ -90,8 +116,8 @@ def run_target(model: Any, ids: Sequence[int]) -> Seen:
     return Seen(out.last_hidden_state[0], dict(out.shared_kv_states))
 
 
-def proposals(file: Path, k: int) -> Iterator[list[list[Step]]]:
-    """The captured steps, proposal by proposal and row by row: each row is a list of its k steps.
+def proposals(file: Path, k: int) -> Iterator[list[Drafted]]:
+    """The captured steps, proposal by proposal and row by row; k is 2 or more.
 
     A proposal is one call over all tokens that the target has just seen and k - 1 calls with one row for each request.
     The first call's row that goes on is the one whose projected state the second call was given.
@@ -107,9 +133,11 @@ def proposals(file: Path, k: int) -> Iterator[list[list[Step]]]:
         rows = len(later[0]["positions"])
         carried = [_find(first["projected"], later[0]["hidden_states"][row]) for row in range(rows)]
         yield [
-            [_step(first, carried[row], heads), *(_step(call, row, heads) for call in later)]
-            for row in range(rows)
-            if carried[row] is not None
+            Drafted(
+                None if begun is None else _step(first, begun, heads),
+                tuple(_step(call, row, heads) for call in later),
+            )
+            for row, begun in enumerate(carried)
         ]
 
 
@@ -133,8 +161,7 @@ def _find(rows: Tensor, wanted: Tensor) -> int | None:
     return int(same[-1]) if len(same) else None
 
 
-def _step(call: Mapping[str, Tensor], row: int | None, heads: Mapping[bytes, Any]) -> Step:
-    assert row is not None
+def _step(call: Mapping[str, Tensor], row: int, heads: Mapping[bytes, Any]) -> Step:
     found = heads.get(_key(call["draft_hidden"][row]))
     top = (found[0]["values"][found[1]], found[0]["ids"][found[1]]) if found else None
     return Step(
@@ -151,6 +178,7 @@ class Reference:
 
     def __init__(self, target: Path, draft: Path, requests: Sequence[Request]) -> None:
         self._draft = draft_model(draft)
+        self.never = torch.tensor(suppressed(draft), dtype=torch.int64)
         self._window = int(weights(draft).text["sliding_window"])
         model = target_model(target)
         self._embedding = model.model.embed_tokens.weight  # unscaled; the draft multiplies by the root of the width
@@ -179,33 +207,87 @@ class Reference:
         return out.last_hidden_state[0, 0], out.logits[0, 0]
 
 
-def compare(file: Path, k: int, reference: Reference) -> Iterator[dict[str, Any]]:
-    """A row for every captured draft step that belongs to a known place of a request.
-
-    What is drafted from a place after the end of a request belongs to none and is left out.
-    """
+def compare(file: Path, k: int, reference: Reference) -> tuple[list[Record], list[Record]]:
+    """Every captured draft step that belongs to a known place of a request, and every proposal that belongs to none."""
+    steps: list[Record] = []
+    unrecognised: list[Record] = []
+    reached: dict[Request, int] = {}  # each request's last place
     for proposal in proposals(file, k):
-        for steps in proposal:
-            owner = reference.whose(steps[0])
-            if owner is None:
-                continue
-            request, seen = owner
-            place = steps[0].position
-            for number, step in enumerate(steps):
-                projected, logits = reference.compute(seen, place, step)
-                yield {
-                    "request": request.name,
-                    "rows": len(proposal),
-                    "place": place,
-                    "step": number,
-                    "position": step.position,
-                    "hidden": _both(step.hidden, seen.hidden[place]) if number == 0 else None,
-                    "projected": _both(step.projected, projected),
-                    "logits": None if step.top is None else _both(step.top[0], logits[step.top[1]]),
-                    "token": None if step.top is None else int(step.top[1][0]),
-                    "expected_token": int(logits.argmax()),
-                    "gap": None if step.top is None else float(logits.max() - logits[step.top[1][0]]),
-                }
+        owners = _owners(reference, proposal)
+        here = {owner[0] for owner in owners if owner}
+        for row, owner in zip(proposal, owners, strict=True):
+            if row.first and owner:
+                reached[owner[0]] = row.first.position
+                steps += _beside(reference, *owner, (row.first, *row.later), len(proposal))
+            else:
+                ended = _ended(row.first, k, {request: at for request, at in reached.items() if request not in here})
+                unrecognised.append(_without(row, ended, len(proposal)))
+                if row.first and ended:
+                    reached[ended] = row.first.position
+    return steps, unrecognised
+
+
+def _owners(reference: Reference, proposal: Sequence[Drafted]) -> list[tuple[Request, Seen] | None]:
+    """Whose the rows of a proposal are; None for those of no request, or of one that another row belongs to."""
+    found: list[tuple[Request, Seen] | None] = []
+    for row in proposal:
+        owner = reference.whose(row.first) if row.first else None
+        taken = owner and any(owner[0] is other[0] for other in found if other)
+        found.append(None if taken else owner)
+    return found
+
+
+def _ended(first: Step | None, k: int, reached: Mapping[Request, int]) -> Request | None:
+    """The request that a first step is past the end of: servers draft on before they notice that it has ended."""
+    if first is None:
+        return None
+    fitting = (
+        request
+        for request, place in reached.items()
+        if place < first.position <= place + k + 1 and first.position + 1 >= len(request.ids)
+    )
+    return next(fitting, None)
+
+
+def _without(row: Drafted, ended: Request | None, rows: int) -> Record:
+    """A row of a proposal that belongs to no known place."""
+    return {
+        "rows": rows,
+        "place": (row.first or row.later[0]).position,
+        "token": row.first.token if row.first else None,
+        "request": ended.name if ended else None,
+    }
+
+
+def _beside(reference: Reference, request: Request, seen: Seen, steps: Sequence[Step], rows: int) -> Iterator[Record]:
+    """The steps of one row of a proposal, each beside its reference."""
+    place = steps[0].position
+    for number, step in enumerate(steps):
+        projected, logits = reference.compute(seen, place, step)
+        yield {
+            "request": request.name,
+            "rows": rows,
+            "place": place,
+            "step": number,
+            "position": step.position,
+            "hidden": _both(step.hidden, seen.hidden[place]) if number == 0 else None,
+            "carried": _carried(steps[number - 1], step, reference.never) if number else None,
+            "projected": _both(step.projected, projected),
+            "logits": None if step.top is None else _both(step.top[0], logits[step.top[1]]),
+            "token": None if step.top is None else int(step.top[1][0]),
+            "expected_token": int(logits.argmax()),
+            "gap": None if step.top is None else float(logits.max() - logits[step.top[1][0]]),
+        }
+
+
+def _carried(before: Step, step: Step, never: Tensor) -> Record:
+    """What a step was given beside what the step before it made: copies, so they are equal or wrong."""
+    return {
+        "token": step.token,
+        "likeliest": before.likeliest(never),
+        "equal": int((step.hidden == before.projected).sum()),
+        "width": len(step.hidden),
+    }
 
 
 def _both(found: Tensor, expected: Tensor) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from conformance.harness.observers.gold import weights_sha256
-from conformance.harness.parity import target_model
+from conformance.harness.parity import suppressed, target_model
 from conformance.harness.workload import Prompt
 from conformance.miniature import config
 from conformance.miniature.generate import in_batches
@@ -45,12 +45,6 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
 def _with_mapping(call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     return call | {"function": function | {"arguments": json.loads(function["arguments"])}}
-
-
-def suppressed(folder: Path) -> list[int]:
-    """Token ids that must never be generated."""
-    found: list[int] = json.loads((folder / "generation_config.json").read_text()).get("suppress_tokens", [])
-    return found
 
 
 @torch.no_grad()

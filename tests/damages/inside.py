@@ -126,6 +126,30 @@ def other_hidden_state(d: Documents) -> None:
             row["hidden"]["found"].reverse()
 
 
+def carried(d: Documents, place: int, step: int) -> Any:
+    return next(row for row in d["parity"]["rows"] if (row["place"], row["step"]) == (place, step))["carried"]
+
+
+def stale_hidden_state(d: Documents) -> None:
+    carried(d, 25, 2)["equal"] = 3
+
+
+def token_not_drafted(d: Documents) -> None:
+    carried(d, 25, 3)["token"] = 301
+
+
+def other_place(d: Documents, **changes: Any) -> None:
+    d["parity"]["unrecognised"] += [{"rows": 3, "place": 40, "token": 7, "request": None} | changes] * 2
+
+
+def row_of_no_first_step(d: Documents) -> None:
+    other_place(d, token=None)
+
+
+def never_ending(d: Documents) -> None:
+    other_place(d, request="together")
+
+
 def other_activation(d: Documents) -> None:
     for row in d["parity"]["rows"]:
         row["projected"]["found"] = [value * 1.05 for value in row["projected"]["expected"]]
@@ -249,6 +273,15 @@ DAMAGES: list[Row] = [
     ("NUM-02", wrong_activation, "model.layers.0.mlp is off by"),
     ("PARITY-01", positions_advance, "alone, place 20, step 1 is 21 where 20 is expected"),
     ("PARITY-01", other_hidden_state, "step 0 of a request alone is off by"),
+    (
+        "PARITY-01",
+        stale_hidden_state,
+        "step 2, hidden state is another in 125 of 128 values where what step 1 projected",
+    ),
+    ("PARITY-01", token_not_drafted, "alone, place 25, step 3, token is 301 where 300 is expected"),
+    ("PARITY-01", other_place, "a row of 3 at place 40 begins with token 7, which no request that lacks a row has"),
+    ("PARITY-01", row_of_no_first_step, "a row of 3 at place 40 goes on from no first step"),
+    ("PARITY-01", never_ending, "3 proposals go on past the end of together, where at most 2 are expected"),
     ("PARITY-02", other_activation, "step 0 of a request alone is off by 5.00% (cosine 1.00000) where at most 3.00%"),
     ("PARITY-02", other_tokens_drafted, "alone, place 20, step 3 drafts 301 where 300 is expected, by 1.50"),
     ("PARITY-02", other_logits, "step 0 of a request alone is off by 3.00%"),
@@ -298,6 +331,11 @@ def nothing_computed(d: Documents) -> None:
 
 def nothing_captured(d: Documents) -> None:
     d["parity"]["rows"] = []
+
+
+def few_recognised(d: Documents) -> None:
+    other_place(d)
+    d["parity"]["rows"] = d["parity"]["rows"][:72]
 
 
 def no_logits(d: Documents) -> None:
@@ -358,6 +396,11 @@ NOTHING: list[Row] = [
     ("NUM-01", nothing_computed, "nothing to compare"),
     ("PARITY-01", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
     ("PARITY-02", nothing_captured, "fewer than 10 proposals of requests alone were recognised"),
+    (
+        "PARITY-01",
+        few_recognised,
+        "fewer than 10 proposals of requests in a batch were recognised; 3 others were not",
+    ),
     ("PARITY-02", no_logits, "of some draft steps no logits were captured"),
     ("PARITY-02", one_step_only, "not every one of the 4 draft steps was captured"),
     ("NUM-01", two_backends, "the experts are served by CPU, EMULATION, not by one backend"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,21 @@ def silu(worker: Any) -> Undo:
 def advancing_positions(worker: Any) -> Undo:
     """Positions advance from one draft step to the next (vllm#47920)."""
     return replaced(adapters.drafter(worker), "constant_draft_positions", False)
+
+
+def state_not_carried_on(worker: Any) -> Undo:
+    """Every later draft step is given what the first one projected, as in a loop that never takes over the newer."""
+    k, calls = adapters.follow(adapters.drafter(worker), "num_speculative_tokens"), itertools.count()
+    first: dict[str, torch.Tensor] = {}
+
+    def give(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        ids, positions, hidden, *rest = given
+        step = next(calls) % k
+        if step == 1:
+            first["projected"] = hidden.clone()
+        return (ids, positions, first["projected"] if step > 1 else hidden, *rest)
+
+    return adapters.draft_model(worker).model.register_forward_pre_hook(give).remove
 
 
 def matrix_off_by_6_percent(worker: Any) -> Undo:
@@ -133,6 +149,7 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         scale_of_the_draft,
         silu,
         advancing_positions,
+        state_not_carried_on,
         matrix_off_by_6_percent,
         expert_scale_doubled,
         expert_returns_zeros,

@@ -39,7 +39,7 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
 
             singly = [captured(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
             jointly = captured(lambda: asking.ask_at_once(together)[0])
-        return {"k": profile.pair.k, "rows": compare(profile, [*singly, jointly])}
+        return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
 
 
 def require_memory(target: Path) -> None:
@@ -73,8 +73,8 @@ def _kept(file: Path, answers: Sequence[Answer]) -> Path:
     return file.rename(file.with_name(f"capture-{answers[0].id}.safetensors"))
 
 
-def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]]) -> list[dict[str, Any]]:
-    """Every captured step beside its reference; ObservationError where an answer lacks its token ids."""
+def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]]) -> dict[str, list[dict[str, Any]]]:
+    """Every captured step beside its reference, and what has none; ObservationError where an answer lacks token ids."""
     from conformance.harness import parity  # transformers takes seconds to import, and only this needs it
 
     answers = [answer for _, group in captured for answer in group]
@@ -82,4 +82,8 @@ def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]])
         raise ObservationError(f"the server returned no token ids for {', '.join(lacking)}")
     requests = [parity.Request(answer.id, (*answer.prompt_ids, *answer.token_ids)) for answer in answers]
     reference = parity.Reference(target_folder(profile.pair), draft_folder(profile.pair), requests)
-    return [row for file, _ in captured for row in parity.compare(file, profile.pair.k, reference)]
+    found = [parity.compare(file, profile.pair.k, reference) for file, _ in captured]
+    return {
+        "rows": [row for steps, _ in found for row in steps],
+        "unrecognised": [row for _, proposals in found for row in proposals],
+    }
