@@ -178,6 +178,11 @@ def test_hardware_that_refuses_nothing(observe: Observe, profile: Profile) -> No
         observe("moe_refusal", replace(profile, hardware=hardware))
 
 
+def test_a_draft_of_one_token_has_no_steps_to_compare(observe: Observe, profile: Profile) -> None:
+    with pytest.raises(Unsupported, match="A draft of 1 token has no second step"):
+        observe("parity", replace(profile, pair=replace(profile.pair, k=1)))
+
+
 def test_tool_calls_whole_and_streamed(observe: Observe) -> None:
     seen = observe("tools")
     assert len(seen["prompts"]) == SIZES.tool_prompts

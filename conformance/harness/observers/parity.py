@@ -24,6 +24,7 @@ TOGETHER = 3  # requests in a batch
 
 def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[str, Any]:
     """Captured steps of requests asked alone and together, each row beside its reference."""
+    require_later_steps(profile.pair.k)
     require_sound_pair(profile, servers, evidence)
     require_memory(target_folder(profile.pair))
     alone, together = chosen(load_prompts(profile.prompts / MIXED))
@@ -40,6 +41,12 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Mapping[s
             singly = [captured(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
             jointly = captured(lambda: asking.ask_at_once(together)[0])
         return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
+
+
+def require_later_steps(k: int) -> None:
+    """Unsupported where a proposal is one step: which of its rows goes on is told by the second."""
+    if k < 2:
+        raise Unsupported(f"A draft of {k} token has no second step, by which its first one is recognised.")
 
 
 def require_memory(target: Path) -> None:
