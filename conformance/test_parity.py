@@ -20,12 +20,13 @@ def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances:
     expect_none(strays, among=parity.proposals, source=parity, note=parity.note())
     expect_equal(parity.given(), parity.due(), source=parity, note=parity.note())
     expect_close(parity.inputs(), numeric_bounds, "hidden state of the target", source=parity)
+    expect_close(parity.worst_inputs(), numeric_bounds, "worst hidden state of the target", source=parity)
 
 
 @check("PARITY-02", level="qualify", claim="Each draft step computes what transformers' draft computes.")
 def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound], near_tie: NearTie) -> None:
     """Embedding, projections, attention over the target's keys and values, MLPs, head; alone and in a batch."""
     expect_close(parity.outputs(), numeric_bounds, "draft step", source=parity)
-    expect_close(parity.worst(), numeric_bounds, "worst draft step", source=parity)
+    expect_close(parity.worst_outputs(), numeric_bounds, "worst draft step", source=parity)
     expect_close(parity.logits(), numeric_bounds, "draft logits", source=parity)
     expect_none(parity.other_tokens(near_tie.nats), among=len(parity.rows), source=parity)

@@ -126,6 +126,10 @@ def other_hidden_state(d: Documents) -> None:
             row["hidden"]["found"].reverse()
 
 
+def hidden_state_of_another_row(d: Documents) -> None:
+    d["parity"]["rows"][72]["hidden"]["found"].reverse()
+
+
 def carried(d: Documents, place: int, step: int) -> Any:
     return next(row for row in d["parity"]["rows"] if (row["place"], row["step"]) == (place, step))["carried"]
 
@@ -273,6 +277,7 @@ DAMAGES: list[Row] = [
     ("NUM-02", wrong_activation, "model.layers.0.mlp is off by"),
     ("PARITY-01", positions_advance, "alone, place 20, step 1 is 21 where 20 is expected"),
     ("PARITY-01", other_hidden_state, "step 0 of a request alone is off by"),
+    ("PARITY-01", hidden_state_of_another_row, "the worst step of together is off by"),
     (
         "PARITY-01",
         stale_hidden_state,

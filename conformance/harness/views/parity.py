@@ -90,11 +90,18 @@ class Parity:
             if row["token"] != row["expected_token"] and row["gap"] > near_tie
         ]
 
-    def worst(self) -> dict[str, Deviation]:
+    def worst_inputs(self) -> dict[str, Deviation]:
+        """The single first step whose hidden state is furthest off, by request."""
+        return self._worst("hidden", (0,))
+
+    def worst_outputs(self) -> dict[str, Deviation]:
         """The single step whose projected state is furthest off, by request."""
+        return self._worst("projected", range(max(row["step"] for row in self.rows) + 1))
+
+    def _worst(self, what: str, steps: Collection[int]) -> dict[str, Deviation]:
         found: dict[str, Deviation] = {}
-        for row in self.rows:
-            name, this = f"the worst step of {row['request']}", self._deviation(row, "projected")
+        for row in (row for row in self.rows if row["step"] in steps):
+            name, this = f"the worst step of {row['request']}", self._deviation(row, what)
             found[name] = max(found.get(name, this), this, key=lambda each: each.error)
         return found
 
