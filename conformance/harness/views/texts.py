@@ -158,22 +158,23 @@ class Form:
         return cls(tuple(pairs), pad, load.source)
 
     def objections(self) -> list[str]:
-        """What is wrong with an answer with MTP that the one without has not, each as a sentence."""
-        return [sentence for plain, mtp in self.pairs for sentence in self._objections(plain, mtp)]
+        """One sentence for each answer with MTP that has something wrong which the one without has not."""
+        found = ((mtp.id, " and ".join(self._problems(plain, mtp))) for plain, mtp in self.pairs)
+        return [f"{id} {problems}" for id, problems in found if problems]
 
     def length_ratio(self) -> Estimate:
         """Tokens with MTP over tokens without, by prompt."""
         plain, mtp = ([answer.tokens for answer in side] for side in zip(*self.pairs, strict=True))
         return stats.speedup(mtp, plain)
 
-    def _objections(self, plain: Answer, mtp: Answer) -> Iterator[str]:
+    def _problems(self, plain: Answer, mtp: Answer) -> Iterator[str]:
         if self.pad in mtp.token_ids:
-            yield f"{mtp.id} has <pad> at token {mtp.token_ids.index(self.pad)} with MTP"
+            yield f"has <pad> at token {mtp.token_ids.index(self.pad)} with MTP"
         if loops(mtp.token_ids) and not loops(plain.token_ids):
-            yield f"{mtp.id} repeats itself at its end with MTP: {list(mtp.token_ids[-LONGEST_PERIOD:])}"
+            yield f"repeats itself at its end with MTP: {list(mtp.token_ids[-LONGEST_PERIOD:])}"
         same = plain.token_ids == mtp.token_ids
         if same and plain.finish_reason != mtp.finish_reason:
-            yield f'{mtp.id} ends by "{mtp.finish_reason}" with MTP, by "{plain.finish_reason}" without'
+            yield f'ends by "{mtp.finish_reason}" with MTP, by "{plain.finish_reason}" without'
 
 
 def loops(tokens: Sequence[int]) -> bool:
