@@ -69,6 +69,15 @@ class Checkout:
     def asked(self) -> list[str]:
         return (self.root / "asked").read_text().splitlines()
 
+    def wheels(self, option: str) -> list[str]:
+        """The folders that vLLM's wheels were put into (--wheel-dir) or taken from (--find-links)."""
+        said = "\n".join(self.asked())
+        return re.findall(rf"{option} (\S*/vllm-\S+)", said)
+
+    def at(self, commit: str) -> str:
+        """Where the source of vLLM at that commit is."""
+        return git(self.root / f"build/pr-41745/vllm-{commit[:12]}/source", "rev-parse", "HEAD")
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
@@ -104,7 +113,7 @@ def test_it_builds_for_the_gpus_here_and_ends_with_level_static(checkout: Checko
     (wheel,) = [line for line in asked if line.startswith("8.6;12.1a|")]
     assert "pip wheel" in wheel
     assert asked[-1].endswith("-m pytest conformance/ --level static")
-    assert git(checkout.root / "build/pr-41745/vllm", "rev-parse", "HEAD") == checkout.commit
+    assert checkout.at(checkout.commit) == checkout.commit
 
 
 def test_what_is_done_is_not_done_again(checkout: Checkout) -> None:
@@ -122,8 +131,40 @@ def test_what_is_done_is_not_done_again(checkout: Checkout) -> None:
 def test_another_pull_request_is_built_by_number_and_commit_and_judged_unlocked(checkout: Checkout) -> None:
     commit = git(checkout.source, "rev-parse", "HEAD")
     assert checkout.build("--pr", "7", "--commit", commit).returncode == 0
-    assert git(checkout.root / "build/pr-41745/vllm", "rev-parse", "HEAD") == commit
+    assert checkout.at(commit) == commit
     assert checkout.asked()[-1].endswith("--level static --unlocked")
+
+
+def test_every_commit_is_installed_from_a_wheel_of_its_own(checkout: Checkout) -> None:
+    other = git(checkout.source, "rev-parse", "HEAD")
+    for words in ((), ("--pr", "7", "--commit", other), ()):
+        assert checkout.build(*words).returncode == 0
+    first, second = checkout.wheels("--wheel-dir")  # the third time it is there
+    assert (checkout.commit[:12] in first, other[:12] in second) == (True, True)
+    assert checkout.wheels("--find-links") == [first, second, first]
+    checkout.name(checkout.source.as_uri(), other)  # the same commit, by another way
+    assert checkout.build().returncode == 0
+    assert len(checkout.wheels("--wheel-dir")) == 2
+
+
+def test_wheels_of_other_kernels_are_kept_apart(checkout: Checkout) -> None:
+    for words in ((), ("--precompiled",), ()):
+        assert checkout.build(*words).returncode == 0
+    first, second = checkout.wheels("--wheel-dir")
+    assert first != second
+    assert checkout.wheels("--find-links") == [first, second, first]
+
+
+def test_a_source_at_another_commit_is_refused_until_its_folder_is_deleted(checkout: Checkout) -> None:
+    assert checkout.build().returncode == 0
+    folder = checkout.root / f"build/pr-41745/vllm-{checkout.commit[:12]}"
+    git(folder / "source", "checkout", "--quiet", "--detach", git(checkout.source, "rev-parse", "HEAD"))
+    done = checkout.build()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"build/pr-41745/{folder.name} is at " in done.stderr
+    assert done.stderr.endswith("delete that folder.\n")
+    shutil.rmtree(folder)
+    assert checkout.build().returncode == 0
 
 
 @pytest.mark.parametrize("words", [["--pr", "7"], ["--commit", "0" * 40], ["--pr", "7", "--commit", "abc"]])
