@@ -203,7 +203,8 @@ def test_a_container_that_ends_ends_its_client(docker: Docker, evidence: Evidenc
 def test_a_daemon_that_is_gone_is_said_and_not_passed_over(
     docker: Docker, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes.run_end, "__defaults__", (1.0,))
+    monkeypatch.setattr(processes, "_CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(processes, "_KILL_SECONDS", 0.0)
     servers = Servers(PROFILE, evidence, launcher=launcher(), place=PLACE)
     mtp = servers.mtp()
     os.kill(mtp.pid or 0, signal.SIGKILL)

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from faux import BOUNDS, CHATTY, PROFILE, SILENT, launch
 
-from conformance.harness import logs, places, processes
+from conformance.harness import leash, logs, places, processes
 from conformance.harness import server as server_module
 from conformance.harness.errors import ObservationError, Unsupported
 from conformance.harness.installed import here
@@ -157,6 +159,41 @@ def test_children_that_fled_die_too(starter: Starter) -> None:
         starter.start(launch("stubborn"), progress=give_up_when_all_are_up)
     assert len(found) == 3
     assert [pid for pid in found if psutil.pid_exists(pid) and processes.created(pid)] == []
+
+
+def test_one_that_survives_is_said_and_what_else_ends_it_is_run(
+    starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = replace(starter.start(launch("good")), end=("touch", str(tmp_path / "ended")))
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "end_all", lambda *_: [server.pid])  # in a system call that does not return
+        with pytest.raises(ObservationError) as raised:
+            server.stop(0.1)
+    assert raised.value.sentence == f"mtp server: processes [{server.pid}] survived SIGKILL"
+    assert (tmp_path / "ended").exists()
+
+
+def test_what_ends_a_server_elsewhere_may_take_the_grace_and_its_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "_KILL_SECONDS", 0.5)
+    assert "did not end it: " in processes.run_end(("sleep", "2"))
+    assert processes.run_end(("sleep", "2"), grace=10.0) == ""
+
+
+def test_a_leash_waits_for_none_that_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    def survived(*which: Any) -> list[int]:
+        held.append(which[1])
+        return held
+
+    monkeypatch.setattr(processes, "end_all", survived)
+    monkeypatch.setattr(os, "getppid", iter((7, 7, 8)).__next__)  # sshd is gone
+    begin = time.monotonic()
+    assert leash.hold("mark", 0.1, ("sleep", "20")) == leash.SURVIVED
+    assert time.monotonic() - begin < 10
+    os.kill(held[0], signal.SIGKILL)
+    os.waitpid(held[0], 0)
 
 
 def test_strangers_are_spared_even_with_the_same_pid(starter: Starter) -> None:

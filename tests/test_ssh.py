@@ -30,7 +30,7 @@ from conformance.harness.session import Options, open_session
 from conformance.harness.ssh import THERE, Host, host
 
 HERE = Path(__file__).parent
-PLACE = Host("faux", sys.executable)
+PLACE = Host("faux", sys.executable, grace=BOUNDS.stop_seconds)
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -155,6 +155,29 @@ def test_what_a_server_has_written_there_is_brought_here(tmp_path: Path) -> None
     assert PLACE.fetched(there, tmp_path / "here").read_bytes() == bytes(range(256))
     with pytest.raises(ObservationError, match=r"gone of faux cannot be read: cat: .*No such file"):
         PLACE.fetched(tmp_path / "gone", tmp_path / "here")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [there.name]
+
+
+def test_half_a_copy_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Host, "_by_ssh", lambda *_: ("sh", "-c", "echo half; sleep 20"))
+    monkeypatch.setattr(ssh, "_COPY_SECONDS", 0.5)
+    with pytest.raises(ObservationError, match=r"^/capture of faux cannot be read: copying it took more than 0.5 s$"):
+        PLACE.fetched(Path("/capture"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("connected")
+def test_one_that_must_be_killed_is_and_nobody_doubts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_CONNECT_SECONDS", 6.0)
+    monkeypatch.setattr(processes, "_KILL_SECONDS", 2.0)
+    place = replace(PLACE, grace=10.0)
+    start = Start(launch("stubborn"), "mtp", tmp_path / "log", BOUNDS, lambda _: None, place)
+    start.spawn()
+    deadline = time.monotonic() + 20
+    while (tmp_path / "log").read_text().count("up") < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    start.server.stop(place.grace)
+    assert left(start.server.model, 0) == []
 
 
 @pytest.mark.usefixtures("connected")
@@ -182,7 +205,7 @@ def test_nothing_of_this_shell_goes_over(monkeypatch: pytest.MonkeyPatch) -> Non
     placed = PLACE.placed(Launch((sys.executable, "-m", "vllm", "it's"), environment), "x", (7, 8))
     assert not any("token" in word for word in placed.command)
     remote = placed.command[-1]
-    assert remote.startswith(f"exec {sys.executable} -m conformance.harness.leash x-there 30.0 env HF_HUB_OFFLINE=1 ")
+    assert remote.startswith(f"exec {sys.executable} -m conformance.harness.leash x-there 0.5 env HF_HUB_OFFLINE=1 ")
     assert "/here" not in remote  # snapshots are written over there
     assert remote.endswith(f"""{sys.executable} -m vllm 'it'"'"'s'""")
     assert placed.command[placed.command.index("-L") + 1] == "127.0.0.1:7:127.0.0.1:8"
@@ -210,7 +233,9 @@ def test_the_evidence_says_which_host(tmp_path: Path) -> None:
     assert header.hardware_detected == "none looked for: the servers run on another machine"
     session.begin()
     resumed = open_session(Options(resume=tmp_path / "run"), tmp_path)
-    assert resumed.place == session.place == replace(PLACE, checkpoints=session.place.checkpoints)  # type: ignore[attr-defined]
+    grace = session.profile.hardware.bounds.stop_seconds
+    wanted = replace(PLACE, checkpoints=session.place.checkpoints, grace=grace)  # type: ignore[attr-defined]
+    assert resumed.place == session.place == wanted
     with pytest.raises(UsageError, match="was recorded with --ssh faux: leave out --image x"):
         open_session(replace(asked, image="x"), tmp_path)
 

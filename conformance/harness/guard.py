@@ -36,7 +36,7 @@ def end_recorded(folder: Path, grace: float) -> list[str]:
         if server is not None:
             left = processes.end_all(server["model"], server["pid"], server["created"], grace)
             survivors += [f"process {pid}" for pid in left]
-            if server["end"] and (problem := processes.run_end(server["end"])):
+            if server["end"] and (problem := processes.run_end(server["end"], grace)):
                 survivors.append(f"a server, since {problem}")
             redact_file(Path(server["log"]))
             path.unlink(missing_ok=True)

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from conformance.harness import processes
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 
+SURVIVED = 1
 _LOOK_SECONDS = 0.2
 
 
 def hold(mark: str, grace: float, command: Sequence[str]) -> int:
-    """Run the command until it ends or the connection does; returns its exit code, as a shell would."""
+    """Run the command until it ends or the connection does; returns its exit code, as a shell would, or SURVIVED."""
     connection = os.getppid()
     with tempfile.TemporaryDirectory(prefix="conformance-") as snapshots:
         environment = {**os.environ, processes.MARK: mark, SNAPSHOT_DIRECTORY: snapshots}
@@ -29,13 +30,17 @@ def hold(mark: str, grace: float, command: Sequence[str]) -> int:
         while server.poll() is None and os.getppid() == connection != 1:
             time.sleep(_LOOK_SECONDS)
         processes.end_all(mark, server.pid, since, grace)
-        code = server.wait()
+        code = server.poll()
+    if code is None:
+        return SURVIVED
     return code if code >= 0 else 128 - code
 
 
 def main(mark: str, grace: float, command: Sequence[str]) -> int:
-    """The exit code: the command's own, or 1 where something survived."""
-    return hold(mark, grace, command) if command else int(bool(processes.end_all(mark, None, None, grace)))
+    """The exit code: the command's own, or SURVIVED where something did."""
+    if command:
+        return hold(mark, grace, command)
+    return SURVIVED if processes.end_all(mark, None, None, grace) else 0
 
 
 if __name__ == "__main__":

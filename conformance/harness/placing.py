@@ -86,6 +86,6 @@ def fitted(place: Place, profile: Profile) -> Place:
     if isinstance(place, Image):
         return replace(place, checkpoints=folders, gpu=profile.hardware.memory != "host")
     if isinstance(place, Host):
-        place = replace(place, checkpoints=folders)
+        place = replace(place, checkpoints=folders, grace=profile.hardware.bounds.stop_seconds)
         place.installed()
     return place

@@ -14,6 +14,7 @@ import psutil
 
 MARK = "CONFORMANCE_SERVER"  # environment variable that every process of a server inherits
 _KILL_SECONDS = 10.0
+_CONNECT_SECONDS = 20.0  # until what ends a server elsewhere has begun to
 _POLL_SECONDS = 0.05
 _END_AGAIN_SECONDS = 0.5
 _GONE = re.compile("no such container|no container with", re.IGNORECASE)  # what docker and podman say
@@ -42,12 +43,12 @@ def end_all(mark: str, leader: int | None, since: float | None, grace: float) ->
     return [process.pid for process in left]
 
 
-def run_end(command: Sequence[str], seconds: float = 30.0) -> str:
+def run_end(command: Sequence[str], grace: float = 0.0) -> str:
     """Run what ends a server that is no process of this machine, again and again until it does.
 
-    Returns why nobody knows that the server is gone, or nothing.
+    ``grace`` is what it gives the server before SIGKILL. Returns why nobody knows that the server is gone, or nothing.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _CONNECT_SECONDS + grace + _KILL_SECONDS
     while True:
         try:
             left = max(1.0, deadline - time.monotonic())

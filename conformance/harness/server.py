@@ -71,8 +71,8 @@ class Server:
         """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""
         left = processes.end_all(self.model, self.pid, self.created, grace)
         if self.process is not None:
-            self.process.wait(grace)
-        problem = processes.run_end(self.end) if self.end else ""
+            self.process.poll()  # reaps it, and waits for none that survived
+        problem = processes.run_end(self.end, grace) if self.end else ""
         if left:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
         if problem:

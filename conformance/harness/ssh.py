@@ -26,7 +26,7 @@ from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 LEASH = "conformance.harness.leash"
 THERE = "-there"
 _SECONDS = 60.0
-_GRACE = 30.0  # of a server on the host, from SIGTERM to SIGKILL
+_COPY_SECONDS = 600.0  # for a capture, which may have some hundred megabytes
 # No question is answered by hand, no other session is shared, and a dead peer is noticed.
 _SSH = (
     *("ssh", "-S", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
@@ -41,6 +41,7 @@ class Host(Place):
     name: str
     python: str
     checkpoints: tuple[Path, ...] = ()
+    grace: float = 0.0  # of a server there, from SIGTERM to SIGKILL
 
     same_machine = False
     same_python = False
@@ -63,21 +64,34 @@ class Host(Place):
         if ports is None:
             return Launch(self._by_ssh(there), os.environ)
         # A mark of its own: the client here has the name for one, and the host may be this very machine.
-        leash = (self.python, "-m", LEASH, name + THERE, str(_GRACE))
+        leash = (self.python, "-m", LEASH, name + THERE, str(self.grace))
         forward = ("-L", f"{HOST}:{ports[0]}:{HOST}:{ports[1]}")
         return Launch(self._by_ssh((*leash, *there), *forward), os.environ, self._by_ssh(leash))
 
     def fetched(self, file: Path, folder: Path) -> Path:
         """A copy in the folder; ObservationError where the host has no such file."""
         folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / file.name
+        part = folder / f".{file.name}.part"  # so that no half of it is left in the evidence
+        try:
+            if problem := self._copy(file, part):
+                raise ObservationError(f"{file} of {self.name} cannot be read: {problem}")
+            return part.replace(folder / file.name)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _copy(self, file: Path, copy: Path) -> str:
+        """Why it is none, or nothing."""
+        command = self._by_ssh(("cat", str(file)))
         with copy.open("wb") as sink:
-            done = subprocess.run(
-                self._by_ssh(("cat", str(file))), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.PIPE
-            )
-        if done.returncode:
-            raise ObservationError(f"{file} of {self.name} cannot be read: {done.stderr.decode(errors='replace')}")
-        return copy
+            try:
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.PIPE, timeout=_COPY_SECONDS
+                )
+            except subprocess.TimeoutExpired:
+                return f"copying it took more than {_COPY_SECONDS:g} s"
+        if done.returncode == 0:
+            return ""
+        return done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
 
     def _by_ssh(self, command: tuple[str, ...], *options: str) -> tuple[str, ...]:
         # "exec", so that the leash is a child of sshd and no shell stands between them.
