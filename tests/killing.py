@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,14 +64,23 @@ class Runner:
 
     def kill_in(self, phase: str, *words: str) -> None:
         """Kill the process group by SIGKILL as soon as the phase is reached."""
+        with self.hanging_in(phase, *words):
+            pass
+
+    @contextmanager
+    def hanging_in(self, phase: str, *words: str) -> Iterator[None]:
+        """The phase is reached, and lasts; at the end the process group is killed by SIGKILL."""
         process = self.begin(phase, *words)
         deadline = time.monotonic() + SECONDS
         while not self._reached(phase):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, f"{phase} was not reached"
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def left(self, seconds: float = 20.0) -> list[psutil.Process]:
         """The processes of these runs that are still there after so long."""

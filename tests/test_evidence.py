@@ -12,7 +12,7 @@ import pytest
 
 from conformance.harness import evidence as module
 from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import Evidence, is_finished, new_header, read_header, verify
+from conformance.harness.evidence import Evidence, is_finished, is_free, new_header, read_header, verify
 
 SCHEMA = {
     "type": "object",
@@ -119,6 +119,56 @@ def test_the_first_header_holds(evidence: Evidence) -> None:
     later = Evidence(evidence.directory, True).begin(new_header("gb10", "other-pair", "smoke"), {})
     assert later == first
     assert (first.hardware, first.pair, first.level) == ("cpu", "some-pair", "qualify")
+
+
+def test_one_session_owns_it(evidence: Evidence) -> None:
+    evidence.own()
+    with pytest.raises(UsageError, match="still being recorded by another process: wait for its end, or record"):
+        Evidence(evidence.directory, True).own()
+    evidence.release()
+    next_one = Evidence(evidence.directory, True)
+    next_one.own()
+    evidence.finish()
+    next_one.release()
+    verify(evidence.directory)
+    assert not (evidence.directory / ".locks").exists()
+
+
+def test_what_was_never_begun_is_gone_again(tmp_path: Path) -> None:
+    for directory in (tmp_path / "new", tmp_path / "old"):
+        evidence = Evidence(directory, True)
+        evidence.own()
+        if directory.name == "old":
+            (directory / "thesis.txt").write_text("years of work")
+        evidence.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_is_no_folder_to_record_into(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file cannot be recorded into \(.*\): choose another folder\."):
+        Evidence(tmp_path / "file", True).own()
+
+
+def test_until_it_has_a_header_a_run_may_begin_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, write = Evidence(tmp_path / "run", True), module.write_atomically
+    header = new_header("cpu", "some-pair", "smoke")
+
+    def killed(path: Path, text: str) -> None:
+        assert is_free(evidence.directory)
+        if path.name == "header.json":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evidence.begin(header, {"by": "the one that was killed"})
+    assert is_free(evidence.directory)
+    evidence.begin(header, {"by": "the next"})
+    assert "the next" in evidence.profile.read_text()
+    assert not is_free(evidence.directory)
+    assert evidence.logs.is_dir()
 
 
 def test_a_folder_without_header_is_no_evidence(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import synthetic
 from killing import Runner
 
 from conformance import cli
+from conformance.harness import processes
 from conformance.harness.evidence import Evidence, is_finished, new_header, verify
 
 pytestmark = pytest.mark.usefixtures("no_waivers")
@@ -51,6 +52,26 @@ def test_killed_in_any_phase(tmp_path: Path, capfd: Capture, phase: str, sentenc
     again = {name for name, times in made.items() if times > 1}
     assert {f"{name}.json" for name in again}.isdisjoint(kept), "what was kept is not observed again"
     assert kept <= {path.name for path in (runner.evidence / "observations").glob("*.json")}
+
+
+@pytest.mark.parametrize("option", ["--resume", "--evidence"])
+def test_what_is_still_recorded_is_nobody_elses(tmp_path: Path, capfd: Capture, option: str) -> None:
+    runner = Runner(tmp_path)
+    with runner.hanging_in("observing", f"--pair={runner.pair}", "--level=smoke", f"--evidence={runner.evidence}"):
+        journal = (runner.evidence / "verdicts.jsonl").read_text()
+        assert journal
+        up = json.loads((runner.evidence / ".servers/mtp.json").read_text())["server"]
+        assert cli.main([f"{option}={runner.evidence}"]) == 2
+        said = capfd.readouterr().err
+        assert f"{runner.evidence} is still being recorded by another process: wait for its end" in said
+        assert "Traceback" not in said
+        assert processes.created(up["pid"]) == up["created"]
+        assert (runner.evidence / "verdicts.jsonl").read_text() == journal
+    assert runner.left() == []
+    resumed, output = runner.run("nowhere", f"{option}={runner.evidence}")
+    assert resumed == 0, output
+    verify(runner.evidence)
+    assert not any(path.name.startswith(".") for path in runner.evidence.iterdir())
 
 
 def test_evidence_that_lacks_its_end_alone_qualifies_nobody(tmp_path: Path, capfd: Capture) -> None:

@@ -23,6 +23,7 @@ from conformance.harness import plugin
 from conformance.harness.backstage import SLOW_IMPORTS
 from conformance.harness.catalogue import at_level, catalogue
 from conformance.harness.check import FAMILIES
+from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import REPORTS, Evidence, is_finished, read_header, verify
 from conformance.harness.journal import read_journal
 from conformance.harness.observers import OBSERVERS
@@ -342,6 +343,18 @@ def test_a_pair_that_is_not_here_is_bad_input(refused: Refused, pair: Path) -> N
     code, said = refused("--pair", pair)
     assert code == 2
     assert 'key "draft" is "./draft"' in said
+
+
+def test_servers_that_an_earlier_run_left_and_nobody_can_end_are_one_sentence(
+    refused: Refused, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def survived(*_: Any, **__: Any) -> None:
+        raise ObservationError("of earlier servers this survived: process 7")
+
+    monkeypatch.setattr(plugin, "Servers", survived)
+    code, said = refused("--pair", pair, "--evidence", "run")
+    assert code == 4
+    assert "of earlier servers this survived: process 7" in said
 
 
 def test_a_folder_of_something_else_is_not_written_to(refused: Refused, pair: Path) -> None:

@@ -85,8 +85,12 @@ class Clerk:
         session.exitstatus = judgement.exit_code
         if self.journal:
             self._close_evidence(self.journal, run, judgement)
-        if self.session.reports and self.session.evidence.directory.is_dir():
+        if self.session.reports and self.session.evidence.begun:
             self.where = write_reports(run, judgement, self.session.profile)
+
+    def pytest_unconfigure(self) -> None:
+        """Leave the evidence to whoever records into it next."""
+        self.session.evidence.release()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, and the sentence that it comes to."""

@@ -21,6 +21,7 @@ prompts, keeps a secret that ``harness/redaction.py`` knows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jsonschema import Draft202012Validator
 
 from conformance.harness.errors import NotHere, NotRecorded, ObservationError, Unsupported, UsageError
@@ -40,6 +41,8 @@ from conformance.harness.redaction import redact_file, redacted, scrubbed
 
 FORMAT = 1
 SCHEMAS = Path(__file__).parent / "schemas"
+HEADER = "header.json"
+PROFILE = "profile.json"
 MANIFEST = "manifest.json"
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
@@ -78,21 +81,52 @@ class Evidence:
     def __init__(self, directory: Path, recording: bool) -> None:
         self.directory = directory
         self.recording = recording
+        self._owned: FileLock | None = None
 
     @property
     def logs(self) -> Path:
         """Where servers put their logs."""
         return self.directory / "logs"
 
+    @property
+    def begun(self) -> bool:
+        """Whether it says who is observed, without which it is no evidence."""
+        return (self.directory / HEADER).is_file()
+
+    def own(self) -> None:
+        """Keep every other session from recording here until ``release``; UsageError where another one does."""
+        lock = FileLock(self._locks / "owner.lock", timeout=0)
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            mend = "wait for its end, or record into another folder"
+            raise UsageError(f"{self.directory} is still being recorded by another process: {mend}.") from None
+        except OSError as error:
+            raise UsageError(f"{self.directory} cannot be recorded into ({error}): choose another folder.") from None
+        self._owned = lock
+
+    def release(self) -> None:
+        """Let others record here; a folder that was never begun is gone again."""
+        if self._owned is None:
+            return
+        if not self.begun:
+            with contextlib.suppress(OSError):  # something else is in it
+                Path(self._owned.lock_file).unlink()
+                self._locks.rmdir()
+                self.directory.rmdir()
+        self._owned.release()
+        self._owned = None
+
     def begin(self, header: Header, profile: Mapping[str, Any]) -> Header:
         """Make the directory with header and profile, unless they are there; the header that holds is returned."""
-        for folder in (self.directory / "observations", self.logs, self._locks):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._locks.mkdir(parents=True, exist_ok=True)
         with FileLock(self._locks / "header.lock"):
-            path = self.directory / "header.json"
-            if not path.exists():
+            if not self.begun:  # before anything else, which without a header would be somebody else's
                 write_atomically(self.profile, _json(scrubbed(profile)))
-                write_atomically(path, _json(scrubbed(asdict(header))))
+                write_atomically(self.directory / HEADER, _json(scrubbed(asdict(header))))
+            for folder in (self.directory / "observations", self.logs):
+                folder.mkdir(exist_ok=True)
             return read_header(self.directory)
 
     def observe(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -128,13 +162,13 @@ class Evidence:
 
     def finish(self) -> None:
         """Write the manifest; from then on the directory is read and never written."""
-        if self._locks.is_dir():
-            for lock in self._locks.iterdir():
-                lock.unlink()
-            self._locks.rmdir()
         files = {str(path.relative_to(self.directory)): sha256(path) for path in _files(self.directory)}
         document = {"format": FORMAT, "finished": now(), "files": files}
         write_atomically(self.directory / MANIFEST, _json(document))
+        if self._locks.is_dir():  # nobody asks for one any more
+            for lock in self._locks.iterdir():
+                lock.unlink()
+            self._locks.rmdir()
 
     @property
     def prompts(self) -> Path:
@@ -144,7 +178,7 @@ class Evidence:
     @property
     def profile(self) -> Path:
         """What the recording run made of hardware, pair and level."""
-        return self.directory / "profile.json"
+        return self.directory / PROFILE
 
     @property
     def _locks(self) -> Path:
@@ -154,6 +188,12 @@ class Evidence:
 def is_finished(directory: Path) -> bool:
     """Whether a run recorded this directory to its end."""
     return (directory / MANIFEST).is_file()
+
+
+def is_free(directory: Path) -> bool:
+    """Whether a run may begin here: nothing is there, or what another left that ended before it had a header."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return all(path.name == PROFILE or path.name.startswith(".") for path in found)
 
 
 def verify(directory: Path) -> None:
@@ -180,9 +220,9 @@ def new_header(hardware: str, pair: str, level: str, environment: str | None = N
 
 def read_header(directory: Path) -> Header:
     """Who a directory's evidence is about. Raises UsageError where it holds none."""
-    path = directory / "header.json"
+    path = directory / HEADER
     if not path.is_file():
-        raise UsageError(f"{directory} holds no evidence: it has no header.json.")
+        raise UsageError(f"{directory} holds no evidence: it has no {HEADER}.")
     try:
         return Header(**_load(path))
     except TypeError as error:

@@ -115,16 +115,18 @@ def pytest_configure(config: pytest.Config) -> None:
         # The table is the product: no dots, no header, no line of counts, no warnings.
         config.option.verbose, config.option.disable_warnings = QUIET, True
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+    progress, owns = _progress(config, silent=workerinput is not None), workerinput is None
     try:
         session = open_session(_options(config, workerinput), config.invocation_params.dir)
+        if owns and session.evidence.recording:
+            session.evidence.own()
+        servers = _servers(session, progress, owns)
     except UsageError as error:
         pytest.exit(str(error), ExitCode.USAGE)
     except ObservationError as error:
         pytest.exit(error.sentence, ExitCode.INSTRUMENT)
-    progress = _progress(config, silent=workerinput is not None)
-    servers = _servers(session, progress, owns=workerinput is None)
     config.pluginmanager.register(Judge(session, servers), "conformance-judge")
-    if workerinput is None:
+    if owns:
         config.pluginmanager.register(Backstage(session, servers), "conformance-backstage")
         config.pluginmanager.register(Clerk(session, servers, progress), "conformance-clerk")
 

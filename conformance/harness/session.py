@@ -21,6 +21,7 @@ from conformance.harness.evidence import (
     Evidence,
     Header,
     is_finished,
+    is_free,
     new_header,
     read_header,
     sha256,
@@ -311,9 +312,7 @@ def _recorded(options: Options, attached: Attachment | None) -> Header | None:
     """The header of the evidence that was named, if it holds any; options must not contradict it."""
     if options.evidence is None:
         return None
-    if not (options.evidence / "header.json").is_file():
-        if options.recorded_only or (options.evidence.is_dir() and any(options.evidence.iterdir())):
-            raise UsageError(f"{options.evidence} holds no evidence: it has no header.json.")
+    if not options.recorded_only and is_free(options.evidence):
         return None
     header = read_header(options.evidence)
     for name in ("hardware", "pair"):
