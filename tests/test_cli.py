@@ -11,6 +11,7 @@ import synthetic
 from conformance import PACKAGE, cli
 from conformance.harness.catalogue import BEGIN, END, as_markdown, at_level, catalogue, with_table
 from conformance.harness.errors import UsageError
+from conformance.harness.evidence import Evidence
 
 pytestmark = pytest.mark.usefixtures("no_waivers")
 
@@ -108,6 +109,17 @@ def test_bad_input_is_no_document(words: list[str], capfd: pytest.CaptureFixture
     out, err = capfd.readouterr()
     assert out == ""
     assert "nowhere" in err
+
+
+@pytest.mark.usefixtures("evidence")
+@pytest.mark.parametrize("words", [["rejudge", "run"], ["compare", "run", "run"], ["figure", "run", "--into", "x.svg"]])
+def test_a_journal_of_another_version_is_exit_code_4(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    Path("run/verdicts.jsonl").write_text('{"kind": "header", "hardware": "cpu"}\n')
+    Evidence(Path("run"), recording=False).finish()
+    assert cli.main(words) == 4
+    out, err = capfd.readouterr()
+    assert "run/verdicts.jsonl is no journal of verdicts that this version reads (it lacks " in out + err
+    assert "Traceback" not in out + err
 
 
 def test_evidence_that_lacks_what_is_asked_for_is_exit_code_4(

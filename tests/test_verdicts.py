@@ -299,3 +299,25 @@ def test_a_journal_without_header_is_none(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(ObservationError, match="no header"):
         read_journal(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "other", "said"),
+    [
+        ('"unlocked": false, ', "", "it lacks 'unlocked'"),
+        ('"claim": ', '"said": ', "'said'"),
+        ('"verdict": "PASS"', '"verdict": "FINE"', "'FINE' is not a valid Verdict"),
+    ],
+)
+def test_a_journal_of_another_version_is_said_to_be_one(tmp_path: Path, written: str, other: str, said: str) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    with Journal(path) as journal:
+        journal.header(run())
+        journal.verdict(record("ACC-01"))
+    text = path.read_text()
+    assert written in text
+    path.write_text(text.replace(written, other))
+    with pytest.raises(ObservationError) as raised:
+        read_journal(path)
+    assert str(raised.value).startswith(f"{path} is no journal of verdicts that this version reads (")
+    assert said in str(raised.value)

@@ -93,7 +93,7 @@ def state(directory: Path, identity: str | None) -> dict[str, Any]:
 
     Raises ObservationError where a file that it is made from is missing or unreadable.
     """
-    run = _recorded(directory)
+    run = read_journal(directory / JOURNAL)
     about = {"hardware": run.hardware, "pair": run.pair, "level": run.level, "vllm": read_header(directory).vllm}
     signed_by = {} if not identity else {"signer": identity}
     return {
@@ -198,14 +198,6 @@ def _must_agree(directory: Path, statement: Mapping[str, Any]) -> None:
 def _claims(statement: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that is stated, each claim under its own name."""
     return {**statement["subject"][0], **statement["predicate"]}
-
-
-def _recorded(directory: Path) -> Run:
-    path = directory / JOURNAL
-    try:
-        return read_journal(path)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ObservationError(f"{path} is no journal of verdicts that this version reads ({error})") from error
 
 
 def _resource(directory: Path, name: str) -> dict[str, Any]:

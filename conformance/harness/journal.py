@@ -7,6 +7,7 @@ the whole.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -66,10 +67,17 @@ class Journal:
 def read_journal(path: Path) -> Run:
     """The run of a ``verdicts.jsonl``; ``complete`` is False where the footer or verdicts are missing.
 
-    Raises ObservationError where not even the header can be read.
+    Raises ObservationError where not even the header can be read, or another version wrote it.
     """
-    lines = [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [line for line in lines if line is not None]
+    try:
+        lines = [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return _run(path, [line for line in lines if line is not None])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ObservationError(f"{path} is no journal of verdicts that this version reads ({said})") from error
+
+
+def _run(path: Path, rows: Sequence[dict[str, Any]]) -> Run:
     if not rows or rows[0].get("kind") != "header":
         raise ObservationError(f"{path} has no header: it is no journal of verdicts")
     header, verdicts = rows[0], [record_from_json(row) for row in rows if row["kind"] == "verdict"]
