@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +167,8 @@ def list_checks(options: argparse.Namespace) -> int:
 
 def show_moe_table(options: argparse.Namespace) -> int:
     """Ask the installed vLLM for its choice of MoE kernels; print it, or put it into a document."""
+    if options.into:
+        _with_table(options.into, moe_table.BEGIN, moe_table.END, "")  # before seconds are spent on it
     oracle = MoeOracle.of(ask_vllm(), load_moe_facts().expected)
     if options.into:
         _put(options.into, moe_table.BEGIN, moe_table.END, moe_table.as_markdown(oracle))
@@ -184,10 +186,11 @@ def draw(options: argparse.Namespace) -> int:
     """Draw acceptance and speedup of recorded evidence, with their intervals, floors and noise."""
     from conformance.reports import figure  # matplotlib takes a second to import, and only this needs it
 
+    _must_have_a_folder(options.into)
     session = open_session(Options(evidence=options.evidence, recorded_only=True), Path.cwd())
     source, header = Source(session.evidence, session.profile), session.header
     caption = f"{header.pair} on {header.hardware}, vLLM {header.vllm}, {header.started[:10]}"
-    options.into.write_text(figure.as_svg(source.load, source.floors, caption), encoding="utf-8")
+    _write(options.into, figure.as_svg(source.load, source.floors, caption))
     return ExitCode.QUALIFIED
 
 
@@ -195,7 +198,8 @@ def keep(options: argparse.Namespace) -> int:
     """Keep what broke the parser in recorded evidence, so that every later run begins with it."""
     found = Evidence(options.evidence, recording=False).observe("parsers", dict)
     path = FIXTURES / "prompts" / REGRESSIONS
-    new = keep_regressions(path, found)
+    with _writing(path):
+        new = keep_regressions(path, found)
     document = {"format": FORMAT, "file": str(path), "new": new}
     _show(options, table=lambda: f"{new} new in {path}\n", json=lambda: json_text(document))
     return ExitCode.QUALIFIED
@@ -206,6 +210,8 @@ def calibrate(options: argparse.Namespace) -> int:
 
     Not qualified where CAL-01 would fail, or where the coverage is outside of what is published as sound.
     """
+    if options.into:
+        _with_table(options.into, coverage_table.BEGIN, coverage_table.END, "")  # before an hour is spent on it
     profile = load_profile(options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, "qualify")
     sizes = replace(profile.sizes, calibration_trials=options.trials, calibration_prompts=options.prompts)
     found = published_coverage(replace(profile, sizes=sizes), Progress(_to_stderr, terminal=False))
@@ -236,8 +242,36 @@ def _show(options: argparse.Namespace, **forms: Callable[[], str]) -> None:
 
 def _put(document: Path, begin: str, end: str, table: str) -> None:
     """Write the table between its markers; UsageError where the document lacks them."""
-    text = between(document.read_text(encoding="utf-8"), begin, end, table, str(document))
-    document.write_text(text, encoding="utf-8")
+    _write(document, _with_table(document, begin, end, table))
+
+
+def _with_table(document: Path, begin: str, end: str, table: str) -> str:
+    """The document's text with the table; UsageError where it is none, or lacks the markers."""
+    try:
+        text = document.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{document} cannot be read ({error}): name a document that has the markers.") from None
+    return between(text, begin, end, table, str(document))
+
+
+def _must_have_a_folder(file: Path) -> None:
+    """UsageError for a file that cannot be written after all the work."""
+    if not file.parent.is_dir():
+        raise UsageError(f"{file} cannot be written, since {file.parent} is no folder: make it, or name another file.")
+
+
+def _write(file: Path, text: str) -> None:
+    with _writing(file):
+        file.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """UsageError where the file that was asked for cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error.strerror}): mend that, or name another file.") from None
 
 
 def _reports(evidence: Path) -> list[str]:
@@ -247,14 +281,16 @@ def _reports(evidence: Path) -> list[str]:
 
 def _judge(words: Sequence[str], options: argparse.Namespace) -> int:
     """pytest over the package's own checks; with ``--json`` its table goes to stderr and the result to stdout."""
+    if options.picture:
+        _must_have_a_folder(options.picture)
     as_document = options.form == "json"
     quiet = contextlib.redirect_stdout(sys.stderr) if as_document else contextlib.nullcontext()
     with quiet:
         code, found = run_checks([*["-v"] * options.verbose, *words])
-    if options.picture and found:
-        options.picture.write_text(picture(*found), encoding="utf-8")
     if as_document and found:
         print(as_json(*found), end="")
+    if options.picture and found:
+        _write(options.picture, picture(*found))
     return code
 
 

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 
 from conformance import PACKAGE, cli
-from conformance.harness.catalogue import BEGIN, END, as_markdown, at_level, catalogue, with_table
+from conformance.harness.catalogue import BEGIN, END, as_markdown, at_level, between, catalogue
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import Evidence
 
@@ -141,6 +141,47 @@ def test_what_is_kept_is_counted(
     assert json.loads(capfd.readouterr().out) == {"format": 1, "file": str(path), "new": 0}
 
 
+@pytest.mark.usefixtures("evidence")
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["catalogue", "--into", "no/such.md"], ["moe-table", "--into", "no/such.md"]),
+        *(["calibrate", "--into", "no/such.md"], ["figure", "run", "--into", "no/such.svg"]),
+        *(["rejudge", "run", "--picture", "no/such.svg"], ["--level", "static", "--picture", "no/such.svg"]),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_exit_code_2_before_any_work(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("qualify: no/such.")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("evidence")
+def test_a_picture_that_fails_costs_no_document(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("folder").mkdir()
+    assert cli.main(["rejudge", "run", "--json", "--picture", "folder"]) == 2
+    out, err = capfd.readouterr()
+    assert json.loads(out)["exit_code"] == 0
+    assert err.endswith("qualify: folder cannot be written (Is a directory): mend that, or name another file.\n")
+    assert cli.main(["figure", "run", "--into", "folder"]) == 2
+
+
+@pytest.mark.usefixtures("evidence")
+def test_what_cannot_be_kept_is_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts").touch()
+    monkeypatch.setattr(cli, "FIXTURES", tmp_path)
+    assert cli.main(["keep-regressions", "run", "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "parsers.jsonl cannot be written (Not a directory)" in err
+
+
 def test_the_table_is_put_between_its_markers(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
@@ -154,10 +195,10 @@ def test_a_document_without_markers_is_refused(tmp_path: Path, capfd: pytest.Cap
     assert cli.main(["catalogue", "--into", str(path)]) == 2
     assert "lacks the markers" in capfd.readouterr().err
     with pytest.raises(UsageError):
-        with_table("text", catalogue(), "x")
+        between("text", BEGIN, END, "", "x")
 
 
 def test_readme_has_the_table_of_today() -> None:
     text = README.read_text(encoding="utf-8")
     drift = "README's table of checks is out of date: run python -m conformance.cli catalogue --into README.md"
-    assert with_table(text, catalogue(), "README.md") == text, drift
+    assert between(text, BEGIN, END, as_markdown(catalogue()), "README.md") == text, drift

@@ -11,7 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from conformance.harness.catalogue import catalogue, with_table
+from conformance.harness.catalogue import BEGIN, END, as_markdown, between, catalogue
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,7 +50,7 @@ def test_a_broken_link_fails_it(tmp_path: Path) -> None:
 def test_the_table_of_checks_is_that_of_today() -> None:
     text = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     drift = "out of date: run python -m conformance.cli catalogue --into docs/checks.md"
-    assert with_table(text, catalogue(), "docs/checks.md") == text, drift
+    assert between(text, BEGIN, END, as_markdown(catalogue()), "docs/checks.md") == text, drift
 
 
 def test_every_door_leads_where_the_readme_says() -> None:

@@ -41,11 +41,6 @@ def as_markdown(checks: Sequence[Check]) -> str:
     return "| id | claim | level | upstream |\n|---|---|---|---|\n" + "".join(rows)
 
 
-def with_table(document: str, checks: Sequence[Check], name: str) -> str:
-    """The document with the text between its two markers replaced; raises UsageError where they are missing."""
-    return between(document, BEGIN, END, as_markdown(checks), name)
-
-
 def between(document: str, begin: str, end: str, table: str, name: str) -> str:
     """The document with the text between two markers replaced; raises UsageError where they are missing."""
     head, found, rest = document.partition(begin)
