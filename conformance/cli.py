@@ -50,6 +50,7 @@ TAKEN = (
     *("hardware", "pair", "level", "minutes", "evidence", "resume", "dataset"),
     *("attach", "attach_plain", "model", "image", "container", "ssh", "ssh_python"),
 )
+PLANNED = ("hardware", "pair", "level", "minutes")  # those that a plan depends on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,20 +70,21 @@ def qualify(options: argparse.Namespace) -> int:
     """Observe what is not recorded yet, and judge; with ``--plan`` only say what that takes."""
     if options.plan:
         return show_plan(options)
-    words = [f"--{name.replace('_', '-')}={value}" for name in TAKEN if (value := getattr(options, name)) is not None]
-    return _judge(
-        [
-            *words,
-            *["--certify"] * options.certify,
-            *["--unlocked"] * options.unlocked,
-            *["-n", str(options.workers)] * bool(options.workers),
-        ],
-        options,
-    )
+    return _judge([*as_words(options), *["-n", str(options.workers)] * bool(options.workers)], options)
+
+
+def as_words(options: argparse.Namespace) -> list[str]:
+    """What was asked of a run, as this command and pytest both take it."""
+    values = {_option(name): getattr(options, name) for name in TAKEN}
+    given = [f"{option}={value}" for option, value in values.items() if value is not None]
+    return [*given, *["--certify"] * options.certify, *["--unlocked"] * options.unlocked]
 
 
 def show_plan(options: argparse.Namespace) -> int:
     """Print what will run, in which memory, and how many samples each floor needs; nothing is started."""
+    for name in (*TAKEN, "certify", "unlocked", "workers", "picture"):
+        if name not in PLANNED and getattr(options, name) not in (None, False):
+            raise UsageError(f"--plan starts nothing and reads no {_option(name)}: leave out the one or the other.")
     profile = load_profile(
         options.hardware or hardware_here(), options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
     )
@@ -272,6 +274,11 @@ def _writing(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{file} cannot be written ({error.strerror}): mend that, or name another file.") from None
+
+
+def _option(name: str) -> str:
+    """As it is written on a command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _reports(evidence: Path) -> list[str]:

@@ -170,6 +170,25 @@ def test_a_picture_that_fails_costs_no_document(capfd: pytest.CaptureFixture[str
     assert cli.main(["figure", "run", "--into", "folder"]) == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--resume", "x"], ["--evidence", "x"], ["--dataset", "x"], ["--attach", "http://h"], ["--image", "x"]),
+        *(["--ssh", "x"], ["--ssh-python", "x"], ["--certify"], ["--unlocked"]),
+    ],
+)
+def test_a_plan_passes_over_nothing(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    sentence = f"qualify: --plan starts nothing and reads no {words[0]}: leave out the one or the other.\n"
+    assert cli.main(["--plan", *words]) == pytest.main(["--plan", *words, str(PACKAGE)]) == 2
+    assert capfd.readouterr() == ("", sentence * 2)
+
+
+@pytest.mark.parametrize("words", [["-n", "2"], ["--picture", "x.svg"]])
+def test_nor_what_pytest_does_not_have(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--plan", *words]) == 2
+    assert "--plan starts nothing and reads no --" in capfd.readouterr().err
+
+
 @pytest.mark.usefixtures("evidence")
 def test_what_cannot_be_kept_is_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -97,9 +97,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if config.option.moe_table:
         return cli.main(["moe-table"])
     if config.option.plan:
-        options = vars(config.option)
-        names = [name for name in ("hardware", "pair", "level", "minutes") if options[name] is not None]
-        return cli.main(["--plan", *(f"--{name}={options[name]}" for name in names)])
+        return cli.main(["--plan", *cli.as_words(config.option)])
     if not config.option.list_checks:
         return None
     print(as_text(catalogue()), end="")
