@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faux import PROFILE, launch, launcher, recording
@@ -61,6 +62,21 @@ def test_a_server_is_started_once_and_ended_with_the_session(servers: Servers, e
     assert not alive(mtp)
     assert not alive(plain)
     assert not (evidence.directory / ".servers").exists()
+
+
+def test_one_that_survives_keeps_no_other_alive(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers, end_all = Servers(PROFILE, evidence, together=True, launcher=launcher()), processes.end_all
+    mtp, plain = servers.mtp(), servers.plain()
+
+    def stuck(model: str, *which: Any) -> list[int]:
+        return [mtp.pid or 0] if model == mtp.model else end_all(model, *which)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "end_all", stuck)
+        with pytest.raises(ObservationError, match=r"mtp server: processes \[\d+\] survived SIGKILL"):
+            servers.close()
+    assert not alive(plain)
+    servers.close()
 
 
 def test_both_start_together_where_they_fit(evidence: Evidence) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,9 @@ def start_together(starts: Sequence[Start], grace: float, progress: Progress) ->
             looks += 1
             time.sleep(_LOOK_SECONDS)
     except BaseException:
-        for start in starts:
-            start.server.stop(grace)
+        with ExitStack() as every:  # one that survives keeps no other alive
+            for start in starts:
+                every.callback(start.server.stop, grace)
         raise
     return outcome
 

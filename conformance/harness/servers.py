@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -176,8 +176,9 @@ class Servers:
         """End all servers, if this process owns the session."""
         if not self._owns or not self._evidence.recording:
             return
-        for server in self._started:
-            server.stop(self._grace)
+        with ExitStack() as every:  # one that survives keeps no other alive
+            for server in self._started:
+                every.callback(server.stop, self._grace)
         self._forget()
         if self._guard is not None:
             self._guard.communicate()
