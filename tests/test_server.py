@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -72,8 +73,9 @@ def test_a_crash_is_noticed_at_once_and_tells_vllms_own_reason(starter: Starter)
     with pytest.raises(ObservationError) as raised:
         starter.start(launch("crashing"))
     assert time.monotonic() - begin < 5
-    assert raised.value.sentence == (
-        "mtp server exited with code 3 after 0 s: ValueError: backend 'CUTLASS' does not support the device."
+    assert re.fullmatch(
+        r"mtp server exited with code 3 after [0-4] s: ValueError: backend 'CUTLASS' does not support the device\.",
+        raised.value.sentence,
     )
     assert "See root cause above" in raised.value.log_tail
     assert starter.left() == []
