@@ -37,6 +37,7 @@ def test_rows_become_prompts(file: Path) -> None:
     ("row", "sentence"),
     [
         ("{", r"data.jsonl:11: not valid JSON \(.*\); write a row like \{\"prompt\""),
+        ("[" * 100_000, r"data.jsonl:11: not valid JSON \(maximum recursion depth"),
         ("[]", 'data.jsonl:11: key "prompt" must be a text'),
         ('{"text": "x"}', 'data.jsonl:11: key "prompt" must be a text'),
         ('{"prompt": " "}', 'data.jsonl:11: key "prompt" must be a text'),

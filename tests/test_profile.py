@@ -194,6 +194,12 @@ def test_every_combination_has_a_plan(hardware: str, pair: str, capsys: pytest.C
     assert ("no floors" in said) == (not any(file.exists() for file in files))
 
 
+def test_a_profile_that_is_a_link_to_itself_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    assert cli.main(["--plan", "--pair", str(tmp_path / "loop.toml")]) == 2
+    assert "loop.toml" in capsys.readouterr().err
+
+
 def test_a_plan_sees_that_weights_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--plan", "--hardware", "rtx-5090", "--pair", "gemma-4-31b-bf16"]) == 0
     assert "63.5 GB of weights do not fit into 28.8 GB" in capsys.readouterr().out

@@ -45,7 +45,7 @@ def write_prompts(prompts: list[Prompt], folder: Path, others: Path) -> None:
 def _prompt(where: str, place: int, line: str) -> Prompt:
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not valid JSON ({error}); write a row like {EXAMPLE}.") from None
     prompt = row.get("prompt") if isinstance(row, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():

@@ -287,7 +287,7 @@ def _validate(name: str, facts: Any) -> None:
 def _load(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ObservationError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ObservationError(f"{path} holds no JSON object")

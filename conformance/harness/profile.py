@@ -320,7 +320,10 @@ def _sizes(path: Path, level: str) -> Sizes:
 
 def _find(folder: Path, kind: str, name: str) -> Path:
     if name.endswith(".toml"):
-        return Path(name).resolve()
+        try:
+            return Path(name).resolve()
+        except (OSError, RuntimeError) as error:  # a link to itself is the one or the other, by Python's version
+            raise UsageError(f"{name} cannot be found ({error}); name another file.") from None
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
         hint = tables.nearest(name, known)

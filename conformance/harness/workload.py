@@ -112,7 +112,7 @@ def load_rows(path: Path, shape: type[Row]) -> list[Row]:
         where = Path(f"{path}:{number}")
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{where}: not valid JSON ({error}).") from None
         prompts.append(tables.convert(where, row, shape))
     ids = [prompt.id for prompt in prompts]
