@@ -18,7 +18,7 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
     expect_at_least_by_looks(
         load.map(lambda seen: seen.at(1)),
         Cell.speedup,
-        floors["speedup_sequential"],
+        load.first().floor_here(floors["speedup_sequential"]),
         what="speedup in a row",
         note=Cell.account,
     )
@@ -30,7 +30,7 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
     expect_at_least_by_looks(
         load.map(lambda seen: seen.at(8)),
         Cell.speedup,
-        floors["speedup_concurrent"],
+        load.first().floor_here(floors["speedup_concurrent"]),
         what="speedup at once",
         note=Cell.account,
     )

@@ -92,6 +92,7 @@ def environment() -> dict[str, Any]:
         "platform": "Linux",
         "machine": "x86_64",
         "cpu_count": 2,
+        "cpu_capability": "AVX512",
         "hardware": "cpu",
         "detected": "none: there is no NVIDIA driver",
         "gpus": [],
@@ -331,7 +332,7 @@ def load() -> dict[str, Any]:
             rounds.append(load_round(concurrency, number, rows))
             place += size if number >= 0 else 0
     prompts = {row["id"]: {"category": category(row["id"]), "token_ids": row["prompt"]} for row in GOLD_ROWS}
-    return {"k": K, "prompts": prompts, "rounds": rounds}
+    return {"k": K, "prompts": prompts, "rounds": rounds, "linear_fallback": None}
 
 
 def category(id: str) -> str:

@@ -23,7 +23,7 @@ from conformance.harness.looks import Looks
 from conformance.harness.moe_facts import load_moe_facts
 from conformance.harness.profile import load_profile
 from conformance.harness.tolerances import load_tolerances
-from conformance.harness.verdict import Outcome, Verdict
+from conformance.harness.verdict import NO_FLOOR, Outcome, Verdict
 from conformance.harness.views.answers import Tools
 from conformance.harness.views.bench import Bench
 from conformance.harness.views.calibration import Calibration
@@ -284,6 +284,16 @@ def test_conditional_rates_and_noise_are_noted() -> None:
     (sequential,) = outcome("SPEED-01", synthetic.healthy()).findings
     assert re.search(r"A/A, .* itself: 0\.990 \[0\.990, 0\.990\] \(n = 12\)", sequential.note)
     assert "client 0.0" in sequential.note
+
+
+@pytest.mark.parametrize("id", ["SPEED-01", "SPEED-02"])
+def test_published_speedups_are_no_floor_for_a_cpu_that_multiplies_token_by_token(id: str) -> None:
+    documents = synthetic.healthy()
+    documents["load"]["linear_fallback"] = "Failed to create oneDNN linear, fallback to torch linear."
+    found = outcome(id, documents)
+    assert found.verdict is Verdict.UNSUPPORTED
+    assert found.findings[0].floor == NO_FLOOR
+    assert "there is no floor, since this CPU lacks the instructions by which oneDNN multiplies BF16" in found.sentence
 
 
 def test_where_mtp_pays_is_a_sentence() -> None:

@@ -215,7 +215,7 @@ def test_runs_are_judged_again_and_left_as_they_are(
     ]
     length = one["figures"]["acceptance length"]
     assert length["low"] < length["value"] < length["high"]
-    assert one["machine"] == "x86_64, 2 cores"
+    assert one["machine"] == "x86_64 AVX512, 2 cores"
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ EXAMPLES = {
     "GELU-MARLIN": ("MOE-01", "language_model.model.layers.0 is MARLIN where FLASHINFER_CUTLASS is expected"),
     "FP8-AMPERE": ("ACC-01", "ValueError: type fp8e4nv not supported in this architecture"),
     "MARLIN-NULL": ("NUM-01", "model.layers.14.experts is all zeros where at most 2.00% is expected"),
+    "CPU-LINEAR": ("SPEED-05", "WARNING [utils.py:597] Failed to create oneDNN linear, fallback to torch linear."),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
     "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
     "CPU-TEMPERATURE": ("LOSS-04", "the distributions differ: p = 2e-89 (G = 460.6, 14 degrees of freedom, n = 993)"),

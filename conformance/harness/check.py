@@ -249,7 +249,7 @@ def _against(
     name, bound = what or floor.name, floor.bound
     if bound is None:
         verdict, shown = Verdict.UNSUPPORTED, NO_FLOOR
-        sentence = f"{name} {estimate} was measured; there is no floor, since no published figure is known"
+        sentence = f"{name} {estimate} was measured; there is no floor, since {floor.reason}"
     else:
         verdict, shown = decide(estimate, bound), f"{bound:.4g}"
         words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}

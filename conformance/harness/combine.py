@@ -168,7 +168,8 @@ def _judged(row: Row, directory: Path) -> Row:
 
 def _machine(source: Source) -> str:
     environment = source.observation("environment")
-    return f"{environment['machine']}, {environment['cpu_count']} cores"
+    machine = " ".join(filter(None, (environment["machine"], environment.get("cpu_capability"))))
+    return f"{machine}, {environment['cpu_count']} cores"
 
 
 def _figures(source: Source) -> Iterator[tuple[str, Estimate]]:

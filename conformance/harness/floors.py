@@ -45,7 +45,7 @@ class _Row:
 class Floor:
     """One bound: the published ``value`` times the ``factor`` that this hardware is allowed.
 
-    Without a ``value`` there is no floor, and nothing is held against it.
+    Without a ``value`` there is no floor, ``reason`` says why, and nothing is held against it.
     A floor that is not ``enforced`` is shown beside the value and fails nothing. The rest are planning figures for
     ``--plan`` (harness/power.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of
     its logarithm, for speedups), the seconds a sample takes, and where all that comes from.
@@ -62,6 +62,7 @@ class Floor:
     spread: float | None = None
     seconds: float | None = None
     planned_from: str = ""
+    reason: str = "no published figure is known"
 
     @property
     def bound(self) -> float | None:

@@ -25,6 +25,7 @@ def describe() -> dict[str, object]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "imported": {module.__name__: str(module.__version__) for module in (vllm, torch, transformers)},
         "installed": installed(),
         "gemma4_assistant_known": "gemma4_assistant" in CONFIG_MAPPING,

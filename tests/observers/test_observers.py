@@ -197,6 +197,7 @@ SAID = {
     "platform": "Linux",
     "machine": "x86_64",
     "cpu_count": 2,
+    "cpu_capability": "AVX512",
     "imported": {"vllm": "0.32.0"},
     "installed": {"torch": "2.13.0+cpu", "rich": "0.1", "not-in-the-lock": "1"},
     "gemma4_assistant_known": True,

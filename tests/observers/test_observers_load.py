@@ -72,6 +72,13 @@ def test_a_load_alternates_and_flags_its_warm_up(observe: Observe) -> None:
     assert (answer["text"], answer["finish_reason"], answer["token_ids"]) == ("echo code 0", "stop", list(range(9)))
     assert 0.1 < answer["first_seconds"] <= answer["seconds"]
     assert seen["prompts"]["code-0"] == {"category": "code", "token_ids": [2, 105, 106]}
+    assert seen["linear_fallback"] is None
+
+
+def test_a_cpu_that_multiplies_token_by_token_is_known_by_the_log(observe: Observe) -> None:
+    line = "WARNING 11-27 18:28:22 [utils.py:597] Failed to create oneDNN linear, fallback to torch linear. What: e"
+    seen = observe("load", mtp=launch("good", "--k", "4", "--says", line))
+    assert seen["linear_fallback"] == "Failed to create oneDNN linear, fallback to torch linear. What: e"
 
 
 def prompts(count: int) -> list[Prompt]:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from conformance.harness import logs
 from conformance.harness.errors import ObservationError
 from conformance.harness.evidence import Evidence
 from conformance.harness.launch import MTP, PLAIN
@@ -25,6 +26,7 @@ from conformance.harness.workload import MIXED, Answer, Client, Prompt, client, 
 
 IN_A_ROW = 3  # requests one after another, as in the published figures
 WARM_UP_TOKENS = 16
+LINEAR_FALLBACK = r"Failed to create oneDNN linear, fallback to torch linear"  # vllm/model_executor/layers/utils.py
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
     with servers.exclusive():
         done = _measured(profile, servers, planned(prompts, profile.sizes, look, servers.both))
-    return _document(profile.pair.k, done)
+        said = [] if servers.attached else logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)
+    return _document(profile.pair.k, done) | {"linear_fallback": said[0] if said else None}
 
 
 def _document(k: int, done: Sequence[tuple[Round, Blocks]]) -> dict[str, Any]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from conformance.harness import stats
 from conformance.harness.errors import ObservationError, Unsupported
+from conformance.harness.floors import Floor
 from conformance.harness.stats import CONFIDENCE, Estimate
 from conformance.harness.tolerances import load_tolerances
 
 PERCENTILES = (50, 95, 99)
 MINIMUM_ROUNDS = 3  # with answers of a category, or its interval says nothing
+TOKEN_BY_TOKEN = (
+    "this CPU lacks the instructions by which oneDNN multiplies BF16 (such as AVX-512), so that vLLM multiplies token "
+    "by token; the published figures are of machines that do not"
+)
 
 
 @dataclass(frozen=True)
@@ -240,11 +245,16 @@ def _latency(blocks: Sequence[Block]) -> str:
 
 @dataclass(frozen=True)
 class Load:
-    """The ``load`` observation, of one look or of several together."""
+    """The ``load`` observation, of one look or of several together.
+
+    ``token_by_token``: on this CPU a linear layer takes as long for each further token, so what MTP verifies at once
+    costs as much as one after another.
+    """
 
     k: int
     cells: Mapping[int, Cell]
     source: str
+    token_by_token: bool = False
 
     @classmethod
     def of(cls, documents: Sequence[Mapping[str, Any]]) -> Self:
@@ -259,13 +269,17 @@ class Load:
                 if not row["warm_up"]:
                     rounds[row["concurrency"]].append(_round(row, document))
         cells = {concurrency: Cell(concurrency, tuple(found), source) for concurrency, found in sorted(rounds.items())}
-        return cls(documents[0]["k"], cells, source)
+        return cls(documents[0]["k"], cells, source, any(document.get("linear_fallback") for document in documents))
 
     def at(self, concurrency: int) -> Cell:
         """The rounds at one concurrency; ObservationError where there are none."""
         if concurrency not in self.cells:
             raise ObservationError(f"{self.source}: no measured rounds with {concurrency} requests at once")
         return self.cells[concurrency]
+
+    def floor_here(self, floor: Floor) -> Floor:
+        """The floor of a speedup; none where the CPU is no such machine as the figure is of."""
+        return replace(floor, value=None, reason=TOKEN_BY_TOKEN) if self.token_by_token else floor
 
     def rounds(self) -> Iterator[tuple[int, Round]]:
         """Every measured round with its concurrency."""
