@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 IMAGE = {"Id": "sha256:1d", "RepoDigests": ["faux/vllm@sha256:d19e57"]}
@@ -47,7 +48,8 @@ def remove(container: Path) -> int:
     if not container.exists():
         print(f"Error response from daemon: No such container: {container.name}", file=sys.stderr)
         return 1
-    os.killpg(int(container.read_text()), signal.SIGKILL)
+    with suppress(ProcessLookupError):  # one that has ended is removed like any other
+        os.killpg(int(container.read_text()), signal.SIGKILL)
     container.unlink(missing_ok=True)
     return 0
 
