@@ -14,9 +14,10 @@ from browser import Page
 
 from conformance.reports.html import as_html
 
-WIDTHS, SCHEMES = (1400, 760, 380), ("light", "dark")
+WIDTHS, SCHEMES = (1440, 1240, 760, 380), ("light", "dark")
 GRAVE = ("serious", "critical")
 TALLEST = "Math.max(...[...document.querySelectorAll('summary')].map(each => each.getBoundingClientRect().height))"
+CUT = "[...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth).length"
 BAD = """<!DOCTYPE html><html lang="en"><title>bad</title><main><h1>Bad</h1>
 <p style="width:2000px;color:#ccc;background:#fff">wide and pale</p><img src="absent.png"></main>
 <script>console.error("no")</script>"""
@@ -77,6 +78,12 @@ def test_the_page_fits_and_can_be_read(page: Page, axe: str, report: Path, width
     assert objections(page, axe) == []
     assert page.complaints == []
     assert page.value("document.title").startswith("Not qualified")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_charts_scroll_on_telephones_only(page: Page, report: Path, width: int) -> None:
+    page.show(report, width, "light")
+    assert width < 400 or page.value(CUT) == 0
 
 
 @pytest.mark.parametrize("width", WIDTHS)

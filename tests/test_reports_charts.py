@@ -107,6 +107,14 @@ def test_without_published_figures_nothing_has_a_floor(source: Source) -> None:
         assert isinstance(chart, Timeline) or not chart.has_floors
 
 
+def test_a_cpu_that_multiplies_token_by_token_has_no_floor_of_speed(tmp_path: Path) -> None:
+    documents = synthetic.healthy()
+    documents["load"]["linear_fallback"] = "Failed to create oneDNN linear, fallback to torch linear."
+    source = Source(Evidence(synthetic.record(tmp_path / "run", documents), recording=False), PROFILE)
+    assert not charts.speedup(source).has_floors
+    assert charts.joint_acceptance(source).has_floors
+
+
 def test_later_looks_count_too(tmp_path: Path) -> None:
     documents = synthetic.healthy()
     folder = synthetic.record(tmp_path / "run", documents | {"load-2": documents["load"]})

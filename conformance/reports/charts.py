@@ -164,7 +164,7 @@ def speedup(source: Source) -> Chart:
 
 def _of_cell(cell: Cell, source: Source) -> Iterator[Row]:
     judged = SPEEDUP_FLOORS.get(cell.concurrency)
-    floor = source.floors[judged].bound if judged else None
+    floor = source.load.floor_here(source.floors[judged]).bound if judged else None
     yield Row.of(cell.name, cell.speedup(), floor, figure=f"speedup {cell.name}" if judged else "")
     if noise := cell.against_itself():
         yield Row.of(f"A/A {cell.name}", noise, kind=NOISE)

@@ -55,7 +55,7 @@ def _speedup(axes: Axes, load: Load, floors: Floors) -> None:
     for concurrency, name in SPEEDUP_FLOORS.items():
         if concurrency in load.cells:
             place = list(load.cells).index(concurrency)
-            _mark(axes, place, floors[name], "floor" if concurrency == 1 else "_")
+            _mark(axes, place, load.floor_here(floors[name]), "floor" if concurrency == 1 else "_")
     axes.axhline(1, color="#c0bfbc", linewidth=0.8, zorder=0)
     axes.set(xlabel="requests at once", ylabel="speedup", ylim=(0, None))
     axes.set_xticks(places, [str(cell.concurrency) for cell in cells])
