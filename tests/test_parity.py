@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from conformance.harness import parity
 from conformance.harness.parity import Reference, Request, Seen, Step
+from conformance.harness.views.parity import Parity
 
 K, WIDTH, VOCABULARY = 3, 8, 40
 UNSAID = 35  # a token that no request has
@@ -95,6 +97,22 @@ def test_what_is_given_instead_is_seen(tmp_path: Path, reference: MadeUp) -> Non
     assert short["token"] == UNSAID
     assert UNSAID not in short["likeliest"]
     assert (short["equal"], long["equal"]) == (WIDTH, WIDTH - 5)
+
+
+def test_a_draft_that_computes_no_numbers_is_recognised_and_fails(tmp_path: Path, reference: MadeUp) -> None:
+    file = capture(tmp_path / "c", reference, BOTH)
+    tensors = load_file(file)
+    for name in ("call.00003.projected", "call.00004.hidden_states", "logits.00004.values"):
+        tensors[name][1] = torch.nan
+    save_file(tensors, file)
+    rows, unrecognised = parity.compare(file, K, reference)
+    assert [(row["place"], row["request"]) for row in unrecognised] == [(8, "short")], "as without NaN"
+    first, second = (row for row in rows if (row["request"], row["place"]) == ("long", 8) and row["step"] < 2)
+    assert set(first["projected"]["found"]) == {None}
+    assert second["carried"]["equal"] == WIDTH
+    json.dumps(rows, allow_nan=False)
+    seen = Parity.of({"k": K, "rows": rows, "unrecognised": unrecognised}, 0)
+    assert seen.worst_outputs()["the worst step of long"].defect == "not a number"
 
 
 def test_what_is_drafted_past_an_end_is_told_from_what_is_lost(tmp_path: Path, reference: MadeUp) -> None:

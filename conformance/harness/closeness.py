@@ -56,6 +56,8 @@ def deviation(found: Matrix, expected: Matrix) -> Deviation:
         raise ObservationError(f"outputs of shape {list(ours.shape)} cannot be held against {list(theirs.shape)}")
     if not np.isfinite(ours).all():
         return Deviation(np.inf, 0.0, "not a number")
+    if not np.isfinite(theirs).all():
+        return Deviation(np.inf, 0.0, "a number where the reference has none")
     lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
     if not lengths[0].any():
         return Deviation(1.0, 0.0, "all zeros")

@@ -61,7 +61,8 @@ class Step:
         if self.top is None:
             return []
         values, ids = self.top
-        found: list[int] = ids[values >= values[~torch.isin(ids, never)].max()].tolist()
+        best = values[~torch.isin(ids, never)].max()  # NaN where one is, as for argmax
+        found: list[int] = ids[(values >= best) | _same(values, best)].tolist()
         return found
 
 
@@ -157,8 +158,13 @@ def _key(row: Tensor) -> bytes:
 
 
 def _find(rows: Tensor, wanted: Tensor) -> int | None:
-    same = (rows == wanted).all(-1).nonzero()
-    return int(same[-1]) if len(same) else None
+    equal = _same(rows, wanted).all(-1).nonzero()
+    return int(equal[-1]) if len(equal) else None
+
+
+def _same(one: Tensor, other: Tensor) -> Tensor:
+    """Where two tensors are equal; a copy of NaN is NaN."""
+    return (one == other) | (one.isnan() & other.isnan())
 
 
 def _step(call: Mapping[str, Tensor], row: int, heads: Mapping[bytes, Any]) -> Step:
@@ -276,7 +282,7 @@ def _beside(reference: Reference, request: Request, seen: Seen, steps: Sequence[
             "logits": None if step.top is None else _both(step.top[0], logits[step.top[1]]),
             "token": None if step.top is None else int(step.top[1][0]),
             "expected_token": int(logits.argmax()),
-            "gap": None if step.top is None else float(logits.max() - logits[step.top[1][0]]),
+            "gap": None if step.top is None else _number(float(logits.max() - logits[step.top[1][0]])),
         }
 
 
@@ -285,10 +291,18 @@ def _carried(before: Step, step: Step, never: Tensor) -> Record:
     return {
         "token": step.token,
         "likeliest": before.likeliest(never),
-        "equal": int((step.hidden == before.projected).sum()),
+        "equal": int(_same(step.hidden, before.projected).sum()),
         "width": len(step.hidden),
     }
 
 
-def _both(found: Tensor, expected: Tensor) -> dict[str, list[float]]:
-    return {"found": found[:SHOWN].tolist(), "expected": expected[:SHOWN].tolist()}
+def _both(found: Tensor, expected: Tensor) -> dict[str, list[float | None]]:
+    return {
+        "found": [_number(each) for each in found[:SHOWN].tolist()],
+        "expected": [_number(each) for each in expected[:SHOWN].tolist()],
+    }
+
+
+def _number(value: float) -> float | None:
+    """None for what JSON cannot say."""
+    return value if math.isfinite(value) else None
