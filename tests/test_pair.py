@@ -159,8 +159,9 @@ def test_a_kind_of_layer_that_the_target_lacks(pair: Checkpoints) -> None:
 
 
 def test_damaged_files_are_named(pair: Checkpoints) -> None:
-    (pair.draft / "config.json").write_text("{")
-    assert "draft/config.json is not valid JSON" in refusals(pair.target, pair.draft)[0]
+    for text in ("{", "[" * 100_000):
+        (pair.draft / "config.json").write_text(text)
+        assert "draft/config.json is not valid JSON" in refusals(pair.target, pair.draft)[0]
     (pair.draft / "config.json").unlink()
     assert refusals(pair.target, pair.draft) == [f"{pair.draft}/config.json is missing"]
 

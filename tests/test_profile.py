@@ -222,6 +222,7 @@ def test_a_recorded_profile_needs_no_file_of_today(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
         ("{}", r'profile\.json: key "hardware" is missing'),
         ('{"hardware": {"name": "x", "speed": 1}}', r'profile\.json: key "hardware\.speed" is unknown'),
     ],

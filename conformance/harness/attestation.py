@@ -20,6 +20,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from conformance.harness.documents import parsed
 from conformance.harness.errors import ObservationError, UsageError
 from conformance.harness.evidence import (
     ATTESTATION,
@@ -163,8 +164,8 @@ def _signed(directory: Path, signers: Path, identity: str | None) -> Signed:
 def _parsed(path: Path, message: bytes) -> dict[str, Any]:
     """The statement of a file; it may be anybody's until its signature is verified."""
     try:
-        statement: dict[str, Any] = json.loads(message)
-    except (ValueError, RecursionError) as error:
+        statement: dict[str, Any] = parsed(message)
+    except ValueError as error:
         raise NotAuthentic(f"{path} is no statement: {error}.") from error
     schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     wrong = next(schema.iter_errors(statement), None)

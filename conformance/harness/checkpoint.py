@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from conformance.harness.documents import parsed
 from conformance.harness.errors import NotHere, UsageError
 from conformance.harness.profile import Pair
 
@@ -97,7 +97,7 @@ def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint; raises Damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Damaged(f"{path} is missing") from None
     except ValueError as error:
@@ -139,7 +139,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
             raise Damaged(f"{path} is no safetensors file, or is cut short: it has {size} bytes")
         raw = stream.read(length)
     try:
-        return _tensors(path, json.loads(raw), 8 + length, size)
+        return _tensors(path, parsed(raw), 8 + length, size)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path} has a broken safetensors header ({type(error).__name__}: {error})") from None
 

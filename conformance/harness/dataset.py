@@ -6,9 +6,9 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from conformance.harness import lines
+from conformance.harness.documents import parsed
 from conformance.harness.errors import UsageError
 from conformance.harness.evidence import write_atomically
 from conformance.harness.stats import MINIMUM_CLUSTERS
@@ -44,8 +44,8 @@ def write_prompts(prompts: list[Prompt], folder: Path, others: Path) -> None:
 
 def _prompt(where: str, place: int, line: str) -> Prompt:
     try:
-        row: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parsed(line)
+    except ValueError as error:
         raise UsageError(f"{where}: not valid JSON ({error}); write a row like {EXAMPLE}.") from None
     prompt = row.get("prompt") if isinstance(row, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():

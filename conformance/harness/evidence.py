@@ -35,6 +35,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from jsonschema import Draft202012Validator
 
+from conformance.harness.documents import parsed
 from conformance.harness.errors import NotHere, NotRecorded, ObservationError, Unsupported, UsageError
 from conformance.harness.installed import here
 from conformance.harness.redaction import redact_file, redacted, scrubbed
@@ -286,8 +287,8 @@ def _validate(name: str, facts: Any) -> None:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ObservationError(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ObservationError(f"{path} holds no JSON object")

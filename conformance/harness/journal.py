@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from conformance.harness.documents import parsed
 from conformance.harness.errors import ObservationError
 from conformance.harness.verdict import Diagnosis, Finding, Judgement, Record, Run, Verdict
 
@@ -121,7 +122,7 @@ def record_from_json(document: dict[str, Any]) -> Record:
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parsed(line)
     except ValueError:  # the line that a kill cut in two
         return None
     return row if isinstance(row, dict) and "kind" in row else None

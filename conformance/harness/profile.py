@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from dataclasses import dataclass as plain_dataclass
@@ -15,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from conformance import FIXTURES
 from conformance.harness import tables
+from conformance.harness.documents import parsed
 from conformance.harness.errors import Unsupported, UsageError
 from conformance.harness.redaction import is_secret
 from conformance.harness.tables import STRICT
@@ -200,7 +200,7 @@ def as_document(profile: Profile) -> dict[str, Any]:
 def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
     """The profile that evidence keeps, at this level; raises UsageError naming file, key and mend."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is no JSON ({error}); the evidence is damaged, record it anew.") from None
     if not isinstance(table, dict):

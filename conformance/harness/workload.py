@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as table
 
 from conformance.harness import lines, tables
 from conformance.harness.deltas import add_to_call
+from conformance.harness.documents import parsed
 from conformance.harness.errors import UsageError
 from conformance.harness.server import Server
 from conformance.harness.tables import STRICT
@@ -111,8 +112,8 @@ def load_rows(path: Path, shape: type[Row]) -> list[Row]:
     for number, line in lines.numbered(path.read_text(encoding="utf-8")):
         where = Path(f"{path}:{number}")
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parsed(line)
+        except ValueError as error:
             raise UsageError(f"{where}: not valid JSON ({error}).") from None
         prompts.append(tables.convert(where, row, shape))
     ids = [prompt.id for prompt in prompts]
