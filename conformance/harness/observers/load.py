@@ -128,8 +128,8 @@ def observe(profile: Profile, servers: Servers, evidence: Evidence, look: int = 
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
     with servers.exclusive():
+        said = logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)  # it is up first in any case
         done = _measured(profile, servers, planned(prompts, profile.sizes, look, servers.both))
-        said = [] if servers.attached else logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)
     return _document(profile.pair.k, done) | {"linear_fallback": said[0] if said else None}
 
 
