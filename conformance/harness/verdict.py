@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 from conformance.harness.stats import Estimate
 
 UNQUALIFYING = ("static", "smoke", "soak")  # levels that leave out what a qualification measures
-NO_FLOOR = "no floor"  # what a finding shows in place of one that nobody is known to have published
+NO_FLOOR = "no floor"  # what a finding shows where there is none to hold it against
 FLOORED = ("ACC-01", "SPEED-01")  # held against no floor, a run has measured its hardware and not qualified it
 
 
