@@ -1,4 +1,4 @@
-"""Options and fixtures of ``pytest conformance/``; the hooks are in ``harness/plugin.py``."""
+"""Fixtures of ``pytest conformance/``: what a check may take as an argument. Hooks: ``run/pytest_plugin.py``."""
 
 from __future__ import annotations
 
@@ -9,75 +9,44 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from conformance import FIXTURES
-from conformance.harness.calibration import load_plan
-from conformance.harness.closeness import Bound, Likeness, load_bounds, load_likeness
-from conformance.harness.containers import PROGRAMS
-from conformance.harness.evidence import Evidence
-from conformance.harness.facts import Facts, load_facts
-from conformance.harness.floors import Floors, load_floors
-from conformance.harness.looks import Looks
-from conformance.harness.moe_facts import load_moe_facts
-from conformance.harness.observers import observer
-from conformance.harness.profile import LEVELS, Profile
-from conformance.harness.servers import Servers
-from conformance.harness.tolerances import Tolerances, load_tolerances
-from conformance.harness.views.answers import Tools
-from conformance.harness.views.bench import Bench
-from conformance.harness.views.calibration import Calibration
-from conformance.harness.views.chat import Chat, Chats
-from conformance.harness.views.geometry import Geometry
-from conformance.harness.views.gold import Gold, NearTie, load_near_tie
-from conformance.harness.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
-from conformance.harness.views.load import Load
-from conformance.harness.views.misuse import Misuse
-from conformance.harness.views.numerics import Numerics
-from conformance.harness.views.oracle import MoeOracle
-from conformance.harness.views.parity import Parity
-from conformance.harness.views.parsers import Parsers
-from conformance.harness.views.published import Published
-from conformance.harness.views.sampling import Sampling
-from conformance.harness.views.soak import Soak
-from conformance.harness.views.static import Environment, Headers, Refusals
-from conformance.harness.views.sweep import Sweep
-from conformance.harness.views.texts import Form, Texts
-from conformance.harness.views.wiring import Attention, PairConfig, Wiring
+from conformance.evidence.folder import Evidence
+from conformance.judging.sequential import Looks
+from conformance.observers import observer
+from conformance.profile.facts import Facts, load_facts
+from conformance.profile.floors import Floors, load_floors
+from conformance.profile.known_rates import load_plan
+from conformance.profile.moe_facts import load_moe_facts
+from conformance.profile.profile import Profile
+from conformance.profile.tolerances import Tolerances, load_tolerances
+from conformance.reference.numeric_error import Bound, Likeness, load_bounds, load_likeness
+from conformance.serving.pool import ServerPool
+from conformance.views.answers import Tools
+from conformance.views.bad_requests import Misuse
+from conformance.views.bench import Bench
+from conformance.views.calibration import Calibration
+from conformance.views.chat import Chat, Chats
+from conformance.views.geometry import Geometry
+from conformance.views.gold import Gold, NearTie, load_near_tie
+from conformance.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
+from conformance.views.load import Load
+from conformance.views.moe_oracle import MoeOracle
+from conformance.views.numerics import Numerics
+from conformance.views.parity import Parity
+from conformance.views.parsers import Parsers
+from conformance.views.published import Published
+from conformance.views.sampling import Sampling
+from conformance.views.soak import Soak
+from conformance.views.static import Environment, Headers, Refusals
+from conformance.views.sweep import Sweep
+from conformance.views.texts import Form, Texts
+from conformance.views.wiring import Attention, PairConfig, Wiring
 
 if TYPE_CHECKING:
-    from conformance.harness.plugin import Judge
+    from conformance.run.pytest_plugin import Judge
 
-pytest_plugins = ("conformance.harness.plugin",)
+pytest_plugins = ("conformance.run.pytest_plugin",)
 
 Observe = Callable[[str], dict[str, Any]]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The command's options, for those who call pytest themselves."""
-    group = parser.getgroup("conformance")
-    group.addoption("--hardware", help="a name in fixtures/hardware, or a TOML file (default: what is detected)")
-    group.addoption("--pair", help="a name in fixtures/models, or a TOML file (default: micro-26b-a4b-nvfp4)")
-    group.addoption("--level", choices=LEVELS, help="how much to inspect (default: qualify)")
-    group.addoption(
-        "--minutes", type=float, metavar="N", help="how long --level soak holds its load (default: as in levels.toml)"
-    )
-    group.addoption("--evidence", metavar="DIR", help="where to record; a finished recording is judged again instead")
-    group.addoption("--resume", metavar="DIR", help="go on with evidence that a run left unfinished")
-    group.addoption(
-        "--dataset", metavar="FILE", help="JSON Lines to ask instead of the mixed prompts, as for vllm bench"
-    )
-    group.addoption("--attach", metavar="URL", help="judge a server with MTP that somebody else runs; starts none")
-    group.addoption("--attach-plain", metavar="URL", help="the same without MTP, to compare the attached one with")
-    group.addoption("--model", metavar="NAME", help="which model to ask, where attached servers have several")
-    group.addoption("--image", help="start the servers in containers of this image")
-    group.addoption("--container", choices=PROGRAMS, help="what runs it (default: docker, or podman where that is not)")
-    group.addoption("--ssh", metavar="HOST", help="start the servers on another host, by OpenSSH; needs --hardware")
-    group.addoption("--ssh-python", metavar="PATH", help="its Python with vLLM and suite (default: this one's path)")
-    group.addoption("--recorded-only", action="store_true", help="judge what --evidence holds, observe nothing")
-    group.addoption("--no-reports", action="store_true", help="leave the reports beside the evidence as they are")
-    group.addoption("--certify", action="store_true", help="allow no waiver, nothing unsupported, nothing left out")
-    group.addoption("--unlocked", action="store_true", help="hold what is installed against no lock; the run says so")
-    group.addoption("--moe-table", action="store_true", help="print vLLM's choice of a MoE kernel by device and exit")
-    group.addoption("--plan", action="store_true", help="print how many samples each floor needs and exit")
-    group.addoption("--list-checks", action="store_true", help="print the catalogue of checks and exit")
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +68,7 @@ def evidence(judge: Judge) -> Evidence:
 
 
 @pytest.fixture(scope="session")
-def servers(judge: Judge) -> Servers:
+def servers(judge: Judge) -> ServerPool:
     """The servers, started at first need and stopped by the process that began the session."""
     return judge.servers
 
@@ -111,7 +80,7 @@ def floors(profile: Profile) -> Floors:
 
 
 @pytest.fixture(scope="session")
-def observe(profile: Profile, servers: Servers, evidence: Evidence) -> Observe:
+def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Observe:
     """An observation by its name: read from the evidence, made first if it is not there."""
     return lambda name: evidence.observe(name, lambda: observer(name)(profile, servers, evidence))
 
@@ -250,9 +219,9 @@ def chats(observe: Observe) -> Chats:
 
 
 @pytest.fixture(scope="session")
-def misuse(observe: Observe) -> Misuse:
+def bad_requests(observe: Observe) -> Misuse:
     """Wrong requests and clients that left."""
-    return Misuse.of(observe("misuse"))
+    return Misuse.of(observe("bad_requests"))
 
 
 @pytest.fixture(scope="session")
@@ -271,7 +240,7 @@ def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
 @pytest.fixture(scope="session")
 def texts(observe: Observe) -> Texts:
     """Where answers with MTP leave those without."""
-    return Texts.of(observe("ties"))
+    return Texts.of(observe("near_ties"))
 
 
 @pytest.fixture(scope="session")

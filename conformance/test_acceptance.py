@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_at_least_by_looks, expect_each_at_least_by_looks
-from conformance.harness.floors import Floors
-from conformance.harness.looks import Looks
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.acceptance import Acceptance, everywhere, kept
-from conformance.harness.views.load import Load
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_at_least, expect_at_least_by_looks, expect_each_at_least_by_looks
+from conformance.judging.sequential import Looks
+from conformance.profile.floors import Floors
+from conformance.profile.tolerances import Tolerances
+from conformance.views.acceptance import Acceptance, everywhere, kept
+from conformance.views.load import Load
 
 
 @check("ACC-01", level="qualify", claim="Acceptance length reaches its floor.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal, expect_no_objection, expect_none
-from conformance.harness.views.chat import Chats
-from conformance.harness.views.misuse import Misuse
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_equal, expect_no_objection, expect_none
+from conformance.views.bad_requests import Misuse
+from conformance.views.chat import Chats
 
 
 @check("API-01", level="qualify", claim="OpenAI's Responses API gives the same calls and texts.")
@@ -26,22 +27,22 @@ def test_completions(chats: Chats) -> None:
 
 
 @check("API-04", level="qualify", claim="Wrong requests are refused as the client's fault, never with a 5xx.")
-def test_wrong_requests(misuse: Misuse) -> None:
+def test_wrong_requests(bad_requests: Misuse) -> None:
     """Malformed bodies, values out of range, unknown names."""
-    expect_none(misuse.not_refused("request"), among=misuse.requests("request"), source=misuse)
+    expect_none(bad_requests.not_refused("request"), among=bad_requests.requests("request"), source=bad_requests)
 
 
 @check("API-05", level="qualify", claim="Clients that leave amid an answer free their place.")
-def test_departures(misuse: Misuse) -> None:
+def test_departures(bad_requests: Misuse) -> None:
     """Alone and eight at once: nothing runs on, and the KV cache is empty."""
-    expect_none(misuse.still_there(), among=misuse.departures, source=misuse)
+    expect_none(bad_requests.still_there(), among=bad_requests.departures, source=bad_requests)
 
 
 @check("API-06", level="qualify", claim="After all misuse the server answers as before.")
-def test_lives_on(misuse: Misuse) -> None:
+def test_lives_on(bad_requests: Misuse) -> None:
     """The same question, the same answer."""
-    after, before = misuse.answers()
-    expect_equal(after, before, source=misuse, what="the answer")
+    after, before = bad_requests.answers()
+    expect_equal(after, before, source=bad_requests, what="the answer")
 
 
 @check(
@@ -50,6 +51,6 @@ def test_lives_on(misuse: Misuse) -> None:
     claim="Broken schemas and grammars are refused as the client's fault, never with a 5xx.",
     upstream="vllm#57725",
 )
-def test_broken_grammars(misuse: Misuse) -> None:
+def test_broken_grammars(bad_requests: Misuse) -> None:
     """Schemas of no type, expressions and grammars that do not parse, two at once, one that is huge."""
-    expect_none(misuse.not_refused("grammar"), among=misuse.requests("grammar"), source=misuse)
+    expect_none(bad_requests.not_refused("grammar"), among=bad_requests.requests("grammar"), source=bad_requests)

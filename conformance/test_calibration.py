@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_none
-from conformance.harness.views.calibration import Calibration
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_none
+from conformance.views.calibration import Calibration
 
 
 @check("CAL-01", level="qualify", claim="The instrument's intervals cover known acceptance rates.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal, expect_none
-from conformance.harness.views.published import Published
-from conformance.harness.views.static import Headers, Refusals
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_equal, expect_none
+from conformance.views.published import Published
+from conformance.views.static import Headers, Refusals
 
 
 @check("CKPT-01", level="static", claim="The draft's file holds the tensors that its config implies, and no other.")

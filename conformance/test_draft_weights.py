@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_all, expect_equal
-from conformance.harness.views.inside import DraftLoad
-from conformance.harness.views.static import Headers
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_all, expect_equal
+from conformance.views.inside import DraftLoad
+from conformance.views.static import Headers
 
 UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
 

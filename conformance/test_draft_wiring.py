@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.harness.check import check, expect_all, expect_close, expect_equal
-from conformance.harness.closeness import Bound
-from conformance.harness.views.wiring import Attention, PairConfig, Wiring
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_all, expect_close, expect_equal
+from conformance.reference.numeric_error import Bound
+from conformance.views.wiring import Attention, PairConfig, Wiring
 
 
 @check("DRAFT-04", level="smoke", claim="The draft embeds with the target's own embedding.", upstream="vllm#43957")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal
-from conformance.harness.views.static import Environment
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_equal
+from conformance.views.static import Environment
 
 
 @check("ENV-01", level="static", claim="Installed and imported versions are those of the lock.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_all, expect_equal
-from conformance.harness.views.geometry import BUILT, Geometry
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_all, expect_equal
+from conformance.views.geometry import BUILT, Geometry
 
 UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod", "torch.nn.Linear")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_none
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.gold import Gold, NearTie
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_at_least, expect_none
+from conformance.profile.tolerances import Tolerances
+from conformance.views.gold import Gold, NearTie
 
 FOLLOWED = "share of gold tokens compared"
 

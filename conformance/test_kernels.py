@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_all, expect_equal, expect_match, expect_none
-from conformance.harness.views.inside import Kernels, Moe, MoeRefusal
-from conformance.harness.views.oracle import MoeOracle
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_all, expect_equal, expect_match, expect_none
+from conformance.views.inside import Kernels, Moe, MoeRefusal
+from conformance.views.moe_oracle import MoeOracle
 
 REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
 

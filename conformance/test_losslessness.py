@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_none, expect_same_distribution, expect_within
-from conformance.harness.closeness import Likeness
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.sampling import Sampling
-from conformance.harness.views.texts import Form, Texts
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_at_least, expect_none, expect_same_distribution, expect_within
+from conformance.profile.tolerances import Tolerances
+from conformance.reference.numeric_error import Likeness
+from conformance.views.sampling import Sampling
+from conformance.views.texts import Form, Texts
 
 
 @check(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.harness.check import check, expect_close
-from conformance.harness.closeness import Bound
-from conformance.harness.views.numerics import Numerics
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_close
+from conformance.reference.numeric_error import Bound
+from conformance.views.numerics import Numerics
 
 
 @check("NUM-01", level="smoke", claim="The routed experts compute what their checkpoint says.", upstream="vllm#37030")

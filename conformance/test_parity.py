@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.harness.check import check, expect_close, expect_equal, expect_none
-from conformance.harness.closeness import Bound
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.gold import NearTie
-from conformance.harness.views.parity import Parity
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_close, expect_equal, expect_none
+from conformance.profile.tolerances import Tolerances
+from conformance.reference.numeric_error import Bound
+from conformance.views.gold import NearTie
+from conformance.views.parity import Parity
 
 
 @check(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_no_objection
-from conformance.harness.views.parsers import Parsers
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_no_objection
+from conformance.views.parsers import Parsers
 
 
 @check("PARSE-01", level="static", claim="Typed arguments come back from Gemma 4's syntax as they went in.")

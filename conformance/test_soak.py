@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_at_least, expect_at_most, expect_none
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.soak import HEAT, POWER, Soak
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_at_least, expect_at_most, expect_none
+from conformance.profile.tolerances import Tolerances
+from conformance.views.soak import HEAT, POWER, Soak
 
 
 @check("SOAK-01", level="soak", claim="Under a held load every request is answered, and the server lives.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_agreement, expect_at_least, expect_at_least_by_looks
-from conformance.harness.errors import ObservationError
-from conformance.harness.floors import Floors
-from conformance.harness.looks import Looks
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.bench import Bench
-from conformance.harness.views.load import Cell, Load
-from conformance.harness.views.sweep import Sweep
+from conformance.errors import ObservationError
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_agreement, expect_at_least, expect_at_least_by_looks
+from conformance.judging.sequential import Looks
+from conformance.profile.floors import Floors
+from conformance.profile.tolerances import Tolerances
+from conformance.views.bench import Bench
+from conformance.views.load import Cell, Load
+from conformance.views.sweep import Sweep
 
 
 @check("SPEED-01", level="qualify", claim="Three requests in a row are faster with MTP, by their floor.")

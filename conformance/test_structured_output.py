@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_no_objection
-from conformance.harness.views.chat import Chats
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_no_objection
+from conformance.views.chat import Chats
 
 
 @check(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from conformance.harness.check import check, expect_equal, expect_no_objection, expect_reliable
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.answers import Tools
-from conformance.harness.views.chat import Chats
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_equal, expect_no_objection, expect_reliable
+from conformance.profile.tolerances import Tolerances
+from conformance.views.answers import Tools
+from conformance.views.chat import Chats
 
 CALLING = ("call", "nested", "two", "thought", "rounds", "awkward", "required", "named")
 CALLING_TOO = ("load", "responses", "anthropic")  # among other things

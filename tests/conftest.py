@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from micro_pair import MicroPair
+    from support.micro_pair import MicroPair
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,7 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def micro_pair(tmp_path_factory: pytest.TempPathFactory) -> MicroPair:
     """A random-weight pair: BF16 target, NVFP4 target, draft."""
-    from micro_pair import make_micro_pair
+    from support.micro_pair import make_micro_pair
 
     return make_micro_pair(tmp_path_factory.mktemp("micro-pair"))
 
@@ -46,6 +46,6 @@ def pristine() -> Iterator[Any]:
 @pytest.fixture
 def no_waivers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A healthy run as made up by tests has none of the defects that the shipped waivers are about."""
-    from conformance.harness import session
+    from conformance.run import session
 
     monkeypatch.setattr(session, "load_waivers", lambda _: ())

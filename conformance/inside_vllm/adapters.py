@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 
 
 def vllm_version() -> str:

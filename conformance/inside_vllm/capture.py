@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
 TOP = 20  # logits that are kept of each row: the largest, with their token ids

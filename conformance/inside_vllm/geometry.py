@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance import FIXTURES
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

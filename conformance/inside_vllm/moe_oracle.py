@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from conformance.harness.errors import Unsupported
-from conformance.harness.moe_facts import Experts, MoeFacts, load_moe_facts
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters, oracle_adapters
+from conformance.profile.moe_facts import Experts, MoeFacts, load_moe_facts
 
 Answer = dict[str, Any]
 Value = TypeVar("Value")

@@ -16,9 +16,9 @@ from unittest import mock
 
 import torch
 
-from conformance.harness.errors import Unsupported
-from conformance.harness.moe_facts import Experts
+from conformance.errors import Unsupported
 from conformance.inside_vllm.adapters import follow, upstream, vllm_version
+from conformance.profile.moe_facts import Experts
 
 FUSED_MOE = "vllm.model_executor.layers.fused_moe"
 ORACLE = f"{FUSED_MOE}.oracle.nvfp4"

@@ -1,9 +1,9 @@
 """``python -m conformance.inside_vllm.parser_trials``: vLLM's parser of Gemma 4 against generated and recorded answers.
 
 Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the chat template), ``examples`` (how many
-of each property), and the rows of ``conformance.harness.streams``: ``streams``, ``instances`` and ``regressions``. The
-last line of standard output is JSON: for each property how many examples were tried, and the smallest one that breaks
-it, as Hypothesis shrinks it.
+of each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances`` and
+``regressions``. The last line of standard output is JSON: for each property how many examples were tried, and the
+smallest one that breaks it, as Hypothesis shrinks it.
 
 Hypothesis draws the same examples in every run, so that a verdict does not depend on the day.
 """
@@ -24,8 +24,8 @@ import hypothesis
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from conformance.harness.canonical import alike
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
+from conformance.formats.canonical_json import same_json
 from conformance.inside_vllm import adapters
 from conformance.inside_vllm.parsing import Asked, Gemma4, Parsed, as_json
 
@@ -209,7 +209,7 @@ class Trials:
             ways = self._ways(Asked(tools=[_tool(TOOL, schema)]), ids)
         for way, parsed in ways:
             found = as_json(parsed)
-            if not alike(found, expected):
+            if not same_json(found, expected):
                 raise Counterexample({**example, "way": way, "found": found})
         return True
 
@@ -222,7 +222,7 @@ class Trials:
             with raising_breaks(text=stream.text):
                 whole = as_json(self._parser.whole(stream.asked, ids, stream.stop))
                 found = as_json(self._parser.streamed(stream.asked, ids, cuts, stream.stop))
-            if not alike(found, whole):
+            if not same_json(found, whole):
                 begins = [0, *cuts[:-1]]
                 deltas = [self._parser.decode(ids[begin:end]) for begin, end in zip(begins, cuts, strict=True)]
                 raise Counterexample({"deltas": deltas, "whole": whole, "found": found})

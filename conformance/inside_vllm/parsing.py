@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
-from conformance.harness.deltas import add_to_call
+from conformance.formats.tool_call_deltas import add_to_call
 from conformance.inside_vllm.adapters import upstream
 
 NAME = "gemma4"

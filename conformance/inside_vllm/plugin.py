@@ -9,7 +9,7 @@ import logging
 import os
 from pathlib import Path
 
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
 SNAPSHOT_DIRECTORY = "CONFORMANCE_SNAPSHOT_DIR"

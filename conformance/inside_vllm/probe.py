@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters, numerics, snapshot
 from conformance.inside_vllm.capture import Capture
-from conformance.inside_vllm.coins import Coins
 from conformance.inside_vllm.kernels import Recording
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
+from conformance.inside_vllm.synthetic_acceptance import SyntheticAcceptance
 
 _ABOUT_THE_SERVER: dict[str, Callable[[Any], Any]] = {
     "platform": adapters.platform,
@@ -54,7 +54,7 @@ class Probe:
     """Mixed into vLLM's worker class; ``self`` is the worker."""
 
     _conformance_capture: Capture
-    _conformance_coins: Coins | None = None
+    _conformance_coins: SyntheticAcceptance | None = None
     _conformance_kernels: Recording
 
     def conformance_describe(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Probe:
         if self._conformance_coins is not None:
             raise RuntimeError("coins decide already; end that first")
         try:
-            self._conformance_coins = Coins(self, rates, seed)
+            self._conformance_coins = SyntheticAcceptance(self, rates, seed)
         except Unsupported as reason:
             return {"unsupported": str(reason)}
         return {"vllm_version": adapters.vllm_version()}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.harness.errors import Unsupported
+from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
 logger = logging.getLogger("vllm.conformance.snapshot")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from conformance.miniature import config, data, nvfp4
+from conformance.miniature import checkpoint_config, convert_nvfp4, data
 from conformance.miniature.model import Draft, Experts, Target
 from conformance.miniature.train import WINDOW, plain_state
 
@@ -32,20 +32,25 @@ def export(
     """Write ``target-bf16``, ``target-nvfp4`` and ``draft`` into the folder."""
     common = {"dtype": "bfloat16", "transformers_version": version("transformers")}
     text = {"architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text"}
-    target_config = config.TARGET | text | common | {"eos_token_id": config.GENERATION["eos_token_id"]}
+    target_config = (
+        checkpoint_config.TARGET | text | common | {"eos_token_id": checkpoint_config.GENERATION["eos_token_id"]}
+    )
     _checkpoint(folder / "target-bf16", tokenizer, target_config, plain_state(target))
 
     assistant = {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"}
-    draft_text = config.DRAFT["text_config"] | {"model_type": "gemma4_text", "dtype": "bfloat16"}
+    draft_text = checkpoint_config.DRAFT["text_config"] | {"model_type": "gemma4_text", "dtype": "bfloat16"}
     _checkpoint(
-        folder / "draft", tokenizer, config.DRAFT | assistant | common | {"text_config": draft_text}, plain_state(draft)
+        folder / "draft",
+        tokenizer,
+        checkpoint_config.DRAFT | assistant | common | {"text_config": draft_text},
+        plain_state(draft),
     )
-    nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
+    convert_nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
 
 
 def read_target(folder: Path) -> tuple[Target, PreTrainedTokenizerFast]:
     """The twin of a shipped BF16 target, in float32, and the tokenizer that it was trained with."""
-    target = Target(config.TARGET)
+    target = Target(checkpoint_config.TARGET)
     target.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
     return target, PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -57,7 +62,7 @@ def _checkpoint(
     tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in sorted(state.items())}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", config_json)
-    write_json(folder / "generation_config.json", config.GENERATION)
+    write_json(folder / "generation_config.json", checkpoint_config.GENERATION)
     tokenizer.save_pretrained(folder)
 
 

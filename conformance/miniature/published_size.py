@@ -22,10 +22,10 @@ from torch import Tensor
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 from conformance import FIXTURES
-from conformance.harness.errors import UsageError
-from conformance.harness.facts import Quantisation, Target, load_facts
+from conformance.checkpoints.nvfp4 import E2M1, GROUP
+from conformance.errors import UsageError
 from conformance.miniature.export import write_json
-from conformance.miniature.nvfp4 import E2M1, GROUP
+from conformance.profile.facts import Quantisation, Target, load_facts
 
 QUANTISATION = "nvfp4-modelopt"
 TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "target-bf16"

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from conformance.miniature import config, data, losses
+from conformance.miniature import checkpoint_config, data, losses
 from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Draft, Target, initialise
 from conformance.miniature.tasks import examples
 
 Report = Callable[[str, int, int, float, list[float]], None]  # stage, step, steps, loss, accuracies
-WINDOW: int = config.TARGET["sliding_window"]
+WINDOW: int = checkpoint_config.TARGET["sliding_window"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def new_target(settings: dict[str, Any], seed: int) -> Target:
 
 def new_draft(seed: int) -> Draft:
     """An untrained draft."""
-    draft = Draft(config.DRAFT)
+    draft = Draft(checkpoint_config.DRAFT)
     initialise(draft, torch.Generator().manual_seed(seed))
     return draft
 
@@ -150,9 +150,9 @@ def grow(shallow: Target, seed: int) -> Target:
 
     A new layer's two post-norms begin at zero, so that it passes its input on unchanged.
     """
-    deep = new_target(config.TARGET, seed)
+    deep = new_target(checkpoint_config.TARGET, seed)
     given = plain_state(shallow)
-    first, depth = len(config.GROUP), len(config.TARGET["layer_types"])
+    first, depth = len(checkpoint_config.GROUP), len(checkpoint_config.TARGET["layer_types"])
     with torch.no_grad():
         for name, tensor in plain_state(deep).items():
             prefix, dot, rest = name.removeprefix("model.layers.").partition(".")
@@ -207,7 +207,9 @@ def train_target(trainer: Trainer, batches: Iterator[data.Batch], report: Report
         own, seen, logits = losses.target_step(trainer.target, batch, masks)
         if step < trainer.stage.together_from * trainer.stage.steps:
             return own.loss, [float(own.accuracy)]
-        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits.detach(), config.K)
+        steps = losses.draft_steps(
+            trainer.draft, trainer.target, batch, masks, seen, logits.detach(), checkpoint_config.K
+        )
         shown = [float(own.accuracy), *losses.joint_acceptance(steps)]
         return own.loss + trainer.stage.together_weight * losses.total(steps), shown
 
@@ -244,7 +246,7 @@ def train_draft(trainer: Trainer, batches: Iterator[data.Batch], report: Report)
         with torch.no_grad():
             seen = trainer.target(batch.ids, batch.positions, masks)
             logits = trainer.target.logits(seen.hidden)
-        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits, config.K)
+        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits, checkpoint_config.K)
         return losses.total(steps), losses.joint_acceptance(steps)
 
     run(trainer, batches, loss, report)

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
 from conformance import FIXTURES
-from conformance.harness.errors import UsageError
+from conformance.errors import UsageError
 from conformance.miniature.export import write_json
 
 MINIATURE = FIXTURES / "models" / "micro-26b-a4b"

@@ -8,15 +8,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from conformance.harness.errors import ObservationError, Unsupported
-from conformance.harness.stats import Estimate
-from conformance.harness.tolerances import Tolerances
-from conformance.harness.views.acceptance import Acceptance, everywhere
-from conformance.harness.views.load import Cell
-from conformance.harness.views.soak import Soak, acceptance_length_of, throughput
-from conformance.harness.views.sweep import Sweep
-from conformance.harness.views.texts import Texts
+from conformance.errors import ObservationError, Unsupported
+from conformance.judging.stats import Estimate
+from conformance.profile.tolerances import Tolerances
 from conformance.reports.source import Source
+from conformance.views.acceptance import Acceptance, everywhere
+from conformance.views.load import Cell
+from conformance.views.soak import Soak, acceptance_length_of, throughput
+from conformance.views.sweep import Sweep
+from conformance.views.texts import Texts
 
 WHOLE, PART, NOISE = "whole", "part", "noise"
 INTERVALS = 4  # between two numbers of an axis, about
@@ -191,7 +191,7 @@ def sweep(source: Source) -> Chart:
 
 def equal_texts(source: Source) -> Chart:
     """Greedy texts with MTP against those without, and those without against themselves."""
-    texts = Texts.of(source.observation("ties"))
+    texts = Texts.of(source.observation("near_ties"))
     rows = (
         Row.of("with MTP against without", texts.equal_share(with_mtp=True), figure="equal greedy texts"),
         Row.of("A/A without MTP", texts.equal_share(with_mtp=False), kind=NOISE),
@@ -248,7 +248,7 @@ class Drawing:
 DRAWINGS = (
     Drawing("acceptance", "Acceptance by position", "load", joint_acceptance),
     Drawing("length", "Acceptance length", "load", acceptance_length),
-    Drawing("texts", "Equal greedy texts", "ties", equal_texts),
+    Drawing("texts", "Equal greedy texts", "near_ties", equal_texts),
     Drawing("sweep", "Speedup at every k", "sweep", sweep),
     Drawing("speedup", "Speedup by concurrency and category", "load", speedup),
     Drawing("soak", "A held load over time", "soak", soak),

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from conformance.harness.coverage import Coverage
-from conformance.harness.stats import CONFIDENCE
-from conformance.harness.views.calibration import Calibration, Quantity
-from conformance.reports.characters import json_text
+from conformance.judging.stats import CONFIDENCE
+from conformance.reports.sanitize import json_text
+from conformance.views.calibration import Calibration, Quantity
+from conformance.views.coverage import Coverage
 
 FORMAT = 1
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"

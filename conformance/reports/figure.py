@@ -12,11 +12,11 @@ matplotlib.use("Agg")  # no window, whatever the user's display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from conformance.harness.floors import Floor, Floors
-from conformance.harness.stats import Estimate
-from conformance.harness.views.acceptance import everywhere
-from conformance.harness.views.load import Load
+from conformance.judging.stats import Estimate
+from conformance.profile.floors import Floor, Floors
 from conformance.reports.charts import SPEEDUP_FLOORS
+from conformance.views.acceptance import everywhere
+from conformance.views.load import Load
 
 SEEN, NOISE, FLOOR = "#1a5fb4", "#9a9996", "#c01c28"
 

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from rich.text import Text
 
-from conformance.harness.verdict import ExitCode, Record, Run, Verdict
-from conformance.reports.characters import printable
+from conformance.judging.verdict import ExitCode, Record, Run, Verdict
 from conformance.reports.report import Report
+from conformance.reports.sanitize import printable
 
 MARKS = {
     Verdict.PASS: "✓",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from conformance.harness.verdict import Judgement, Record, Run, Verdict
-from conformance.reports.characters import printable
+from conformance.judging.verdict import Judgement, Record, Run, Verdict
+from conformance.reports.sanitize import printable
 
 ELEMENTS = {
     Verdict.FAIL: "failure",

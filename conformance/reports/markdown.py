@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from conformance.harness.verdict import ExitCode, Finding, Record
-from conformance.reports.characters import printable
+from conformance.errors import UsageError
+from conformance.judging.verdict import ExitCode, Finding, Record
 from conformance.reports.report import Report
+from conformance.reports.sanitize import printable
 
 SIGNS = {ExitCode.QUALIFIED: "✅", ExitCode.NOT_QUALIFIED: "❌", ExitCode.INSTRUMENT: "❌"}
 LONGEST = 300  # characters of a sentence in a table
@@ -87,3 +88,16 @@ def plain(text: str) -> str:
     """A text that stays what it is: no markup, no mention, no more than one line."""
     short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
     return html.escape(short, quote=False).translate(MEANT)
+
+
+def between(document: str, begin: str, end: str, table: str, name: str) -> str:
+    """The document with the text between two markers replaced.
+
+    Raises:
+        UsageError: the document lacks the markers.
+    """
+    head, found, rest = document.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise UsageError(f"{name} lacks the markers {begin} and {end} that the table goes between.")
+    return f"{head}{begin}\n{table}{end}{tail}"

@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from conformance.harness.views.oracle import NOT_EVALUATED, REFUSED, Device, MoeOracle
-from conformance.reports.characters import json_text
+from conformance.reports.sanitize import json_text
+from conformance.views.moe_oracle import NOT_EVALUATED, REFUSED, Device, MoeOracle
 
 FORMAT = 1
 BEGIN, END = "<!-- moe-table: begin -->", "<!-- moe-table: end -->"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from conformance.harness import power
-from conformance.harness.floors import Floors
-from conformance.harness.profile import Hardware, Profile, Sizes, soak_windows
-from conformance.harness.verdict import UNQUALIFYING
-from conformance.reports.characters import json_text
+from conformance.judging import sample_size
+from conformance.judging.verdict import UNQUALIFYING
+from conformance.profile.floors import Floors
+from conformance.profile.profile import Hardware, Profile, Sizes, soak_windows
+from conformance.reports.sanitize import json_text
 
 FORMAT = 1
 UTILISATION = "--gpu-memory-utilization"
@@ -50,15 +50,15 @@ def as_json(profile: Profile, floors: Floors) -> str:
         **{"memory": hardware.memory, "usable_gb": _usable(hardware), "weights_gb": pair.weights_gb},
         "soak_minutes": profile.sizes.soak_minutes if profile.level == "soak" else None,
         "looks": profile.sizes.looks,
-        "first_look_seconds": power.first_look(plans),
+        "first_look_seconds": sample_size.first_look(plans),
         "floors": [_row(each) for each in plans],
     }
     return json_text(document)
 
 
-def _judged(profile: Profile, floors: Floors) -> list[power.Plan]:
+def _judged(profile: Profile, floors: Floors) -> list[sample_size.Plan]:
     """The floors that the level judges, each with the samples that it needs."""
-    return [] if profile.level in UNQUALIFYING else power.plan(floors, profile.sizes)
+    return [] if profile.level in UNQUALIFYING else sample_size.plan(floors, profile.sizes)
 
 
 def _floors(profile: Profile, floors: Floors) -> str:
@@ -66,10 +66,10 @@ def _floors(profile: Profile, floors: Floors) -> str:
         return f"level {profile.level} judges no floor\n"
     if not floors.rows:
         return f"no floors: no published figures of {profile.pair.name} on {profile.hardware.name} are known\n"
-    return power.as_text(_judged(profile, floors), profile.sizes.looks)
+    return sample_size.as_text(_judged(profile, floors), profile.sizes.looks)
 
 
-def _row(each: power.Plan) -> dict[str, Any]:
+def _row(each: sample_size.Plan) -> dict[str, Any]:
     floor = each.floor
     return {
         "name": each.name,

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conformance.harness import logs
-from conformance.harness.evidence import Evidence, Header, read_header
-from conformance.harness.moe_facts import load_moe_facts
-from conformance.harness.profile import Profile
-from conformance.harness.starts import Started, read_starts
-from conformance.harness.verdict import Judgement, Record, Run, Verdict
-from conformance.harness.views.oracle import NOT_EVALUATED, MoeOracle
-from conformance.harness.views.texts import Divergence, Fork, Texts
+from conformance.evidence.folder import Evidence, Header, read_header
+from conformance.judging.verdict import Judgement, Record, Run, Verdict
+from conformance.profile.moe_facts import load_moe_facts
+from conformance.profile.profile import Profile
 from conformance.reports.charts import DRAWINGS, Chart, Row, Timeline
 from conformance.reports.source import Source
+from conformance.serving import logs
+from conformance.serving.start_records import Started, read_starts
+from conformance.views.moe_oracle import NOT_EVALUATED, MoeOracle
+from conformance.views.texts import Divergence, Fork, Texts
 
 GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
 FIRST = 8  # divergences that are shown
@@ -174,9 +174,9 @@ def _panels(source: Source) -> Iterator[Panel]:
 
 
 def _partings(source: Source) -> Partings | None:
-    if not source.holds("ties"):
+    if not source.holds("near_ties"):
         return None
-    found = Texts.of(source.observation("ties")).divergences
+    found = Texts.of(source.observation("near_ties")).divergences
     looks = source.looks if source.holds("load") else []
     with_mtp = [each for each in found if each.with_mtp]
     shown = tuple(Parting(each, Fork.of(each, looks)) for each in with_mtp[:FIRST])

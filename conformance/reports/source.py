@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance import FIXTURES
-from conformance.harness.evidence import Evidence
-from conformance.harness.floors import Floors, load_floors
-from conformance.harness.profile import Profile
-from conformance.harness.tolerances import Tolerances, load_tolerances
-from conformance.harness.views.load import Load
-from conformance.harness.views.soak import Soak
+from conformance.evidence.folder import Evidence
+from conformance.profile.floors import Floors, load_floors
+from conformance.profile.profile import Profile
+from conformance.profile.tolerances import Tolerances, load_tolerances
+from conformance.views.load import Load
+from conformance.views.soak import Soak
 
 
 @dataclass(frozen=True)

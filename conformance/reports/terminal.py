@@ -16,8 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conformance.harness.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
-from conformance.reports.characters import printable
+from conformance.judging.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
+from conformance.reports.sanitize import printable
 
 STYLES = {
     Verdict.PASS: "green",

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faux import PROFILE, Observe, launcher, recording, with_prompts
-from faux.checkpoints import Checkpoints
+from negative_controls.faux_servers import PROFILE, Observe, launcher, recording, with_prompts
+from negative_controls.faux_servers.checkpoints import Checkpoints
 
-from conformance.harness.evidence import Evidence
-from conformance.harness.launch import Launch
-from conformance.harness.observers import observer
-from conformance.harness.profile import Profile
-from conformance.harness.servers import Servers
+from conformance.evidence.folder import Evidence
+from conformance.observers import observer
+from conformance.profile.profile import Profile
+from conformance.serving.command import Launch
+from conformance.serving.pool import ServerPool
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def evidence(tmp_path: Path) -> Evidence:
 @pytest.fixture
 def observe(profile: Profile, evidence: Evidence) -> Iterator[Observe]:
     """Makes an observation with faux servers, by way of the evidence and its schemas."""
-    opened: list[Servers] = []
+    opened: list[ServerPool] = []
 
     def made(name: str, on: Profile = profile, **arms: Launch) -> dict[str, Any]:
         if not opened:
-            opened.append(Servers(on, evidence, launcher=launcher(**arms)))
+            opened.append(ServerPool(on, evidence, launcher=launcher(**arms)))
         return evidence.observe(name, lambda: observer(name)(on, opened[0], evidence))
 
     yield made

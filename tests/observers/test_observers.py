@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faux import SIZES, Observe, answering, launch
-from faux.checkpoints import Checkpoints
 from jsonschema import Draft202012Validator
+from negative_controls.faux_servers import SIZES, Observe, answering, launch
+from negative_controls.faux_servers.checkpoints import Checkpoints
 
-from conformance import FIXTURES
-from conformance.harness.errors import ObservationError, Unsupported, UsageError
-from conformance.harness.evidence import SCHEMAS, Evidence
-from conformance.harness.observers import OBSERVERS, chat, checkpoint, geometry, misuse
-from conformance.harness.observers.environment import ask_interpreter, commits_built, commits_wanted, locked
-from conformance.harness.places import HERE, Place
-from conformance.harness.profile import UNLOCKED, Profile
+from conformance import FIXTURES, PACKAGE
+from conformance.checkpoints import small_files
+from conformance.errors import ObservationError, Unsupported, UsageError
+from conformance.evidence.folder import SCHEMAS, Evidence
+from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, geometry
+from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, locked
+from conformance.profile.profile import UNLOCKED, Profile
+from conformance.serving.executors import HERE, Executor
 
 
 def test_every_observer_has_a_strict_schema_and_every_schema_an_observer() -> None:
-    documents = {"attestation", "comparison", "fleet", "report", "start"}  # what is made of observations, and beside
-    assert {path.stem for path in SCHEMAS.glob("*.json")} - documents == set(OBSERVERS)
-    for path in SCHEMAS.glob("*.json"):
+    assert {path.name.removesuffix(".schema.json") for path in SCHEMAS.glob("*.json")} == set(OBSERVERS)
+    for path in PACKAGE.rglob("*.schema.json"):
         schema = json.loads(path.read_text())
         Draft202012Validator.check_schema(schema)
-        assert path.stem in documents or schema["additionalProperties"] is False
+        assert path.parent != SCHEMAS or schema["additionalProperties"] is False
         assert schema["description"]
 
 
@@ -66,9 +66,9 @@ def test_tokens_template_and_token_order_are_written_down(observe: Observe, pair
 
 def test_a_template_in_a_file_of_its_own_comes_first(pair: Checkpoints) -> None:
     (pair.target / "chat_template.json").write_text('{"chat_template": "in JSON"}')
-    assert checkpoint.template_text(pair.target) == "in JSON"
+    assert small_files.template_text(pair.target) == "in JSON"
     (pair.target / "chat_template.jinja").write_text("alone")
-    assert checkpoint.template_text(pair.target) == "alone"
+    assert small_files.template_text(pair.target) == "alone"
 
 
 def test_a_permutation_and_what_is_none() -> None:
@@ -95,12 +95,12 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         "kernels",
         "moe_refusal",
         "load",
-        "ties",
+        "near_ties",
         "tools",
         "sweep",
         "bench",
         "chat-call",
-        "misuse",
+        "bad_requests",
     ],
 )
 def test_no_server_is_started_for_a_broken_pair(
@@ -206,7 +206,7 @@ SAID = {
 
 
 def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda *_: dict(SAID))
+    monkeypatch.setattr("conformance.observers.environment.ask_interpreter", lambda *_: dict(SAID))
     seen = observe("environment")
     assert seen["installed"].keys() == seen["locked"].keys()
     assert seen["installed"]["torch"] == "2.13.0+cpu"
@@ -217,7 +217,7 @@ def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch:
 def test_an_unlocked_environment_is_recorded_whole_and_held_against_nothing(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conformance.harness.observers.environment.ask_interpreter", lambda *_: dict(SAID))
+    monkeypatch.setattr("conformance.observers.environment.ask_interpreter", lambda *_: dict(SAID))
     unlocked = replace(profile, hardware=replace(profile.hardware, locked_environment=UNLOCKED))
     seen = observe("environment", unlocked)
     assert seen["locked"] is None
@@ -249,7 +249,7 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
 def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Mapping[str, Any]] = []
 
-    def build(what: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    def build(what: Mapping[str, Any], place: Executor) -> dict[str, Any]:
         assert place is HERE
         asked.append(what)
         return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
@@ -310,8 +310,8 @@ def test_an_answer_that_does_not_come_is_kept_as_an_error(observe: Observe) -> N
 @pytest.mark.parametrize(("raw", "sent"), [("{", b"{"), (None, b'{"m": "served", "s": {"type": "object"')])
 def test_what_is_wrong_is_filled_in(raw: str | None, sent: bytes) -> None:
     body = None if raw else {"m": "$MODEL", "s": "$HUGE"}
-    wrong = misuse.Wrong("w", "CC0-1.0", "POST", "/", (400,), body=body, raw=raw)
-    found = misuse.body_of(wrong, "served")
+    wrong = bad_requests.Wrong("w", "CC0-1.0", "POST", "/", (400,), body=body, raw=raw)
+    found = bad_requests.body_of(wrong, "served")
     assert found is not None
     assert found.startswith(sent)
-    assert misuse.body_of(misuse.Wrong("w", "CC0-1.0", "GET", "/", (404,)), "served") is None
+    assert bad_requests.body_of(bad_requests.Wrong("w", "CC0-1.0", "GET", "/", (404,)), "served") is None

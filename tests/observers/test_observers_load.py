@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faux import SIZES, Observe, answering, launch
+from negative_controls.faux_servers import SIZES, Observe, answering, launch
 
-from conformance.harness.errors import ObservationError, Unsupported
-from conformance.harness.installed import Installed
-from conformance.harness.launch import Launch
-from conformance.harness.observers import bench, sweep, ties
-from conformance.harness.observers import load as loading
-from conformance.harness.places import Place
-from conformance.harness.profile import Profile
-from conformance.harness.views.sweep import Sweep
-from conformance.harness.workload import Prompt
+from conformance.errors import ObservationError, Unsupported
+from conformance.observers import bench, near_ties, sweep
+from conformance.observers import load as loading
+from conformance.profile.profile import Profile
+from conformance.serving.command import Launch
+from conformance.serving.executors import Executor
+from conformance.serving.installed import Installed
+from conformance.views.sweep import Sweep
+from conformance.workload.prompts import Prompt
 
 TELLS = ("--per-request-spec-decode-metrics", "summary")
 
@@ -162,16 +162,16 @@ def test_a_later_look_is_another_observation_of_the_same_shape(observe: Observe)
 
 
 def test_ties_and_how_far_scores_move(observe: Observe) -> None:
-    seen = observe("ties")
+    seen = observe("near_ties")
     assert seen["compared"] == {"with_mtp": 17, "without_mtp": 22}
     assert seen["divergences"] == []
     assert [(row["positions"], row["largest"]) for row in seen["shifts"]] == [(9, 0.25)] * SIZES.tie_prompts
 
 
 def test_a_divergence_is_where_the_first_token_differs() -> None:
-    assert ties.divergence([1, 2, 3], [1, 2, 3]) is None
-    assert ties.divergence([1, 2, 3], [1, 4, 3]) == 1
-    assert ties.divergence([1, 2], [1, 2, 3]) == 2
+    assert near_ties.divergence([1, 2, 3], [1, 2, 3]) is None
+    assert near_ties.divergence([1, 2, 3], [1, 4, 3]) == 1
+    assert near_ties.divergence([1, 2], [1, 2, 3]) == 2
 
 
 def test_answers_are_compared_with_mtp_and_without_in_other_batches() -> None:
@@ -180,7 +180,7 @@ def test_answers_are_compared_with_mtp_and_without_in_other_batches() -> None:
         arms = {"mtp": block, "plain": block, "plain_again": block if again else None}
         return {"concurrency": concurrency, "prompts": ["a"], "warm_up": False} | arms
 
-    names = [(one.name, other.name) for one, other in ties.compared([row(1, True), row(8, False)])]
+    names = [(one.name, other.name) for one, other in near_ties.compared([row(1, True), row(8, False)])]
     assert names == [("plain 1", "mtp 1"), ("plain 1", "plain_again 1"), ("plain 8", "mtp 8"), ("plain 1", "plain 8")]
 
 
@@ -229,7 +229,7 @@ def swept_by(profile: Profile, method: Any) -> Profile:
 def test_a_vllm_without_schedule_cannot_be_swept(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Place, "installed", lambda _: Installed("0.1", None, ()))
+    monkeypatch.setattr(Executor, "installed", lambda _: Installed("0.1", None, ()))
     with pytest.raises(Unsupported, match="has no drafts whose length changes"):
         observe("sweep", swept_by(profile, "probe"))
 

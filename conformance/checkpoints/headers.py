@@ -1,0 +1,166 @@
+"""Reading checkpoints: where one lies, its JSON files, and the headers of its safetensors files. No torch needed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from conformance.errors import NotHere, UsageError
+from conformance.formats.json_files import parse_json
+from conformance.profile.profile import Pair
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TOKEN_ORDER = "masked_embedding.token_ordering"  # of drafts with ordered embeddings
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read; the message is a sentence that begins with the file."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a safetensors file: dtype as written there ("BF16"), shape, and where its bytes lie."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    end: int
+
+    def sha256(self) -> str:
+        """Hex SHA-256 of the tensor's bytes."""
+        digest = hashlib.sha256()
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            left = self.end - self.start
+            while left and (block := stream.read(min(left, 1 << 24))):
+                digest.update(block)
+                left -= len(block)
+        return digest.hexdigest()
+
+    def shares(self, workers: int) -> tuple[list[str], ...]:
+        """SHA-256 of the equal parts into which workers share out a matrix: by rows, then by columns.
+
+        None of the kind where it cannot be shared out evenly.
+        """
+        whole = np.frombuffer(self.read(), dtype="u1").reshape(self.shape[0], -1)
+        sides = zip(self.shape, (0, 1), strict=True)
+        return tuple(
+            [hashlib.sha256(part.tobytes()).hexdigest() for part in np.split(whole, workers, axis)]
+            if size % workers == 0
+            else []
+            for size, axis in sides
+        )
+
+    def read(self) -> bytes:
+        """The tensor's bytes."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.end - self.start)
+
+
+def target_folder(pair: Pair) -> Path:
+    """Where the pair's target lies on this machine."""
+    return _locate(pair, "target", pair.target, pair.target_revision)
+
+
+def draft_folder(pair: Pair) -> Path:
+    """Where the pair's draft lies on this machine."""
+    return _locate(pair, "draft", pair.draft, pair.draft_revision)
+
+
+def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
+    """A folder as it is, a Hub repository by the local cache; raises UsageError saying how to get it."""
+    said = f'{Path(pair.home) / pair.name}.toml: key "{role}" is "{source}"'
+    if source.startswith((".", "/")):
+        folder = (Path(pair.home) / source).resolve()
+        if not folder.is_dir():
+            raise NotHere(f"{said}, but there is no folder {folder}; put the checkpoint there or change the key.")
+        return folder
+    try:
+        return Path(snapshot_download(source, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        command = f"hf download {source}" + (f" --revision {revision}" if revision else "")
+        raise NotHere(f"{said}, which is not in the local Hugging Face cache; run: {command}") from None
+    except HFValidationError:
+        mend = 'write a folder that starts with "./" or "/", or a repository "owner/name"'
+        raise UsageError(f"{said}; {mend}.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint; raises Damaged."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Damaged(f"{path} is missing") from None
+    except ValueError as error:
+        raise Damaged(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} holds no JSON object")
+    return content
+
+
+def read_optional_json(path: Path) -> dict[str, Any] | None:
+    """The same, or None where there is no such file."""
+    return read_json(path) if path.exists() else None
+
+
+def read_headers(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, from one file or from the files of its index; raises Damaged."""
+    if not (folder / INDEX).exists():
+        return _read_header(folder / SINGLE)
+    placed = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(placed, dict):
+        raise Damaged(f"{folder / INDEX} has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(placed.values())):
+        tensors |= _read_header(folder / name)
+    for name, file in placed.items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise Damaged(f"{folder / file} does not hold tensor {name}, which {INDEX} places there")
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, Tensor]:
+    """Header of one file: eight bytes of length, then JSON name -> dtype, shape, data_offsets."""
+    if not path.is_file():
+        raise Damaged(f"{path} is missing")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise Damaged(f"{path} is no safetensors file, or is cut short: it has {size} bytes")
+        raw = stream.read(length)
+    try:
+        return _tensors(path, parse_json(raw), 8 + length, size)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path} has a broken safetensors header ({type(error).__name__}: {error})") from None
+
+
+def _tensors(path: Path, header: dict[str, Any], data: int, size: int) -> dict[str, Tensor]:
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        if data + end > size:
+            raise Damaged(f"{path} is cut short: {name} ends at byte {data + end} of {size}")
+        tensors[name] = Tensor(str(entry["dtype"]), tuple(entry["shape"]), path, data + begin, data + end)
+    return tensors
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of the bytes of a checkpoint's weight files, one after the other in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted({tensor.file for tensor in read_headers(folder).values()}):
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The command ``qualify``: one module for each subcommand."""

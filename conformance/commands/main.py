@@ -1,0 +1,71 @@
+"""Qualify a vLLM server for Gemma 4 with multi-token prediction: observe it, judge it, and work with recorded runs.
+
+exit codes: 0 qualified (every check that was asked for passed), 1 not qualified, 2 usage, 3 inconclusive,
+4 instrument error, 5 nothing inspected; compare: 1 where B is worse; sign and verify: 0 signed or authentic,
+1 not authentic, 2 usage
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from conformance.commands import (
+    calibrate,
+    catalogue,
+    cli_reference,
+    combine,
+    compare,
+    completion,
+    figure,
+    keep_regressions,
+    moe_table,
+    qualify,
+    rejudge,
+    sign,
+    verify,
+)
+from conformance.commands.parsers import Subparsers
+from conformance.run.refusal import REFUSALS, report_refusal
+from conformance.serving.installed import installed_here
+
+SUBCOMMANDS = (
+    *(qualify, rejudge, compare, combine, sign, verify, figure, catalogue, moe_table),
+    *(calibrate, keep_regressions),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser, commands = make_parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] not in (*commands.choices, "-h", "--help", "--version"):
+        words.insert(0, qualify.NAME)
+    options = parser.parse_args(words)
+    try:
+        return int(options.run(options))
+    except REFUSALS as error:
+        return report_refusal(error)
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, Subparsers]:
+    """The parser of the command, and its subcommands' parsers by name."""
+    parser = argparse.ArgumentParser(
+        prog="qualify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for subcommand in SUBCOMMANDS:
+        subcommand.add_to(commands)
+    # These two describe the command itself, so they need its parser.
+    completion.add_to(commands, partial(completion.script, parser, commands, qualify.NAME))
+    cli_reference.add_to(commands, partial(cli_reference.as_markdown, commands))
+    return parser, commands
+
+
+def version() -> str:
+    """The version of the suite, and of the vLLM beside it."""
+    installed = installed_here()
+    return f"gemma4-mtp-conformance {installed.suite or 'not installed'}, vLLM {installed.vllm or 'not installed'}"

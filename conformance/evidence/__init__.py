@@ -1,0 +1,1 @@
+"""The folder that holds what one run saw: written once, hashed, redacted, signed."""

@@ -1,0 +1,128 @@
+"""The verdicts of a run as JSON Lines: a header, one line for each verdict as it falls, a footer.
+
+A run that was stopped leaves no footer, so a reader sees that the file is cut short instead of taking the part for
+the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from conformance.errors import ObservationError
+from conformance.formats.json_files import parse_json
+from conformance.judging.verdict import Diagnosis, Finding, Judgement, Record, Run, Verdict
+
+FORMAT = 1
+JOURNAL = "verdicts.jsonl"  # in the evidence
+
+
+class Journal:
+    """Writes ``verdicts.jsonl``; every line is flushed, so that a kill loses at most the line being written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def header(self, run: Run) -> None:
+        """The subject of the run and the ids of the checks that its level asks for."""
+        subject = {key: getattr(run, key) for key in ("hardware", "pair", "level", "certify", "unlocked")}
+        self._line({"kind": "header", "format": FORMAT, **subject, "expected": list(run.expected)})
+
+    def verdict(self, record: Record) -> None:
+        """One verdict."""
+        self._line({"kind": "verdict", **record_to_json(record)})
+
+    def footer(self, run: Run, judgement: Judgement) -> None:
+        """The judgement; its presence says that the file is whole."""
+        self._line(
+            {
+                "kind": "footer",
+                "verdicts": len(run.records),
+                "problems": list(run.problems),
+                "exit_code": int(judgement.exit_code),
+                "sentence": judgement.sentence,
+            }
+        )
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def _line(self, document: dict[str, Any]) -> None:
+        self._file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def read_journal(path: Path) -> Run:
+    """The run of a ``verdicts.jsonl``; ``complete`` is False where the footer or verdicts are missing.
+
+    Raises ObservationError where not even the header can be read, or another version wrote it.
+    """
+    try:
+        lines = [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return _run(path, [line for line in lines if line is not None])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ObservationError(f"{path} is no journal of verdicts that this version reads ({said})") from error
+
+
+def _run(path: Path, rows: Sequence[dict[str, Any]]) -> Run:
+    if not rows or rows[0].get("kind") != "header":
+        raise ObservationError(f"{path} has no header: it is no journal of verdicts")
+    header, verdicts = rows[0], [record_from_json(row) for row in rows if row["kind"] == "verdict"]
+    footer = rows[-1] if rows[-1]["kind"] == "footer" else None
+    return Run(
+        hardware=header["hardware"],
+        pair=header["pair"],
+        level=header["level"],
+        evidence=str(path.parent),
+        expected=tuple(header["expected"]),
+        records=tuple(verdicts),
+        problems=tuple(footer["problems"]) if footer else (f"{path} is cut short: it has no footer",),
+        certify=header["certify"],
+        unlocked=header["unlocked"],
+        complete=footer is not None and footer["verdicts"] == len(verdicts),
+    )
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """A record as plain JSON values; the way it travels from pytest-xdist's workers too."""
+    document: dict[str, Any] = json.loads(json.dumps(asdict(record), allow_nan=False))
+    return document
+
+
+def record_from_json(document: dict[str, Any]) -> Record:
+    """The inverse of ``record_to_json``; a ``kind`` beside the fields is ignored."""
+    fields = {key: value for key, value in document.items() if key != "kind"}
+    findings = tuple(
+        Finding(
+            **{
+                **finding,
+                "verdict": Verdict(finding["verdict"]),
+                "interval": tuple(finding["interval"]) if finding["interval"] else None,
+            }
+        )
+        for finding in fields.pop("findings")
+    )
+    diagnoses = tuple(Diagnosis(**diagnosis) for diagnosis in fields.pop("diagnoses"))
+    return Record(**{**fields, "verdict": Verdict(fields["verdict"])}, findings=findings, diagnoses=diagnoses)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row = parse_json(line)
+    except ValueError:  # the line that a kill cut in two
+        return None
+    return row if isinstance(row, dict) and "kind" in row else None

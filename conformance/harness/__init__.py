@@ -1,1 +1,0 @@
-"""How a server is observed and how the evidence is judged."""

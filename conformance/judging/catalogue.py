@@ -1,0 +1,27 @@
+"""The list of all checks, read from their declarations."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from conformance import PACKAGE
+from conformance.judging.check import Check, declaration
+from conformance.profile.profile import INCLUDED
+
+
+def catalogue() -> tuple[Check, ...]:
+    """Every check declared in ``conformance/test_*.py``, cheap families first; ValueError for an id used twice."""
+    checks = []
+    for path in sorted(PACKAGE.glob("test_*.py")):
+        module = importlib.import_module(f"conformance.{path.stem}")
+        checks += [check for value in vars(module).values() if (check := declaration(value))]
+    ids = [check.id for check in checks]
+    if twice := {id for id in ids if ids.count(id) > 1}:
+        raise ValueError(f"check ids used twice: {', '.join(sorted(twice))}")
+    return tuple(sorted(checks, key=lambda check: check.order))
+
+
+def at_level(checks: Sequence[Check], level: str) -> tuple[Check, ...]:
+    """The checks that a level runs: its own and those of the levels that it includes."""
+    return tuple(check for check in checks if check.level in (*INCLUDED[level], level))

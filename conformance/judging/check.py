@@ -1,0 +1,101 @@
+"""How a check is declared and judged: the ``@check`` decorator and ``judge``.
+
+A check is a pytest function whose arguments are observations and whose body is one or a few expectations.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from conformance.errors import NotRecorded, ObservationError, Unsupported, UsageError
+from conformance.judging.verdict import Finding, Outcome, Verdict, worst
+from conformance.profile.profile import LEVELS
+
+FAMILIES = (
+    *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL", "SOAK"),
+)
+DECLARATION = "conformance_check"
+
+F = TypeVar("F", bound=Callable[..., None])
+_findings: ContextVar[list[Finding] | None] = ContextVar("findings of the check being judged", default=None)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The one declaration of a check; ``pytest --list-checks``, README's table and every report come from it."""
+
+    id: str
+    level: str
+    claim: str
+    upstream: str
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Cheap families first, then by number."""
+        return FAMILIES.index(self.id.partition("-")[0]), self.id
+
+
+def check(id: str, *, level: str, claim: str, upstream: str = "") -> Callable[[F], F]:
+    """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference."""
+    if not re.fullmatch(rf"({'|'.join(FAMILIES)})-\d\d", id):
+        raise ValueError(f"{id!r} is no check id: it is a family of {FAMILIES} and two digits, as in ACC-01")
+    if level not in LEVELS:
+        raise ValueError(f"{id}: level {level!r} is none of {', '.join(LEVELS)}")
+    if not claim.endswith("."):
+        raise ValueError(f"{id}: the claim is a sentence and ends with a full stop")
+
+    def declare(function: F) -> F:
+        setattr(function, DECLARATION, Check(id, level, claim, upstream))
+        return function
+
+    return declare
+
+
+def declaration(function: object) -> Check | None:
+    """The declaration of a check; None for any other object."""
+    found = getattr(function, DECLARATION, None)
+    return found if isinstance(found, Check) else None
+
+
+def judge(function: Callable[..., None], arguments: Mapping[str, Any]) -> Outcome:
+    """Run a check over its observations and say what it found. Pure: the same observations give the same outcome."""
+    findings: list[Finding] = []
+    token = _findings.set(findings)
+    try:
+        function(**arguments)
+    except Exception as error:  # whatever went wrong is an ERROR with a sentence, never a PASS
+        return outcome_of(error, tuple(findings))
+    finally:
+        _findings.reset(token)
+    if not findings:
+        return Outcome(Verdict.ERROR, "the check compared nothing, so it proves nothing")
+    verdict = worst(findings)
+    sentence = "; ".join(finding.sentence for finding in findings if finding.verdict is verdict)
+    return Outcome(verdict, sentence, tuple(findings))
+
+
+def outcome_of(error: BaseException, findings: tuple[Finding, ...] = ()) -> Outcome:
+    """What an exception says of a check: UNSUPPORTED with its reason, or ERROR with its sentence."""
+    if isinstance(error, Unsupported):
+        return Outcome(Verdict.UNSUPPORTED, str(error), findings)
+    if isinstance(error, ObservationError):
+        recorded = not isinstance(error, NotRecorded)
+        return Outcome(Verdict.ERROR, error.sentence, findings, error.log_tail, recorded)
+    if isinstance(error, UsageError):
+        return Outcome(Verdict.ERROR, str(error), findings)
+    trace = "".join(traceback.format_exception(error))
+    return Outcome(Verdict.ERROR, f"unexpected {type(error).__name__}: {error}", findings, trace)
+
+
+def record_finding(finding: Finding) -> Finding:
+    """Keep a finding for the check that is being judged; outside of one it is only returned."""
+    findings = _findings.get()
+    if findings is not None:
+        findings.append(finding)
+    return finding

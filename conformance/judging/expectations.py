@@ -1,0 +1,350 @@
+"""What a check expects of its observations: each ``expect_…`` compares, and records a Finding.
+
+An expectation never raises because of what it found. It records value, floor, n and interval of a PASS as well, and
+the verdict of the check is the worst of its findings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from conformance.errors import ObservationError
+from conformance.judging.check import record_finding
+from conformance.judging.sequential import Looks
+from conformance.judging.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
+from conformance.judging.verdict import NO_FLOOR, Finding, Verdict, decide
+from conformance.profile.floors import Floor
+from conformance.reference.numeric_error import Bound, Deviation, Likeness, bound_of
+
+SHOWN_DIFFERENCES = 3
+
+
+class Seen(Protocol):
+    """Anything that knows the evidence file it was read from."""
+
+    @property
+    def source(self) -> str: ...
+
+
+class Examined(Seen, Protocol):
+    """Something that was tried so many times, with a sentence for each trial that something is to be said against."""
+
+    @property
+    def trials(self) -> int: ...
+
+    @property
+    def note(self) -> str: ...
+
+    def objections(self) -> Sequence[str]: ...
+
+
+S = TypeVar("S", bound=Seen, covariant=True)
+T = TypeVar("T", bound=Seen)
+
+
+def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str = "", note: str = "") -> Finding:
+    """The verdict rule: the interval's bad end clears the floor, or its good end does not, or neither.
+
+    ``what`` names the quantity where the floor's own name will not do; ``note`` is shown beside the table.
+    """
+    return record_finding(_against(estimate, floor, source, what, note))
+
+
+def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source: Seen, what: str) -> Finding:
+    """The interval lies within ``tolerance`` of ``centre``, or wholly outside, or neither."""
+    low, high = centre - tolerance, centre + tolerance
+    inside, outside = low <= estimate.low and estimate.high <= high, estimate.high < low or high < estimate.low
+    verdict = Verdict.PASS if inside else Verdict.FAIL if outside else Verdict.INCONCLUSIVE
+    words = {
+        Verdict.PASS: "lies within",
+        Verdict.FAIL: "lies outside",
+        Verdict.INCONCLUSIVE: "may or may not lie within",
+    }
+    return record_finding(
+        Finding(
+            verdict,
+            f"{what} {estimate} {words[verdict]} {low:g} to {high:g}",
+            f"{estimate.value:.3f}",
+            f"{low:g} to {high:g}",
+            estimate.n,
+            (estimate.low, estimate.high),
+            source.source,
+        )
+    )
+
+
+def expect_at_most(estimate: Estimate, bound: float, *, source: Seen, what: str, note: str = "") -> Finding:
+    """The verdict rule for what must be small: the interval's high end stays within the bound, or its low does not."""
+    verdict = Verdict.PASS if estimate.high <= bound else Verdict.FAIL if estimate.low > bound else Verdict.INCONCLUSIVE
+    words = {
+        Verdict.PASS: "stays within",
+        Verdict.FAIL: "exceeds",
+        Verdict.INCONCLUSIVE: "may or may not stay within",
+    }
+    sentence = f"{what} {estimate} {words[verdict]} {bound:g}"
+    value, interval = f"{estimate.value:.3f}", (estimate.low, estimate.high)
+    return record_finding(Finding(verdict, sentence, value, f"≤ {bound:g}", estimate.n, interval, source.source, note))
+
+
+def expect_at_least_by_looks(
+    looks: Looks[T],
+    estimate: Callable[[T, float], Estimate],
+    floor: Floor,
+    *,
+    what: str = "",
+    note: Callable[[T], str] | str = "",
+    confidence: float = CONFIDENCE,
+) -> Finding:
+    """The verdict rule at each look in turn, until one decides; the looks after that are never asked for.
+
+    ``estimate`` gets the look and the confidence that its share of the error leaves it. The finding is that of the
+    look that decided, else of the last one. A floor that is not enforced is worth one look.
+    """
+    settled = _by_looks(looks, lambda look, level: [estimate(look, level)], [floor], [what], note, confidence)
+    return record_finding(settled[0])
+
+
+def expect_each_at_least_by_looks(
+    looks: Looks[T],
+    estimates: Callable[[T, float], Sequence[Estimate]],
+    floors: Sequence[Floor],
+    *,
+    what: str,
+    note: Callable[[T], str] | str = "",
+    confidence: float = CONFIDENCE,
+) -> None:
+    """The same for each draft position; a position that was decided stays so while others look again.
+
+    One position that misses its floor settles the check: nothing more is gathered for the others.
+    """
+    names = [f"{what} at position {position}" for position in range(1, len(floors) + 1)]
+    for finding in _by_looks(looks, estimates, floors, names, note, confidence):
+        record_finding(finding)
+
+
+def _by_looks(
+    looks: Looks[T],
+    estimates: Callable[[T, float], Sequence[Estimate]],
+    floors: Sequence[Floor],
+    names: Sequence[str],
+    note: Callable[[T], str] | str,
+    confidence: float,
+) -> list[Finding]:
+    """For each floor, the finding of the look that decided it, or of the last."""
+    findings: dict[int, Finding] = {}
+    open_floors, level = list(range(len(floors))), look_confidence(looks.count, confidence)
+    for number, look in enumerate(looks, 1):
+        found = estimates(look, level)
+        _must_pair(found, floors)
+        words = note(look) if callable(note) else note
+        when = f" at look {number} of {looks.count}" if looks.count > 1 else ""
+        for i in open_floors:
+            findings[i] = _against(found[i], floors[i], look, names[i], words, when, level)
+        open_floors = [i for i in open_floors if findings[i].verdict is Verdict.INCONCLUSIVE]
+        # The last look is counted, not waited for: whoever asks a lazy sequence for one more makes it gather.
+        if not open_floors or number == looks.count or any(f.verdict is Verdict.FAIL for f in findings.values()):
+            break
+    if not findings:
+        raise ObservationError("there was nothing to look at")
+    return [findings[i] for i in range(len(floors))]
+
+
+def _must_pair(estimates: Sequence[Estimate], floors: Sequence[Floor]) -> None:
+    if len(estimates) != len(floors) or not floors:
+        raise ObservationError(f"{len(estimates)} estimates against {len(floors)} floors: they do not pair up")
+
+
+def _against(
+    estimate: Estimate,
+    floor: Floor,
+    source: Seen,
+    what: str,
+    note: str,
+    when: str = "",
+    confidence: float = CONFIDENCE,
+) -> Finding:
+    """The comparison of one estimate with its floor; ``when`` says at which look."""
+    name, bound = what or floor.name, floor.bound
+    if bound is None:
+        verdict, shown = Verdict.UNSUPPORTED, NO_FLOOR
+        sentence = f"{name} {estimate} was measured; there is no floor, since {floor.reason}"
+    else:
+        verdict, shown = decide(estimate, bound), f"{bound:.4g}"
+        words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
+        sentence = f"{name} {estimate} {words[verdict]} {bound:.4g}{when}"
+        if verdict is Verdict.INCONCLUSIVE and (more := needed(estimate, bound, confidence=confidence)) is not None:
+            sentence += f" (n = {estimate.n}; about {more} would settle it)"
+        if not floor.enforced:
+            verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
+    return Finding(
+        verdict,
+        sentence,
+        f"{estimate.value:.3f}",
+        shown,
+        estimate.n,
+        (estimate.low, estimate.high),
+        source.source,
+        note,
+    )
+
+
+def expect_agreement(ratio: Estimate, tolerance: float, *, source: Seen, what: str, note: str = "") -> Finding:
+    """Two instruments say the same: the ratio of what they say is 1, give or take the tolerance.
+
+    Which of them is wrong cannot be told, so a difference is no FAIL of the server but an ObservationError; and only
+    INCONCLUSIVE where the ratio's interval says that it may be noise.
+    """
+    low, high = 1 - tolerance, 1 + tolerance
+    said = f"{what} by our client over that by the other one is {ratio}, where {low:g} to {high:g} is agreement"
+    if ratio.high < low or high < ratio.low:
+        raise ObservationError(said)
+    verdict = Verdict.PASS if low <= ratio.value <= high else Verdict.INCONCLUSIVE
+    bounds = (ratio.low, ratio.high)
+    shown = f"{low:g} to {high:g}"
+    return record_finding(Finding(verdict, said, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note))
+
+
+def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
+    """Actual equals expected; two mappings are compared key by key and the first differences are named.
+
+    ``note`` is shown beside the table: what could not be compared.
+    """
+    if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
+        actual, expected = {what or "the value": actual}, {what or "the value": expected}
+    if not actual or not expected:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    differences = [
+        _difference(name, actual.get(name, _ABSENT), expected.get(name, _ABSENT))
+        for name in [*expected, *(name for name in actual if name not in expected)]
+        if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
+    ]
+    total = len(expected.keys() | actual.keys())
+    return _compared(differences, total, total - len(differences), "equal", source, note)
+
+
+def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen, note: str = "") -> Finding:
+    """Every value is one of the allowed ones."""
+    if not values:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    wanted = " or ".join(sorted(_show(value) for value in allowed))
+    wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
+    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source, note)
+
+
+def expect_close(
+    deviations: Mapping[str, Deviation], bounds: Mapping[str, Bound], name: str, *, source: Seen
+) -> Finding:
+    """Every output is within the bound ``name`` of its reference; Unsupported where there is no such bound."""
+    if not deviations:
+        raise ObservationError(f"{source.source}: nothing to compare")
+    bound = bound_of(bounds, name).relative_error
+    wrong = [
+        f"{what} is {found} where at most {bound:.2%} is expected"
+        for what, found in sorted(deviations.items(), key=lambda item: -item[1].error)
+        if found.defect or not found.error <= bound
+    ]
+    worst_error = max(found.error for found in deviations.values())
+    finding = Finding(
+        Verdict.FAIL if wrong else Verdict.PASS,
+        _first(wrong) if wrong else f"{name}: the worst of {len(deviations)} is off by {worst_error:.2%}",
+        f"{worst_error:.2%}",
+        f"≤ {bound:.2%}",
+        len(deviations),
+        None,
+        source.source,
+    )
+    return record_finding(finding)
+
+
+def expect_same_distribution(found: Homogeneity, likeness: Likeness, *, source: Seen, note: str = "") -> Finding:
+    """What was sampled in two ways comes from one distribution; INCONCLUSIVE where too large a shift might be missed.
+
+    ``found`` must have been tested at the alarm of ``likeness``; ``note`` is shown beside its power.
+    """
+    shown = f"p = {found.p:.2g} (G = {found.statistic:.1f}, {found.degrees} degrees of freedom, n = {found.n})"
+    if found.p < likeness.alarm:
+        verdict, sentence = Verdict.FAIL, f"the distributions differ: {shown}; {note}"
+    elif found.detectable > likeness.shift:
+        missed = f"a shift of {found.detectable:.0%} might have been missed, {likeness.shift:.0%} must not"
+        verdict, sentence = Verdict.INCONCLUSIVE, f"{shown}, but {missed}; take more samples"
+    else:
+        verdict, sentence = Verdict.PASS, f"no difference: {shown}"
+    power = f"a shift of {found.detectable:.0%} of the probability would have shown with probability {POWER:g}"
+    value, floor = f"p = {found.p:.2g}", f"p ≥ {likeness.alarm:g}"
+    notes = "; ".join(filter(None, (power, note)))
+    return record_finding(Finding(verdict, sentence, value, floor, found.n, None, source.source, notes))
+
+
+def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
+    """The text has the words that the regular expression asks for."""
+    if re.search(pattern, text):
+        return record_finding(Finding(Verdict.PASS, f"{what}: {text}", "yes", "yes", 1, None, source.source, text))
+    sentence = f"{what}: {_show(text)}, where words like /{pattern}/ are expected"
+    return record_finding(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
+
+
+def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "") -> Finding:
+    """No objection was found among so many things looked at: one for each that is not right."""
+    if among <= 0:
+        raise ObservationError(f"{source.source}: nothing was looked at")
+    return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
+
+
+def expect_no_objection(seen: Examined) -> Finding:
+    """Nothing is to be said against any of the trials."""
+    return expect_none(seen.objections(), among=seen.trials, source=seen, note=seen.note)
+
+
+def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CONFIDENCE) -> Finding:
+    """No failure in so many trials that the share of failures lies below ``unreliable``, with this confidence.
+
+    Without a failure in n trials the share is below 1 - (1 - confidence) ** (1 / n): 59 trials for 5 %, 149 for 2 %,
+    299 for 1 %. Fewer are INCONCLUSIVE, one failure is a FAIL: nothing is tried again.
+    """
+    found, trials = seen.objections(), seen.trials
+    if trials <= 0:
+        raise ObservationError(f"{seen.source}: nothing was tried")
+    bound = 1 - (1 - confidence) ** (1 / trials)
+    floor = f"< {unreliable:.0%} lost"
+    if found:
+        verdict, value = Verdict.FAIL, f"{len(found)} lost"
+        sentence = f"objections to {len(found)} of {trials} answers: {_first(found)}"
+    else:
+        verdict, value = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE, f"< {bound:.1%} lost"
+        needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
+        wanted = f"{needed} are needed to say that less than {unreliable:.0%} fail"
+        sentence = f"no failure in {trials} answers, where {wanted}"
+    return record_finding(Finding(verdict, sentence, value, floor, trials, None, seen.source, seen.note))
+
+
+def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:
+    verdict = Verdict.FAIL if wrong else Verdict.PASS
+    sentence = _first(wrong) if wrong else f"{right} of {total} {word}"
+    return record_finding(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
+
+
+def _first(wrong: Sequence[str]) -> str:
+    """The first differences in one sentence, and how many more there are."""
+    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
+    return "; ".join(wrong[:SHOWN_DIFFERENCES]) + more
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+_ABSENT = _Absent()
+
+
+def _difference(name: str, actual: Any, expected: Any) -> str:
+    wanted = "nothing" if expected is _ABSENT else _show(expected)
+    return f"{name} is {_show(actual)} where {wanted} is expected"
+
+
+def _show(value: Any, limit: int = 120) -> str:
+    text = value if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

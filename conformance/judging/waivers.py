@@ -1,0 +1,96 @@
+"""Waivers: a FAIL that is known, has an upstream URL and is allowed until a date.
+
+A waiver masks a FAIL after it was judged, and nothing else. One that is expired, names no check, or applies to this
+run without matching a FAIL is a problem of the run, so that the list never outlives its reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator
+
+from conformance.formats import toml_tables
+from conformance.judging.verdict import Record, Verdict
+
+
+def _https(url: str) -> str:
+    if not url.startswith("https://"):
+        raise ValueError("the https URL of an issue or pull request")
+    return url
+
+
+def _version_range(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError("a version range, as in >=0.28,<0.33") from None
+    return text
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
+class Waiver:
+    """One row of a file in fixtures/waivers; an empty condition applies to every run."""
+
+    check: str
+    upstream: Annotated[str, AfterValidator(_https)]
+    reason: str
+    owner: str
+    expires: date
+    hardware: str = ""
+    pair: str = ""
+    vllm: Annotated[str, AfterValidator(_version_range)] = ""
+
+    @property
+    def where(self) -> str:
+        """How a sentence speaks of it."""
+        return f"the waiver of {self.check} in fixtures/waivers ({self.upstream})"
+
+    def applies(self, hardware: str, pair: str, vllm: str | None) -> bool:
+        """Whether this run is one that the waiver was written for; an unknown version meets no version range."""
+        in_range = not self.vllm or (vllm is not None and SpecifierSet(self.vllm).contains(vllm, prereleases=True))
+        return in_range and self.hardware in ("", hardware) and self.pair in ("", pair)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
+class _File:
+    waiver: tuple[Waiver, ...]
+
+
+def load_waivers(directory: Path) -> tuple[Waiver, ...]:
+    """Every ``[[waiver]]`` of the folder's TOML files; raises UsageError naming file, key and mend."""
+    return tuple(waiver for path in sorted(directory.glob("*.toml")) for waiver in toml_tables.read(path, _File).waiver)
+
+
+def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
+    """The record, masked where it FAILs and a waiver that has not expired names it."""
+    if record.verdict is not Verdict.FAIL:
+        return record
+    waiver = next((w for w in waivers if w.check == record.id and today <= w.expires), None)
+    if waiver is None:
+        return record
+    note = f"{waiver.reason} ({waiver.upstream}; {waiver.owner}, until {waiver.expires})"
+    return replace(record, verdict=Verdict.WAIVED, waiver=note)
+
+
+def problems(
+    waivers: Sequence[Waiver], records: Sequence[Record], known: Collection[str], today: date
+) -> tuple[str, ...]:
+    """One sentence for each waiver that is expired, names no check, or masked nothing where its check was judged."""
+    verdicts = {record.id: record.verdict for record in records}
+    sentences = []
+    for waiver in waivers:
+        if waiver.check not in known:
+            sentences.append(f"{waiver.where} names no check")
+        elif today > waiver.expires:
+            sentences.append(f"{waiver.where} expired on {waiver.expires}")
+        elif verdicts.get(waiver.check, Verdict.WAIVED) not in (Verdict.WAIVED, Verdict.UNSUPPORTED):
+            verdict = verdicts[waiver.check]
+            sentences.append(f"{waiver.where} matched nothing: {waiver.check} is {verdict}, so delete the row")
+    return tuple(sentences)

@@ -1,0 +1,79 @@
+"""The gold continuations: what transformers itself writes, greedily and in float32, from the shipped checkpoints.
+
+One JSON Lines file for a target: a header that names the weights' SHA-256, then a row for each mixed prompt with the
+prompt's and the answer's token ids, the runner-up at every place, and by how much it lost (nats).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from conformance.checkpoints.headers import weights_sha256
+from conformance.miniature import checkpoint_config
+from conformance.miniature.generate import in_batches
+from conformance.miniature.model import Target
+from conformance.miniature.train import WINDOW
+from conformance.reference.draft_steps import suppressed, target_model
+from conformance.workload.prompts import Prompt
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
+    """A row of fixtures/prompts as a server renders it; arguments of earlier calls become mappings again."""
+    messages = [
+        message | {"tool_calls": [_with_mapping(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else message
+        for message in prompt.messages
+    ]
+    text = tokenizer.apply_chat_template(
+        messages,
+        tools=list(prompt.tools) or None,
+        add_generation_prompt=True,
+        tokenize=False,
+        **(prompt.chat_template_kwargs or {}),
+    )
+    return tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _with_mapping(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return call | {"function": function | {"arguments": json.loads(function["arguments"])}}
+
+
+@torch.no_grad()
+def _top_two(model: Any, ids: Sequence[int], start: int, never: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Log probabilities and ids [places, 2] of the two most likely tokens at every place from ``start`` on."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
+    logits[:, list(never)] = -torch.inf
+    top = logits.log_softmax(-1).topk(2, -1)
+    return top.values, top.indices
+
+
+def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
+    """Header and rows. The training twin writes the answers, being faster, and transformers confirms every token.
+
+    Raises RuntimeError where it does not.
+    """
+    model, never, twin = target_model(folder), suppressed(folder), Target(checkpoint_config.TARGET)
+    twin.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"})
+    yield {"target": folder.name, "sha256": weights_sha256(folder), "computed_in": "float32"}
+    asked = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    proposed = in_batches(twin, asked, WINDOW, max(prompt.max_tokens for prompt in prompts))
+    for prompt, before, answer in zip(prompts, asked, proposed, strict=True):
+        values, indices = _confirmed(model, before, answer, never)
+        gaps = [round(float(gap), 4) for gap in values[:, 0] - values[:, 1]]
+        yield {"id": prompt.id, "prompt": before, "answer": answer, "runner_up": indices[:, 1].tolist(), "gap": gaps}
+
+
+def _confirmed(model: Any, before: list[int], answer: list[int], never: Sequence[int]) -> tuple[Tensor, Tensor]:
+    values, indices = _top_two(model, [*before, *answer], len(before), never)
+    if indices[:, 0].tolist() != answer:
+        raise RuntimeError(f"transformers would not write {answer} but {indices[:, 0].tolist()}")
+    return values, indices

@@ -1,0 +1,110 @@
+"""Wrong requests, and clients that leave amid an answer: what the server with MTP makes of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from typing import Any, Literal
+
+import httpx
+from pydantic.dataclasses import dataclass as table
+
+from conformance.evidence.folder import Evidence
+from conformance.formats.toml_tables import STRICT
+from conformance.observers.refusals import require_sound_pair
+from conformance.profile.profile import Profile
+from conformance.serving.metrics import gauges
+from conformance.serving.pool import ServerPool
+from conformance.serving.server import Server
+from conformance.workload.client import client, official
+from conformance.workload.prompts import MIXED, Prompt, load_prompts, load_rows
+
+MISUSE = "misuse.jsonl"  # in the profile's folder of prompts
+DEPARTURES = {"one client leaves": 1, "eight clients leave at once": 8}
+SETTLE_SECONDS = 10.0  # in which a slot must be free again
+LONGEST = 100_000  # words of a prompt that no server takes
+PROPERTIES = 2_000  # of a schema that is too large for anybody
+
+
+@table(frozen=True, config=STRICT)
+class Wrong:
+    """A row of the file: a request, and the statuses that are right. "$MODEL", "$LONG" and "$HUGE" are filled in."""
+
+    id: str
+    licence: str
+    method: str
+    path: str
+    statuses: tuple[int, ...]
+    about: Literal["request", "grammar"] = "request"  # what is wrong: the request itself, or the output it asks for
+    body: dict[str, Any] | None = None
+    raw: str | None = None  # in place of a body that is JSON
+
+
+def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
+    """Status and message of every wrong request; what still runs after clients left; one answer before and after."""
+    require_sound_pair(profile, servers, evidence)
+    seconds = profile.hardware.bounds.request_seconds
+    wrong, (prompt, *_) = load_rows(profile.prompts / MISUSE, Wrong), load_prompts(profile.prompts / MIXED)
+    with servers.exclusive(), client(servers.mtp(), seconds) as asking:
+        server = servers.mtp()
+        before = asking.ask(prompt).text
+        requests = [refused(server, each, seconds) for each in wrong]
+        departures = [left(server, name, clients, prompt, seconds) for name, clients in DEPARTURES.items()]
+        after = asking.ask(prompt).text
+    return {"requests": requests, "departures": departures, "before": before, "after": after}
+
+
+def refused(server: Server, wrong: Wrong, seconds: float) -> dict[str, Any]:
+    """One wrong request and what came of it; ObservationError where the server is gone."""
+    row = {"id": wrong.id, "about": wrong.about, "statuses": list(wrong.statuses)}
+    headers = {"content-type": "application/json", **server.headers}
+    try:
+        response = httpx.request(
+            wrong.method,
+            server.base_url + wrong.path,
+            content=body_of(wrong, server.model),
+            headers=headers,
+            timeout=seconds,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        if not server.alive:
+            raise server.failure(f"is gone after the wrong request {wrong.id}") from None
+        return {**row, "status": None, "message": f"{type(error).__name__}: {error}"}
+    return {**row, "status": response.status_code, "message": response.text[:300]}
+
+
+def body_of(wrong: Wrong, model: str) -> bytes | None:
+    """The bytes to send."""
+    text = wrong.raw if wrong.raw is not None else json.dumps(wrong.body) if wrong.body is not None else None
+    if text is None:
+        return None
+    huge = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(PROPERTIES)}}
+    filled = text.replace("$MODEL", model).replace("$LONG", "word " * LONGEST).replace('"$HUGE"', json.dumps(huge))
+    return filled.encode()
+
+
+def left(server: Server, name: str, clients: int, prompt: Prompt, seconds: float) -> dict[str, Any]:
+    """Clients that each read one delivery of a long answer and hang up; what runs when it has had time to notice."""
+    question: dict[str, Any] = {"model": server.model, "messages": list(prompt.messages), "max_tokens": 256}
+    with ExitStack() as opened:
+        streams = []
+        for _ in range(clients):
+            asking = opened.enter_context(closing(official(server, seconds)))
+            ask = {**question, "temperature": 0, "extra_body": {"ignore_eos": True}, "stream": True}
+            streams.append(opened.enter_context(asking.chat.completions.create(**ask)))
+        delivered = sum(next(iter(stream), None) is not None for stream in streams)
+    running, kv_usage = settled(server)
+    return {"id": name, "clients": clients, "delivered": delivered, "running": running, "kv_usage": kv_usage}
+
+
+def settled(server: Server) -> tuple[int, float]:
+    """Running requests and KV cache in use, as soon as nothing runs, at the latest after ``SETTLE_SECONDS``."""
+    end = time.monotonic() + SETTLE_SECONDS
+    while True:
+        running, kv_usage = gauges(server)
+        if (running == 0 and kv_usage == 0) or time.monotonic() > end:
+            return running, kv_usage
+        time.sleep(0.1)

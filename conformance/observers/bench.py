@@ -1,0 +1,213 @@
+"""The server with MTP measured by our client and by ``vllm bench serve``: same prompts, order and concurrency."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+from conformance.checkpoints.headers import target_folder
+from conformance.errors import ObservationError, Unsupported
+from conformance.evidence.folder import Evidence
+from conformance.observers.refusals import require_sound_pair
+from conformance.profile.profile import Profile, Sizes
+from conformance.serving import logs, processes
+from conformance.serving.command import Launch, vllm_environment
+from conformance.serving.metrics import read_after, read_when_still
+from conformance.serving.pool import ServerPool
+from conformance.serving.server import Server
+from conformance.views.bench import speed_half_width
+from conformance.workload.client import Client, client
+from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
+
+MODULE = "conformance.inside_vllm.bench_serve"
+OURS, VLLM = "ours", "vllm"
+_LOAD_SECONDS = 120.0  # to import vLLM
+_COUNTS = {"drafts": "spec_decode_num_drafts", "accepted": "spec_decode_accepted_tokens"}
+
+
+def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
+    """Tokens, seconds, drafts and client's CPU time of every run; who goes first alternates."""
+    require_sound_pair(profile, servers, evidence)
+    if not servers.place.same_machine:
+        raise Unsupported("vllm bench serve would measure the connection to the host too: run the suite there.")
+    sizes = profile.sizes
+    prompts = chosen(load_prompts(profile.prompts / MIXED), sizes)
+    folder = evidence.directory.absolute() / "bench"
+    folder.mkdir(exist_ok=True)
+    (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
+    seconds = profile.hardware.bounds.request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
+    with servers.exclusive():
+        server = servers.mtp()
+        command = bench_command(profile, server, folder, len(prompts))
+        launch = Launch(command, vllm_environment(profile, folder, servers.place.inherited))
+        with (
+            client(server, profile.hardware.bounds.request_seconds) as asking,
+            bench(servers.place.placed(launch, f"{server.model}-bench"), evidence.logs / "bench-serve.log") as theirs,
+        ):
+
+            def measure(who: str, number: int) -> dict[str, Any]:
+                if who == OURS:
+                    return _ours(server, asking, prompts, sizes)
+                return _theirs(server, theirs, folder, number, seconds)
+
+            runs = measured(measure, sizes)
+    names = [prompt.id for prompt in prompts]
+    return {"prompts": names, "at_once": sizes.bench_at_once, "command": list(command), "runs": runs}
+
+
+def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> list[dict[str, Any]]:
+    """Round by round one run of each client, who goes first alternating, so that a drift of the machine cancels.
+
+    A first round warms both up and is left out. What ends it is how exact the ratio of their speeds is known, not
+    what it is: at the half-width that was announced, or after the most rounds.
+    """
+    runs: list[dict[str, Any]] = []
+    for number in range(1 + sizes.bench_most_rounds):
+        pair = [measure(who, number) for who in ((OURS, VLLM) if number % 2 == 0 else (VLLM, OURS))]
+        if number > 0:
+            runs += pair
+        if number >= sizes.bench_rounds and speed_half_width(runs) <= sizes.bench_half_width:
+            break
+    return runs
+
+
+def chosen(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
+    """What ``vllm bench serve`` can ask too: one message, no tools, no thinking; in a circle."""
+    plain = [each for each in prompts if not each.tools and not each.chat_template_kwargs and _single(each)]
+    if not plain:
+        raise ObservationError("no prompt is a single message without tools and thinking, so there is none to ask")
+    taken = islice(cycle(spread(plain, len(plain))), sizes.bench_prompts)
+    return [replace(prompt, max_tokens=sizes.bench_tokens) for prompt in taken]
+
+
+def _single(prompt: Prompt) -> bool:
+    return len(prompt.messages) == 1 and isinstance(prompt.messages[0].get("content"), str)
+
+
+def as_sharegpt(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """The format that ``vllm bench serve`` reads with nothing but vLLM installed; its "custom" one takes pandas."""
+    return [
+        {"conversations": [{"from": "human", "value": p.messages[0]["content"]}, {"from": "gpt", "value": "-"}]}
+        for p in prompts
+    ]
+
+
+def bench_command(profile: Profile, server: Server, folder: Path, count: int) -> tuple[str, ...]:
+    """``vllm bench serve`` as a closed loop at temperature 0, in the order of the file, with our extra fields."""
+    sizes = profile.sizes
+    options = {
+        "--backend": "openai-chat",
+        "--base-url": server.base_url,
+        "--endpoint": "/v1/chat/completions",
+        "--model": server.model,
+        "--tokenizer": str(target_folder(profile.pair)),
+        "--dataset-name": "sharegpt",
+        "--dataset-path": str(folder / "prompts.json"),
+        "--sharegpt-output-len": str(sizes.bench_tokens),
+        "--num-prompts": str(count),
+        "--max-concurrency": str(sizes.bench_at_once),
+        "--temperature": "0",
+        "--extra-body": json.dumps({"return_token_ids": True}),
+        "--result-dir": str(folder),
+    }
+    words = [word for option in options.items() for word in option]
+    return (
+        sys.executable,
+        "-m",
+        MODULE,
+        *words,
+        "--disable-shuffle",
+        "--ignore-eos",  # short answers would measure how soon a client asks again
+        "--no-oversample",
+        "--save-result",
+        "--disable-tqdm",
+    )
+
+
+class Bench:
+    """The running benchmark process: ``run`` makes it measure once."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process, self._log = process, log
+
+    def answer(self, seconds: float) -> dict[str, Any]:
+        """Its next line; ObservationError with the end of its log if none comes in time."""
+        assert self._process.stdout is not None
+        guard = Timer(seconds, self._process.kill)
+        guard.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            guard.cancel()
+        if not line:
+            text = logs.read(self._log)
+            reason = logs.telling_line(text) or f"no answer within {seconds:g} s"
+            raise ObservationError(f"vllm bench serve measured nothing: {reason}", logs.tail(text))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def run(self, result: str, seconds: float) -> dict[str, Any]:
+        """One run, whose result goes into the file of that name."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{result}\n")
+        self._process.stdin.flush()
+        return self.answer(seconds)
+
+
+@contextmanager
+def bench(launch: Launch, log: Path) -> Iterator[Bench]:
+    """``vllm bench serve``, imported and waiting; ended at the end."""
+    pipe = subprocess.PIPE
+    with (
+        log.open("wb") as sink,
+        subprocess.Popen(
+            launch.command, stdin=pipe, stdout=pipe, stderr=sink, env=launch.environment, text=True
+        ) as process,
+    ):
+        try:
+            started = Bench(process, log)
+            started.answer(_LOAD_SECONDS)
+            yield started
+        finally:
+            process.kill()
+            if launch.end:
+                processes.run_end(launch.end)
+
+
+def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Sizes) -> dict[str, Any]:
+    before = read_when_still(server)
+    cpu = time.process_time()
+    answers, seconds = asking.ask_at_once(prompts, stream=True, at_once=sizes.bench_at_once, ignore_eos=True)
+    cpu = time.process_time() - cpu
+    tokens = sum(answer.output_tokens for answer in answers)
+    counted = read_after(server, before, tokens) - before
+    return _run(OURS, len(answers), tokens, seconds, cpu, {"drafts": counted.drafts, "accepted": counted.accepted})
+
+
+def _theirs(server: Server, theirs: Bench, folder: Path, number: int, seconds: float) -> dict[str, Any]:
+    read_when_still(server)
+    said = theirs.run(f"run-{number}.json", seconds)
+    result = json.loads((folder / f"run-{number}.json").read_text(encoding="utf-8"))
+    if missing := [key for key in _COUNTS.values() if key not in result]:
+        raise Unsupported(f"This vLLM's bench serve does not report {', '.join(missing)}.")
+    counts = {name: result[key] for name, key in _COUNTS.items()}
+    return _run(
+        VLLM, result["completed"], result["total_output_tokens"], result["duration"], said["cpu_seconds"], counts
+    )
+
+
+def _run(
+    who: str, completed: int, tokens: int, seconds: float, cpu: float, counts: Mapping[str, int]
+) -> dict[str, Any]:
+    row = {"client": who, "completed": completed, "output_tokens": tokens, "seconds": seconds}
+    return {**row, **counts, "client_cpu_seconds": cpu}

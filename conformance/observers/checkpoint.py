@@ -1,0 +1,51 @@
+"""What both checkpoints hold, read from their files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conformance.checkpoints.headers import (
+    TOKEN_ORDER,
+    Damaged,
+    draft_folder,
+    read_headers,
+    target_folder,
+)
+from conformance.checkpoints.small_files import small_files, token_order
+from conformance.errors import ObservationError
+from conformance.evidence.folder import Evidence
+from conformance.profile.facts import Case, load_facts
+from conformance.profile.profile import Profile
+from conformance.serving.pool import ServerPool
+
+
+def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
+    """Configs, tensor names with dtype and shape, tokens, template; of the draft every tensor's SHA-256, too."""
+    cases = load_facts().chat_template.case
+    try:
+        return {
+            "target": describe(target_folder(profile.pair), cases, hashed=False),
+            "draft": describe(draft_folder(profile.pair), cases, hashed=True, workers=profile.workers),
+        }
+    except Damaged as damage:
+        raise ObservationError(str(damage)) from None
+
+
+def describe(folder: Path, cases: tuple[Case, ...], hashed: bool, workers: int = 1) -> dict[str, Any]:
+    """One checkpoint, and what of each matrix every one of several workers has; raises Damaged."""
+    tensors = read_headers(folder)
+    written: dict[str, dict[str, Any]] = {
+        name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} | ({"sha256": tensor.sha256()} if hashed else {})
+        for name, tensor in sorted(tensors.items())
+    }
+    for name, tensor in tensors.items():
+        if hashed and workers > 1 and len(tensor.shape) == 2:
+            written[name]["shares"] = tensor.shares(workers)
+    order = tensors.get(TOKEN_ORDER)
+    return small_files(folder, cases) | {
+        "folder": str(folder),
+        "token_order": token_order(order.read(), order.dtype) if order else None,
+        "tensors": written,
+    }

@@ -1,0 +1,292 @@
+"""The same prompts with and without MTP, alone and at once, servers taking turns: answers, seconds and counters.
+
+Acceptance, equality of texts and speed are all judged from this one observation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conformance.errors import ObservationError
+from conformance.evidence.folder import Evidence
+from conformance.observers.refusals import require_sound_pair
+from conformance.profile.arms import MTP, PLAIN
+from conformance.profile.profile import Profile, Sizes
+from conformance.serving import logs
+from conformance.serving.metrics import Counters, read_after, read_when_still, require_consistent_counts
+from conformance.serving.pool import ServerPool
+from conformance.serving.server import Server
+from conformance.views.load import Load
+from conformance.workload.client import Answer, Client, client
+from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
+
+WARM_UP_TOKENS = 16
+LINEAR_FALLBACK = r"Failed to create oneDNN linear, fallback to torch linear"  # vllm/model_executor/layers/utils.py
+
+
+@dataclass(frozen=True)
+class Round:
+    """One group of prompts, and the order in which the servers get it; plain twice gives the A/A comparison."""
+
+    concurrency: int
+    prompts: tuple[Prompt, ...]
+    warm_up: bool
+    order: tuple[str, ...]
+    spare: bool = False  # run only as long as the speedup at this concurrency is not known well enough
+
+
+@dataclass(frozen=True)
+class Block:
+    """One group of prompts on one server."""
+
+    answers: Sequence[Answer]
+    seconds: float
+    client_seconds: float  # CPU time of this process
+    counted: Counters | None  # by /metrics; None without MTP
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One answer, and what it cost the client."""
+
+    answer: Answer
+    client_seconds: float
+
+
+Blocks = dict[int, Block]  # by place in the order of their round
+
+
+def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
+    """For each concurrency warm-up rounds, measured ones, and spare ones; the server that goes first alternates.
+
+    Measured rounds walk through the prompts, from one concurrency to the next and from one look to the next, and
+    begin anew at their end; spare ones go on behind them. Warm-up rounds have the last prompts, cut short.
+    """
+    every = sizes.by_concurrency()
+    asked = sum(rounds * Sizes.requests_of(concurrency) for concurrency, rounds in every.items())
+    place, spare, planned = (look - 1) * asked, look * asked, []
+    for concurrency, rounds in every.items():
+        size = Sizes.requests_of(concurrency)
+        for number in range(-sizes.warm_up_rounds if rounds else 0, rounds + sizes.spare(concurrency)):
+            start = -size if number < 0 else place if number < rounds else spare
+            chosen = [prompts[(start + step) % len(prompts)] for step in range(size)]
+            planned.append(_round(concurrency, chosen, number, sizes))
+            place += size if 0 <= number < rounds else 0
+            spare += size if number >= rounds else 0
+    return planned
+
+
+def planned(prompts: Sequence[Prompt], sizes: Sizes, look: int, both: bool) -> list[Round]:
+    """The plan for both servers, or for the one with MTP alone where there is no other to compare with."""
+    rounds = plan(prompts, sizes, look)
+    return rounds if both else [replace(each, order=(MTP,)) for each in rounds if not each.spare]
+
+
+def _round(concurrency: int, prompts: Sequence[Prompt], number: int, sizes: Sizes) -> Round:
+    order: tuple[str, ...] = (MTP, PLAIN) if number % 2 == 0 else (PLAIN, MTP)
+    if sizes.again_every and number >= 0 and number % sizes.again_every == 0:
+        order = (*order, PLAIN)
+    longest = WARM_UP_TOKENS if number < 0 else sizes.longest_answer
+    chosen = tuple(cut(prompt, longest) for prompt in prompts)
+    return Round(concurrency, chosen, number < 0, order, spare=number >= sizes.by_concurrency()[concurrency])
+
+
+def cut(prompt: Prompt, longest: int) -> Prompt:
+    """The prompt with its answer limited to so many tokens; 0 sets no other limit than its own."""
+    return replace(prompt, max_tokens=min(prompt.max_tokens, longest)) if longest else prompt
+
+
+def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, tuple[int, ...]]]:
+    """In which order to run what: (round, places in its order).
+
+    Round by round where both servers are up. Where only one fits, so that every change is a restart: the first half
+    with MTP, everything without, the second half with MTP, which cancels a drift of the machine as alternation does.
+    """
+    if together:
+        return [(number, tuple(range(len(each.order)))) for number, each in enumerate(rounds)]
+    half = len(rounds) / 2
+
+    def block(number: int, place: int) -> int:
+        return 1 if rounds[number].order[place] == PLAIN else (0 if number < half else 2)
+
+    every = [(number, place) for number, each in enumerate(rounds) for place in range(len(each.order))]
+    return [(number, (place,)) for number, place in sorted(every, key=lambda turn: block(*turn))]
+
+
+def observe(profile: Profile, servers: ServerPool, evidence: Evidence, look: int = 1) -> Mapping[str, Any]:
+    """Every round of every concurrency on each server; ``look`` 2 goes on where 1 has ended."""
+    require_sound_pair(profile, servers, evidence)
+    prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
+    with servers.exclusive():
+        said = logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)  # it is up first in any case
+        done = _measured(profile, servers, planned(prompts, profile.sizes, look, servers.both))
+    return _document(profile.pair.k, done) | {"linear_fallback": said[0] if said else None}
+
+
+def _document(k: int, done: Sequence[tuple[Round, Blocks]]) -> dict[str, Any]:
+    answers = [answer for _, blocks in done for block in blocks.values() for answer in block.answers]
+    tokens = {answer.id: list(answer.prompt_ids) for answer in answers}
+    asked = {prompt.id: prompt for each, _ in done for prompt in each.prompts}
+    return {
+        "k": k,
+        "prompts": {id: {"category": prompt.category, "token_ids": tokens[id]} for id, prompt in asked.items()},
+        "rounds": [_row(each, blocks) for each, blocks in done],
+    }
+
+
+class Arm:
+    """One server, its client, and with MTP its counters as they stood after the last block."""
+
+    def __init__(self, server: Server, asking: Client, k: int | None) -> None:
+        """``k`` is None for the server without MTP."""
+        self._server, self._client, self._k = server, asking, k
+        self._before = read_when_still(server) if k else None
+
+    def ask(self, prompt: Prompt) -> Asked:
+        """One answer."""
+        begin = time.process_time()
+        answer = self._client.ask(prompt, stream=True)
+        return Asked(answer, time.process_time() - begin)
+
+    def in_a_row(self, asked: Sequence[Asked]) -> Block:
+        """What it was asked one after another; the counters are read when no clock runs."""
+        answers = [each.answer for each in asked]
+        seconds = sum(answer.seconds for answer in answers)
+        return Block(answers, seconds, sum(each.client_seconds for each in asked), self._counted(answers))
+
+    def at_once(self, prompts: Sequence[Prompt]) -> Block:
+        """The answers to prompts that come together; the counters are read when the clock has stopped."""
+        begin = time.process_time()
+        answers, seconds = self._client.ask_at_once(prompts, stream=True)
+        client_seconds = time.process_time() - begin
+        return Block(answers, seconds, client_seconds, self._counted(answers))
+
+    def _counted(self, answers: Sequence[Answer]) -> Counters | None:
+        if self._before is None or self._k is None:
+            return None
+        before, tokens = self._before, sum(answer.output_tokens for answer in answers)
+        self._before = read_after(self._server, before, tokens)
+        counted = self._before - before
+        require_consistent_counts(counted, self._k, requests=len(answers))
+        return counted
+
+
+def run_round(each: Round, arms: Sequence[Arm]) -> list[Block]:
+    """The round's prompts on every arm: in a row prompt by prompt, so that a burst of noise falls on all of them."""
+    if each.concurrency > 1:
+        return [arm.at_once(each.prompts) for arm in arms]
+    asked = [[arm.ask(prompt) for arm in arms] for prompt in each.prompts]
+    return [arm.in_a_row(mine) for arm, mine in zip(arms, zip(*asked, strict=True), strict=True)]
+
+
+def _measured(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
+    """Each round with its blocks; a spare round is left out where it is not needed."""
+    together = profile.hardware.two_servers
+    rounds = [each for each in rounds if together or not each.spare]  # a restart for one more would cost too much
+    done, arms = dict[int, Blocks](), dict[Server, Arm]()
+
+    def finished() -> list[tuple[Round, Blocks]]:
+        return [(rounds[number], done[number]) for number in sorted(done)]
+
+    def known(concurrency: int) -> bool:
+        alike = [(each, blocks) for each, blocks in finished() if each.concurrency == concurrency]
+        try:
+            return half_width(profile.pair.k, alike) <= profile.sizes.half_width
+        except ObservationError:  # more rounds mend nothing, and what is wrong is for the checks to say
+            return True
+
+    with ExitStack() as opened:
+
+        def running(arm: str) -> Arm:
+            server = servers.mtp() if arm == MTP else servers.plain()
+            if server not in arms:
+                asking = opened.enter_context(client(server, profile.hardware.bounds.request_seconds))
+                arms[server] = Arm(server, asking, profile.pair.k if arm == MTP else None)
+            return arms[server]
+
+        for number, places in turns(rounds, together):
+            each = rounds[number]
+            if each.spare and known(each.concurrency):
+                continue
+            blocks = run_round(each, [running(each.order[place]) for place in places])
+            done.setdefault(number, {}).update(zip(places, blocks, strict=True))
+    return finished()
+
+
+def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:
+    """Of the speedup as it will be judged, as a share of it; the rounds are of one concurrency."""
+    (cell,) = Load.of([_document(k, done)]).cells.values()
+    return cell.speedup().half_width
+
+
+def _row(each: Round, done: Blocks) -> dict[str, Any]:
+    blocks: dict[str, list[dict[str, Any] | None]] = {MTP: [], PLAIN: []}
+    for place, arm in enumerate(each.order):
+        blocks[arm].append(as_row(done[place]))
+    (mtp,), (plain, again) = blocks[MTP], [*blocks[PLAIN], None, None][:2]
+    return {
+        "concurrency": each.concurrency,
+        "prompts": [prompt.id for prompt in each.prompts],
+        "warm_up": each.warm_up,
+        "order": list(each.order),
+        "mtp": mtp,
+        "plain": plain,
+        "plain_again": again,
+    }
+
+
+def as_row(block: Block) -> dict[str, Any]:
+    """A block as evidence keeps it."""
+    return {
+        "seconds": block.seconds,
+        "client_seconds": block.client_seconds,
+        "counted": None if block.counted is None else counts(block.counted),
+        "answers": [_answer(answer) for answer in block.answers],
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    first, *_ = (*answer.arrivals, answer.seconds)
+    return {
+        "seconds": answer.seconds,
+        "first_seconds": first,
+        "gaps_ms": [round(1000 * gap, 2) for gap in _gaps(answer.arrivals)],
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "tokens": answer.output_tokens,
+        "token_ids": list(answer.token_ids),
+        "counts": None if answer.speculation is None else counts_of(answer.speculation, answer.output_tokens),
+    }
+
+
+def _gaps(arrivals: Sequence[float]) -> Iterator[float]:
+    return (later - earlier for earlier, later in itertools.pairwise(arrivals))
+
+
+def counts_of(speculation: Mapping[str, Any], output_tokens: int) -> dict[str, Any]:
+    """vLLM's own count of one request (a histogram over the number of tokens accepted in a draft) as counters."""
+    histogram: list[int] = speculation["acceptance_histogram"]
+    per_position = [sum(histogram[position:]) for position in range(1, len(histogram))]
+    return {
+        "drafts": sum(histogram),
+        "draft_tokens": speculation["num_draft_tokens"],
+        "accepted": sum(per_position),
+        "accepted_per_position": per_position,
+        "output_tokens": output_tokens,
+    }
+
+
+def counts(counted: Counters) -> dict[str, Any]:
+    """Counters of /metrics."""
+    return {
+        "drafts": counted.drafts,
+        "draft_tokens": counted.draft_tokens,
+        "accepted": counted.accepted,
+        "accepted_per_position": list(counted.per_position),
+        "output_tokens": counted.generated,
+    }

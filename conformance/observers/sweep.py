@@ -1,0 +1,158 @@
+"""A few prompts at every k: seconds and accepted tokens, beside the server without MTP and the one under test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from conformance.errors import ObservationError
+from conformance.evidence.folder import Evidence
+from conformance.observers.draft_load import ask
+from conformance.observers.load import counts, counts_of
+from conformance.observers.refusals import require_sound_pair
+from conformance.profile.arms import MTP, PLAIN, SWEEP
+from conformance.profile.profile import Profile
+from conformance.serving.command import with_draft_length
+from conformance.serving.metrics import read_after, read_when_still
+from conformance.serving.pool import ServerPool
+from conformance.serving.server import Server
+from conformance.workload.client import Answer, Client, client
+from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
+
+SUMMED = ("drafts", "draft_tokens", "accepted")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Who is asked: the server without MTP (k = 0), the one under test, or the one that is swept."""
+
+    server: str
+    k: int
+
+
+def arms(profile: Profile) -> list[Arm]:
+    """All of them, the swept one at k = 1 up to the longest."""
+    swept = [Arm(SWEEP, k) for k in range(1, profile.sizes.sweep_longest_draft + 1)]
+    return [Arm(PLAIN, 0), Arm(MTP, profile.pair.k), *swept]
+
+
+def turns(every: Sequence[Arm], prompts: Sequence[Prompt]) -> list[tuple[Arm, Prompt]]:
+    """Prompt by prompt, through the arms up and down in turn, so that a drift of the machine cancels."""
+    return [
+        (arm, prompt)
+        for number, prompt in enumerate(prompts)
+        for arm in (every if number % 2 == 0 else list(reversed(every)))
+    ]
+
+
+def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
+    """One row for each prompt and arm, and what /metrics of each server with MTP has counted over all its rows."""
+    servers.must_be_ours("its draft length is left as it is")
+    require_sound_pair(profile, servers, evidence)
+    chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
+    prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]
+    sweep = _by_probe if profile.hardware.sweep == "probe" else _by_restart
+    with servers.exclusive():
+        rows, counted = sweep(profile, servers, prompts)
+    return {"k": profile.pair.k, "method": profile.hardware.sweep, "rows": rows, "counted": counted}
+
+
+class _Asked:
+    """A server that is being asked: its client, its rows' counts, and the counters that they are held against."""
+
+    def __init__(self, server: Server, asking: Client, drafts: bool, warm_up: Prompt) -> None:
+        self.server, self._client = server, asking
+        self._client.ask(warm_up, stream=True, ignore_eos=True)
+        self._first = self._before = read_when_still(server) if drafts else None
+        self._tokens = 0
+
+    def row(self, arm: Arm, prompt: Prompt) -> dict[str, Any]:
+        """One prompt, asked alone."""
+        answer = self._client.ask(prompt, stream=True, ignore_eos=True)  # short answers have too few steps to time
+        self._tokens += answer.output_tokens
+        if not answer.arrivals:
+            raise ObservationError(f"{self.server.name} server: the answer to {prompt.id} has no token")
+        return {
+            "server": self.server.name,
+            "k": arm.k,
+            "prompt": prompt.id,
+            "seconds": answer.seconds,
+            "first_token_seconds": answer.arrivals[0],
+            "output_tokens": answer.output_tokens,
+            "token_ids": list(answer.token_ids),
+            **self._counts(arm, answer),
+        }
+
+    def _counts(self, arm: Arm, answer: Answer) -> dict[str, Any]:
+        if self._before is None:
+            return {**dict.fromkeys(SUMMED, 0), "accepted_per_position": []}
+        if answer.speculation is not None:
+            found = counts_of(answer.speculation, answer.output_tokens)
+        else:
+            before, self._before = self._before, read_after(self.server, self._before, answer.output_tokens)
+            found = counts(self._before - before)
+        positions = found["accepted_per_position"][: arm.k]
+        return {**{name: found[name] for name in SUMMED}, "accepted_per_position": positions}
+
+    def counted(self) -> dict[str, Any] | None:
+        """The counters of all rows; None without MTP."""
+        if self._first is None:
+            return None
+        last = read_after(self.server, self._first, self._tokens) - self._first
+        return {"server": self.server.name, **{name: getattr(last, name) for name in SUMMED}}
+
+
+@contextmanager
+def _asked(server: Server, profile: Profile, drafts: bool, warm_up: Prompt) -> Iterator[_Asked]:
+    with client(server, profile.hardware.bounds.request_seconds) as asking:
+        yield _Asked(server, asking, drafts, warm_up)
+
+
+def _by_probe(
+    profile: Profile, servers: ServerPool, prompts: Sequence[Prompt]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One server is told its k before each request."""
+    planned = turns(arms(profile), prompts)
+    if not profile.hardware.two_servers:  # every change is a restart
+        planned.sort(key=lambda turn: turn[0].server)
+    last = {arm.server: place for place, (arm, _) in enumerate(planned)}
+    running = {PLAIN: servers.plain, MTP: servers.mtp, SWEEP: servers.sweep}
+    asked, rows, counted, length = dict[str, _Asked](), [], [], 0
+    with ExitStack() as opened:
+        for place, (arm, prompt) in enumerate(planned):
+            if arm.server not in asked:
+                made = _asked(running[arm.server](), profile, arm.k > 0, prompts[0])
+                asked[arm.server] = opened.enter_context(made)
+            if arm.server == SWEEP and arm.k != length:
+                length = arm.k
+                ask(asked[SWEEP].server, "conformance_draft_length", profile.hardware.bounds.request_seconds, k=length)
+            rows.append(asked[arm.server].row(arm, prompt))
+            if place == last[arm.server]:  # where only one server fits, it is stopped by the next turn
+                counted += _totals(asked[arm.server])
+    return rows, counted
+
+
+def _by_restart(
+    profile: Profile, servers: ServerPool, prompts: Sequence[Prompt]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A server for each k, one after the other."""
+    rows, counted = [], []
+    for arm in arms(profile):
+        with ExitStack() as opened:
+            if arm.server == SWEEP:
+                change = partial(with_draft_length, k=arm.k)
+                server = opened.enter_context(servers.extra(f"{SWEEP}-{arm.k}", change))
+            else:
+                server = servers.mtp() if arm.server == MTP else servers.plain()
+            asked = opened.enter_context(_asked(server, profile, arm.k > 0, prompts[0]))
+            rows += [asked.row(arm, prompt) for prompt in prompts]
+            counted += _totals(asked)
+    return rows, counted
+
+
+def _totals(asked: _Asked) -> list[dict[str, Any]]:
+    counted = asked.counted()
+    return [] if counted is None else [counted]

@@ -1,0 +1,221 @@
+"""Which GPUs this machine has, as NVML tells it, and which hardware profile they are."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.errors import UsageError
+from conformance.profile.profile import Hardware
+
+CPU = "cpu"
+IDLE = "gpu_idle"
+# Why clocks are lower than they could be: nvmlClocksEventReasons of nvml.h, which were "throttle reasons" before.
+REASONS = {
+    IDLE: 0x1,
+    "sw_power_cap": 0x4,
+    "hw_slowdown": 0x8,
+    "sw_thermal_slowdown": 0x20,
+    "hw_thermal_slowdown": 0x40,
+    "hw_power_brake_slowdown": 0x80,
+}
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NAME = re.compile(r"\d+|(GPU|MIG)-.+")
+_MEMINFO = Path("/proc/meminfo")
+_KEPT_BACK = 0.1  # share of the nominal memory that drivers, ECC and the choice between GB and GiB may take
+_NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU; what NVML does not tell of it is None."""
+
+    name: str
+    sm: int  # compute capability times ten
+    memory_gib: float  # of what it shares with the CPU, where it has none of its own
+    unified: bool
+    driver: str
+    cuda: str  # the newest that the driver serves
+    sm_clock_mhz: int | None  # the highest
+    memory_clock_mhz: int | None
+    power_limit_w: float | None
+
+    def __str__(self) -> str:
+        """As the header has it."""
+        kind = "shared with the CPU" if self.unified else "of its own"
+        return f"{self.name} (SM {self.sm}, {self.memory_gib:.0f} GiB {kind})"
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """What the sensors of one GPU say at this moment; what NVML does not tell of it is None."""
+
+    memory_mib: float | None  # in use, by whomever; of unified memory there is no such figure
+    temperature_c: int | None
+    sm_clock_mhz: int | None
+    power_w: float | None
+    reasons: tuple[str, ...] | None  # of ``REASONS``
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look came to: GPUs, or why there are none; ``broken`` is NVML's complaint where it cannot tell."""
+
+    gpus: tuple[Gpu, ...] = ()
+    why_none: str = ""
+    broken: str = ""
+
+    def __str__(self) -> str:
+        """As the header has it."""
+        return "; ".join(map(str, self.gpus)) or self.why_none or self.broken
+
+
+ELSEWHERE = Seen(why_none="none looked for: the servers run on another machine")
+
+
+def look() -> Seen:
+    """The GPUs that a server started from here sees; never raises."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")  # there is none in the environment for CPUs
+    except ImportError:
+        return Seen(why_none="none looked for: nvidia-ml-py is not installed")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        if type(error).__name__ in _NO_DRIVER:
+            return Seen(why_none="none: there is no NVIDIA driver")
+        return Seen(broken=f"NVML does not answer: {error}")
+    try:
+        found = tuple(_gpus(nvml))
+    except (nvml.NVMLError, OSError, ValueError) as error:
+        return Seen(broken=f"NVML does not answer: {error}")
+    finally:
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+    named = os.environ.get(VISIBLE)
+    none = "the NVIDIA driver has no GPU" if named is None else f"{VISIBLE} is {named!r}"
+    return Seen(found, "" if found else f"none: {none}")
+
+
+@contextlib.contextmanager
+def sensors() -> Iterator[Callable[[], list[Sensors]]]:
+    """A function that reads the sensors of every GPU that ``look`` sees; an empty list where there is none."""
+    if not look().gpus:
+        yield list
+        return
+    nvml: Any = importlib.import_module("pynvml")
+    nvml.nvmlInit()
+    try:
+        handles = _handles(nvml)
+        yield lambda: [_sensors(nvml, handle) for handle in handles]
+    finally:
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def _sensors(nvml: Any, handle: Any) -> Sensors:
+    def told(ask: Callable[[Any], Any]) -> Any:
+        return _told(ask, handle, nvml.NVMLError)
+
+    memory = told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used)
+    power = told(nvml.nvmlDeviceGetPowerUsage)
+    bits = told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    return Sensors(
+        memory_mib=None if memory is None else memory / (1 << 20),
+        temperature_c=told(lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU)),
+        sm_clock_mhz=told(lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM)),
+        power_w=None if power is None else power / 1000,
+        reasons=None if bits is None else tuple(name for name, bit in REASONS.items() if bits & bit),
+    )
+
+
+def hardware_of(seen: Seen, known: Sequence[Hardware]) -> str:
+    """The name of the profile that every GPU here matches, "cpu" where there is none.
+
+    Raises UsageError with the candidates where it is not clear.
+    """
+    if seen.broken:
+        raise _unclear(seen.broken, known)
+    if not seen.gpus:
+        return CPU
+    names = [[each.name for each in known if _matches(gpu, each)] for gpu in seen.gpus]
+    first = names[0]
+    if len(first) == 1 and all(each == first for each in names):
+        return first[0]
+    if any(each != first for each in names):
+        raise _unclear(f"GPUs of several kinds are here, {seen}", known)
+    of_sm = [each for each in known if each.sm == seen.gpus[0].sm]
+    how = "matches more than one profile" if first else "matches no profile"
+    raise _unclear(f"the GPU here, {seen.gpus[0]}, {how}", of_sm or known)
+
+
+def _matches(gpu: Gpu, hardware: Hardware) -> bool:
+    nominal = hardware.memory_gb or 0.0
+    sized = nominal * (1 - _KEPT_BACK) <= gpu.memory_gib <= nominal * (1 + _KEPT_BACK)
+    kind = hardware.memory == "unified" or not gpu.unified
+    return hardware.sm == gpu.sm and sized and kind and not hardware.by_name_only
+
+
+def _unclear(what: str, candidates: Sequence[Hardware]) -> UsageError:
+    names = ", ".join(sorted(each.name for each in candidates))
+    return UsageError(f"{what}; choose by --hardware one of {names}, or write a TOML file as in fixtures/hardware.")
+
+
+def _handles(nvml: Any) -> list[Any]:
+    """All GPUs, or those that CUDA_VISIBLE_DEVICES names: a shared host's others are no concern of the server.
+
+    Its numbers are taken for NVML's, as vLLM takes them; the first entry that is neither number nor UUID ends the list,
+    as in CUDA.
+    """
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+    words = itertools.takewhile(_NAME.fullmatch, map(str.strip, named.split(",")))
+    return [
+        nvml.nvmlDeviceGetHandleByIndex(int(word)) if word.isdigit() else nvml.nvmlDeviceGetHandleByUUID(word)
+        for word in words
+    ]
+
+
+def _gpus(nvml: Any) -> Iterator[Gpu]:
+    driver, cuda = str(nvml.nvmlSystemGetDriverVersion()), int(nvml.nvmlSystemGetCudaDriverVersion_v2())
+    for handle in _handles(nvml):
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        memory = _told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle, nvml.NVMLError_NotSupported)
+        limit = _told(nvml.nvmlDeviceGetEnforcedPowerLimit, handle, nvml.NVMLError)
+        yield Gpu(
+            name=str(nvml.nvmlDeviceGetName(handle)),
+            sm=10 * major + minor,
+            memory_gib=(memory or shared_bytes(_MEMINFO)) / (1 << 30),
+            unified=not memory,
+            driver=driver,
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
+            sm_clock_mhz=_told(lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM), handle, nvml.NVMLError),
+            memory_clock_mhz=_told(
+                lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_MEM), handle, nvml.NVMLError
+            ),
+            power_limit_w=None if limit is None else limit / 1000,
+        )
+
+
+def _told(ask: Callable[[Any], Any], handle: Any, untold: type[Exception]) -> Any:
+    """What NVML says of a GPU, or None where it answers with the error ``untold``."""
+    try:
+        return ask(handle)
+    except untold:
+        return None
+
+
+def shared_bytes(meminfo: Path) -> int:
+    """The memory that CPU and GPU share, in bytes: NVML has no figure for it (GB10)."""
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"{meminfo} has no MemTotal")

@@ -1,0 +1,1 @@
+"""What modules and draft steps should compute, in float32, and how far a number is from it."""

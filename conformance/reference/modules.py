@@ -1,0 +1,131 @@
+"""What single modules ought to compute, in float32 from the checkpoint's own (decoded) weights.
+
+The inputs are those of ``inside_vllm.samples``; the arithmetic is Gemma 4's as transformers has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+
+from conformance.checkpoints.draft_names import in_checkpoint
+from conformance.checkpoints.headers import read_headers, read_json
+from conformance.checkpoints.nvfp4 import Nvfp4, dequantise
+from conformance.checkpoints.pairing import text_keys
+from conformance.errors import Unsupported
+from conformance.inside_vllm import samples
+
+Shown = list[list[float]]  # [rows, compared columns]
+
+
+class Weights:
+    """The tensors of one checkpoint, read as they are asked for and decoded to float32."""
+
+    def __init__(self, folder: Path) -> None:
+        self._headers = read_headers(folder)
+        self.text: Mapping[str, Any] = text_keys(read_json(folder / "config.json")).table
+
+    def layer(self, index: int) -> str:
+        """The prefix of a decoder layer's tensors, whatever the checkpoint puts before it."""
+        tail = f"layers.{index}."
+        found = next(name for name in self._headers if tail in name and "vision" not in name and "audio" not in name)
+        return found[: found.index(tail) + len(tail)]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._headers
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A weight, unquantised or in modelopt's or compressed-tensors' NVFP4, as float32."""
+        stem = name.removesuffix(".weight")
+        if f"{stem}.weight_packed" in self:  # compressed-tensors: its global scale is the reciprocal of modelopt's
+            scale_2 = self._raw(f"{stem}.weight_global_scale").reshape(()).reciprocal()
+            packed = Nvfp4(self._raw(f"{stem}.weight_packed"), self._raw(f"{stem}.weight_scale"), scale_2)
+            return dequantise(packed, torch.float32)
+        if f"{stem}.weight_scale_2" in self:
+            return dequantise(Nvfp4(*(self._raw(f"{stem}.{field}") for field in Nvfp4._fields)), torch.float32)
+        return self._raw(name).float()
+
+    def _raw(self, name: str) -> Tensor:
+        with safe_open(self._headers[name].file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def experts(self, layer: str, count: int) -> tuple[Tensor, Tensor]:
+        """Gate and up [experts, 2 × intermediate, hidden], and down [experts, hidden, intermediate] of one layer."""
+        fused = f"{layer}experts.gate_up_proj"
+        if fused in self:
+            return self[fused], self[f"{layer}experts.down_proj"]
+        if f"{layer}experts.0.gate_proj.weight" not in self and f"{layer}experts.0.gate_proj.weight_packed" not in self:
+            raise Unsupported(f"The experts of {layer} are stored in a form that this suite does not decode.")
+
+        def stacked(*parts: str) -> Tensor:
+            each = ([self[f"{layer}experts.{index}.{part}.weight"] for part in parts] for index in range(count))
+            return torch.stack([torch.cat(tensors) for tensors in each])
+
+        return stacked("gate_proj", "up_proj"), stacked("down_proj")
+
+
+@lru_cache(maxsize=2)
+def weights(folder: Path) -> Weights:
+    """The weights of a folder."""
+    return Weights(folder)
+
+
+def draft_linear(draft: Weights, name: str) -> Shown:
+    """One linear layer of the draft, by vLLM's name for it."""
+    own = in_checkpoint(f"{name}.weight").removesuffix(".weight")
+    if own == "lm_head":
+        own = "model.embed_tokens"
+    parts = [own]
+    if own.endswith(".gate_up_proj"):
+        parts = [own.replace("gate_up_proj", part) for part in ("gate_proj", "up_proj")]
+    matrix = torch.cat([draft[f"{part}.weight"] for part in parts])
+    return _shown(name, samples.inputs(name, samples.ROWS, matrix.shape[1]) @ matrix.T)
+
+
+def draft_mlp(draft: Weights, name: str) -> Shown:
+    """One MLP of the draft with its activation."""
+    gate, up, down = (draft[f"{name}.{part}_proj.weight"] for part in ("gate", "up", "down"))
+    x = samples.inputs(name, samples.ROWS, gate.shape[1])
+    return _shown(name, _gelu(x @ gate.T) * (x @ up.T) @ down.T)
+
+
+def router(target: Weights, index: int, name: str) -> Shown:
+    """Router logits [rows, experts]: normalised input, scaled by 1 / root of its width and by the learned scale."""
+    layer = target.layer(index)
+    matrix, scale = target[f"{layer}router.proj.weight"], target[f"{layer}router.scale"]
+    count, width = matrix.shape
+    x = samples.inputs(name, samples.rows_for(count, int(target.text["top_k_experts"])), width)
+    normal = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + float(target.text.get("rms_norm_eps", 1e-6)))
+    logits: Shown = ((normal * width**-0.5 * scale) @ matrix.T).tolist()
+    return logits
+
+
+def experts(target: Weights, index: int, name: str) -> Shown:
+    """The routed experts' output: softmax over all, the top k renormalised, times each expert's own scale."""
+    layer, count, top_k = target.layer(index), int(target.text["num_experts"]), int(target.text["top_k_experts"])
+    gate_up, down = target.experts(layer, count)
+    rows = samples.rows_for(count, top_k)
+    x = samples.inputs(name, rows, down.shape[1])
+    probabilities = samples.router_logits(name, rows, count, top_k).softmax(-1)
+    weight, chosen = probabilities.topk(top_k, -1)
+    weight = weight / weight.sum(-1, keepdim=True) * target[f"{layer}router.per_expert_scale"][chosen]
+    gate, up = torch.einsum("rh,rkdh->rkd", x, gate_up[chosen]).chunk(2, -1)
+    mixed = torch.einsum("rkd,rkhd->rkh", _gelu(gate) * up, down[chosen])
+    return _shown(name, (mixed * weight.unsqueeze(-1)).sum(1))
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _shown(name: str, output: Tensor) -> Shown:
+    shown: Shown = output[:, samples.columns(name, output.shape[1])].tolist()
+    return shown

@@ -1,0 +1,85 @@
+"""How far computed numbers are from their reference, and how far they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydantic
+
+from conformance.errors import ObservationError, Unsupported
+from conformance.formats import toml_tables
+
+Matrix = Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The worst of the rows: ``error`` is |found - expected| / |expected|; ``cosine`` is that of the angle between.
+
+    ``defect`` says in words what no number of a healthy module looks like; empty for the rest.
+    """
+
+    error: float
+    cosine: float
+    defect: str = ""
+
+    def __str__(self) -> str:
+        return self.defect or f"off by {self.error:.2%} (cosine {self.cosine:.5f})"
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
+class Bound:
+    """How large a relative error may be, and how that is known."""
+
+    relative_error: float
+    source: str
+    date: str
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
+class Likeness:
+    """When two samples count as drawn from one distribution, and how small a difference must not have been missed."""
+
+    alarm: float  # a smaller p fails: the share of healthy runs that do
+    shift: float  # total variation, as a share of the probability
+    source: str
+    date: str
+
+
+def deviation(found: Matrix, expected: Matrix) -> Deviation:
+    """Compare [rows, columns] with its reference; raises ObservationError for different shapes and for nothing."""
+    ours, theirs = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
+    if ours.shape != theirs.shape or not ours.size:
+        raise ObservationError(f"outputs of shape {list(ours.shape)} cannot be held against {list(theirs.shape)}")
+    if not np.isfinite(ours).all():
+        return Deviation(np.inf, 0.0, "not a number")
+    if not np.isfinite(theirs).all():
+        return Deviation(np.inf, 0.0, "a number where the reference has none")
+    lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
+    if not lengths[0].any():
+        return Deviation(1.0, 0.0, "all zeros")
+    if np.ptp(ours) == 0 and np.ptp(theirs) != 0:
+        return Deviation(np.inf, 0.0, f"the constant {ours[0, 0]:g}")
+    errors = np.linalg.norm(ours - theirs, axis=1) / np.maximum(lengths[1], np.finfo(float).tiny)
+    cosines = (ours * theirs).sum(1) / np.maximum(lengths[0] * lengths[1], np.finfo(float).tiny)
+    return Deviation(float(errors.max()), float(cosines.min()))
+
+
+def load_bounds(path: Path) -> dict[str, Bound]:
+    """The bounds of a TOML file by name; raises UsageError naming file, key and mend."""
+    return toml_tables.convert(path, toml_tables.parse(path), dict[str, Bound])
+
+
+def load_likeness(path: Path) -> Likeness:
+    """``[same_distribution]`` of a TOML file; raises UsageError naming file, key and mend."""
+    return toml_tables.convert(path, toml_tables.parse(path), dict[str, Likeness])["same_distribution"]
+
+
+def bound_of(bounds: Mapping[str, Bound], name: str) -> Bound:
+    """The bound of that name; Unsupported where nobody has established one."""
+    if name not in bounds:
+        raise Unsupported(f"Nobody has established how exact {name} has to be; add it to fixtures/facts/numerics.toml.")
+    return bounds[name]

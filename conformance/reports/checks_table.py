@@ -1,0 +1,20 @@
+"""The list of all checks, for a terminal and as the table of docs/checks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from conformance.judging.check import Check
+
+BEGIN, END = "<!-- checks: begin -->", "<!-- checks: end -->"
+
+
+def as_text(checks: Sequence[Check]) -> str:
+    """One line for each check, aligned."""
+    return "".join(f"{check.id:<9} {check.level:<8} {check.claim}\n" for check in checks)
+
+
+def as_markdown(checks: Sequence[Check]) -> str:
+    """The table of docs/checks.md."""
+    rows = [f"| {check.id} | {check.claim} | {check.level} | {check.upstream} |\n" for check in checks]
+    return "| id | claim | level | upstream |\n|---|---|---|---|\n" + "".join(rows)

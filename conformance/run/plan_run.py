@@ -1,0 +1,32 @@
+"""What ``--plan`` reads: the profile and its floors, before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+
+from conformance import FIXTURES
+from conformance.errors import UsageError
+from conformance.profile.floors import Floors, load_floors
+from conformance.profile.profile import Profile, load_profile, with_soak_minutes
+from conformance.run.options import PLANNED, RUN
+from conformance.run.session import DEFAULT_LEVEL, DEFAULT_PAIR, detect_hardware
+
+COMMAND_ONLY = ("workers", "picture")  # options that pytest does not have
+
+
+def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors]:
+    """The profile that the options name, and its floors.
+
+    Raises:
+        UsageError: an option names nothing, or a plan does not depend on it.
+    """
+    for name in (*(option.name for option in RUN), *COMMAND_ONLY):
+        if name not in PLANNED and getattr(options, name, None) not in (None, False):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--plan starts nothing and does not use {flag}; leave out one of the two.")
+    profile = load_profile(
+        options.hardware or detect_hardware(), options.pair or DEFAULT_PAIR, options.level or DEFAULT_LEVEL
+    )
+    if options.minutes is not None:
+        profile = with_soak_minutes(profile, options.minutes)
+    return profile, load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)

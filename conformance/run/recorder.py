@@ -1,0 +1,116 @@
+"""The clerk of a session: gathers records, stops the servers, closes the evidence, sets the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conformance.errors import ObservationError
+from conformance.evidence.folder import write_atomically
+from conformance.evidence.journal import JOURNAL, Journal, record_from_json
+from conformance.judging.verdict import Judgement, Record, Run, judge_run
+from conformance.reports.junit import junit
+from conformance.reports.progress import Progress
+from conformance.reports.report_files import write_reports
+from conformance.reports.terminal import render, screen
+from conformance.run.session import Session
+from conformance.serving.pool import ServerPool
+
+PROPERTY = "verdict"
+
+
+class Recorder:
+    """Lives on the process that the user started: the only one, or pytest-xdist's controller."""
+
+    def __init__(self, session: Session, servers: ServerPool, progress: Progress) -> None:
+        self.session = session
+        self.servers = servers
+        self.progress = progress
+        self.records: list[Record] = []
+        self.problems: list[str] = []
+        self.journal: Journal | None = None
+        self.result: tuple[Run, Judgement] | None = None
+        self.where = ""  # the page, or why there is none
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of pytest-xdist which directory the evidence goes to."""
+        node.workerinput["evidence"] = str(self.session.evidence.directory)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> None:
+        """Begin the evidence before the first check."""
+        evidence = self.session.evidence
+        if evidence.recording and not self.problems:
+            self.session.begin()
+            self.journal = Journal(evidence.directory / JOURNAL)
+            self.journal.header(self.session.run())
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A check file that cannot be imported is a defect of the instrument."""
+        if report.failed:
+            self.problems.append(f"{report.nodeid} cannot be collected")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a check's record in; a failure that carries none befell the instrument or another test."""
+        record = record_of(report)
+        if record is None:
+            if report.failed:
+                self.problems.append(f"{report.nodeid} failed in its {report.when} phase")
+            return
+        self.records.append(record)
+        if self.journal:
+            self.journal.verdict(record)
+        asked = len(self.session.run().expected)
+        self.progress(f"{record.verdict} {record.id}, {len(self.records)} of {asked} checks judged")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Stop the servers, then close the evidence, unless the run was interrupted and may go on from it."""
+        self.progress("stopping servers")
+        try:
+            self.servers.close()
+        except ObservationError as error:
+            self.problems.append(error.sentence)
+        self.progress.clear()
+        whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        if not whole:
+            self.problems.append(f"stopped after {len(self.records)} checks")
+        run = self.session.run(self.records, self.problems)
+        run = replace(run, complete=run.complete and whole)
+        judgement = judge_run(run)
+        self.result = run, judgement
+        session.exitstatus = judgement.exit_code
+        if self.journal:
+            self._close_evidence(self.journal, run, judgement)
+        if self.session.reports and self.session.evidence.begun:
+            self.where = write_reports(run, judgement, self.session.profile)
+
+    def pytest_unconfigure(self) -> None:
+        """Leave the evidence to whoever records into it next."""
+        self.session.evidence.release()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table, and the sentence that it comes to."""
+        if self.result is None:
+            return
+        terminalreporter.write(render(*self.result, **screen(terminalreporter.hasmarkup)))
+        if self.where:
+            terminalreporter.write_line(self.where)
+
+    def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
+        self.session.evidence.redact()
+        if run.complete:
+            journal.footer(run, judgement)
+        journal.close()
+        write_atomically(self.session.evidence.directory / "junit.xml", junit(run, judgement))
+        if run.complete:
+            self.session.evidence.finish()
+
+
+def record_of(report: pytest.TestReport) -> Record | None:
+    """The record that a check's report carries."""
+    found = [value for name, value in report.user_properties if name == PROPERTY]
+    return record_from_json(dict(found[0])) if found else None  # type: ignore[call-overload]

@@ -1,0 +1,64 @@
+"""Reading a server's log: its end, and the line that says why the server died."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from conformance.evidence.redaction import redact_text
+
+TAIL_LINES = 40
+
+# (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] what it says
+_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)*([A-Z]{4,8}\s+[\d-]+\s+[\d:.]+\s+)?(\[[^\]]+:\d+\]\s*)?")
+_ERROR = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Interrupt|Exit)): (\S.*)$|^\S*: error: (\S.*)$")
+# vLLM's front processes repeat that something failed behind them; the cause stands above.
+_ECHO = re.compile(r"see (root cause|stack trace)|for (the )?root cause", re.IGNORECASE)
+_VALIDATION = re.compile(r"^\d+ validation errors? for ")
+
+
+def read(path: Path) -> str:
+    """The whole log without secrets, empty where there is none."""
+    try:
+        return redact_text(path.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return ""
+
+
+def bare(line: str) -> str:
+    """A log line without vLLM's process, level, time and source."""
+    return _PREFIX.sub("", line).strip()
+
+
+def tail(text: str, lines: int = TAIL_LINES) -> str:
+    """The last lines."""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without its prefix."""
+    return next((bare(line) for line in reversed(text.splitlines()) if bare(line)), "")
+
+
+def telling_line(text: str) -> str | None:
+    """The error that ended the server, as "ValueError: …": the last one that is not an echo of another, if any is."""
+    lines = [bare(line) for line in text.splitlines()]
+    errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    causes = [number for number in errors if not _ECHO.search(lines[number])]
+    return _sentence(lines, (causes or errors)[-1]) if errors else None
+
+
+def _sentence(lines: list[str], number: int) -> str:
+    found = _ERROR.match(lines[number])
+    assert found
+    kind, message, usage = found.groups()
+    if usage:
+        return f"error: {usage}"
+    if _VALIDATION.match(message):  # pydantic puts what matters on the lines below
+        message = next((line for line in lines[number + 1 :] if line), message).split(" [type=")[0]
+    return f"{kind}: {message}"
+
+
+def lines_with(text: str, pattern: str) -> list[str]:
+    """Every line that matches, without its prefix."""
+    return [bare(line) for line in text.splitlines() if re.search(pattern, line)]

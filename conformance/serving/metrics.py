@@ -1,0 +1,173 @@
+"""vLLM's Prometheus counters of speculative decoding, and what is consistent among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from conformance.errors import ObservationError
+from conformance.serving.server import Server
+
+_SPEC = "vllm:spec_decode_num_"
+DRAFTS, DRAFT_TOKENS, ACCEPTED = f"{_SPEC}drafts_total", f"{_SPEC}draft_tokens_total", f"{_SPEC}accepted_tokens_total"
+PER_POSITION = f"{_SPEC}accepted_tokens_per_pos_total"
+GENERATED = "vllm:generation_tokens_total"
+BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+KV_USAGE = "vllm:kv_cache_usage_perc"
+
+_SETTLE_SECONDS = 5.0
+_STILL_SECONDS = 0.2
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counters since the server's start, or the difference of two readings."""
+
+    drafts: int  # steps in which a draft was verified
+    draft_tokens: int
+    accepted: int  # draft tokens that the target accepted
+    per_position: tuple[int, ...]  # accepted draft tokens at position 1 … k
+    generated: int  # output tokens
+
+    def __sub__(self, earlier: Counters) -> Counters:
+        return Counters(
+            drafts=self.drafts - earlier.drafts,
+            draft_tokens=self.draft_tokens - earlier.draft_tokens,
+            accepted=self.accepted - earlier.accepted,
+            per_position=tuple(a - b for a, b in zip(self.per_position, earlier.per_position, strict=True)),
+            generated=self.generated - earlier.generated,
+        )
+
+
+def read_counters(server: Server) -> Counters:
+    """The counters as they stand now; ObservationError where the server does not draft or does not answer."""
+    page = _page(server)
+    try:
+        return parse(page)
+    except ValueError as error:
+        raise server.failure(f"its /metrics cannot be read: {error}") from None
+
+
+def read_positions(server: Server) -> list[str]:
+    """The draft positions that /metrics counts accepted tokens for, as it labels them."""
+    labels = {sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION}
+    return sorted(labels, key=lambda label: (len(label), label))
+
+
+def drafted_positions(server: Server) -> int:
+    """How many tokens it drafts a step, by what /metrics counts; 0 where it counts no drafts."""
+    return 0 if all(sample.name != DRAFTS for sample in _samples(server)) else len(read_positions(server))
+
+
+def gauges(server: Server) -> tuple[int, float]:
+    """Requests that run or wait, and the share of the KV cache that is in use; summed over engines."""
+    samples = _samples(server)
+    busy = sum(sample.value for sample in samples if sample.name in BUSY)
+    used = [sample.value for sample in samples if sample.name == KV_USAGE]
+    if not used:
+        raise ObservationError(f"/metrics of the {server.name} server has no {KV_USAGE}")
+    return round(busy), sum(used)
+
+
+def _samples(server: Server) -> list[Sample]:
+    page = _page(server)
+    try:
+        return _all(page)
+    except ValueError as error:
+        raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
+
+
+def _page(server: Server) -> str:
+    try:
+        answer = server.request("GET", "/metrics", 10.0)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise server.failure(f"reading /metrics failed ({type(error).__name__}: {error})") from None
+    return answer.text
+
+
+def _all(page: str) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+
+
+def parse(text: str) -> Counters:
+    """Counters of a Prometheus page, summed over engines; ValueError where one is missing."""
+    samples = _all(text)
+    positions = sorted({int(sample.labels["position"]) for sample in samples if sample.name == PER_POSITION})
+    if positions != list(range(len(positions))):
+        raise ValueError(f"{PER_POSITION} has positions {positions}")
+    return Counters(
+        drafts=_total(samples, DRAFTS),
+        draft_tokens=_total(samples, DRAFT_TOKENS),
+        accepted=_total(samples, ACCEPTED),
+        per_position=tuple(_total(samples, PER_POSITION, str(position)) for position in positions),
+        generated=_total(samples, GENERATED),
+    )
+
+
+def read_when_still(server: Server) -> Counters:
+    """The counters once they have stopped moving: the last step of an earlier request may still be on its way."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    now, earlier = read_counters(server), None
+    while now != earlier:
+        if time.monotonic() > deadline:
+            raise server.failure("/metrics keeps counting; somebody else sends requests to this server")
+        time.sleep(_STILL_SECONDS)
+        now, earlier = read_counters(server), now
+    return now
+
+
+def read_after(server: Server, before: Counters, generated: int) -> Counters:
+    """The counters once they hold all ``generated`` tokens that the client has received since ``before``.
+
+    ObservationError if they never do, or hold more.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (counted := (now := read_counters(server)).generated - before.generated) < generated:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    if counted != generated:
+        foreign = "; somebody else sends requests to this server" if counted > generated else ""
+        raise server.failure(f"/metrics counts {counted} output tokens where the client received {generated}{foreign}")
+    return now
+
+
+def require_consistent_counts(counted: Counters, k: int, requests: int) -> None:
+    """ObservationError unless the counters of ``requests`` finished requests fit together.
+
+    Each request's first token comes from its prompt; every later step yields one token and those accepted. A stop in
+    the middle of a step throws up to k accepted tokens away; a step without a draft, at the end of the context, adds
+    one that is not counted here.
+    """
+    if len(counted.per_position) != k:
+        raise ObservationError(f"/metrics has {len(counted.per_position)} draft positions, but k is {k}")
+    if sum(counted.per_position) != counted.accepted:
+        raise ObservationError(
+            f"/metrics contradicts itself: {counted.accepted} tokens accepted, {sum(counted.per_position)} by position"
+        )
+    if counted.draft_tokens != counted.drafts * k:
+        raise ObservationError(
+            f"/metrics contradicts itself: {counted.draft_tokens} tokens drafted in {counted.drafts} drafts of k = {k}"
+        )
+    if list(counted.per_position) != sorted(counted.per_position, reverse=True):
+        raise ObservationError(f"/metrics contradicts itself: accepted by position {list(counted.per_position)} rises")
+    surplus = requests + counted.drafts + counted.accepted - counted.generated
+    if not -k * requests <= surplus <= k * requests:
+        raise ObservationError(
+            f"/metrics does not fit the output: {counted.generated} tokens from {requests} requests, "
+            f"{counted.drafts} drafts and {counted.accepted} accepted tokens"
+        )
+
+
+def _total(samples: Iterable[Sample], name: str, position: str | None = None) -> int:
+    values = [s.value for s in samples if s.name == name and s.labels.get("position") == position]
+    if not values:
+        raise ValueError(f"it has no {name}")
+    return round(sum(values))

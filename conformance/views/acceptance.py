@@ -1,0 +1,100 @@
+"""How many drafted tokens the target accepted, from vLLM's counters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from conformance.errors import ObservationError
+from conformance.judging import stats
+from conformance.judging.stats import CONFIDENCE, Estimate
+from conformance.views.load import Cell, Counts, Load
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Acceptance over some cells of the load.
+
+    The sampling unit is the prompt, with the mean of its requests, so that a prompt which was asked twice weighs no
+    more than others; or the round, where vLLM counts no request.
+    """
+
+    k: int
+    counts: tuple[Counts, ...]
+    source: str
+
+    @classmethod
+    def of(cls, k: int, cells: Iterable[Cell], source: str) -> Self:
+        """The counters of the rounds with MTP."""
+        every = [found for cell in cells for each in cell.rounds for found in each.mtp.counts]
+        by_prompt: dict[str, Counts] = {}
+        for found in every:
+            if found.name:
+                known = by_prompt.get(found.name)
+                by_prompt[found.name] = found if known is None else known + found
+        return cls(k, (*by_prompt.values(), *(found for found in every if not found.name)), source)
+
+    def length(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Acceptance length: 1 + accepted / drafts."""
+        accepted, drafts = ([getattr(f, name) / f.times for f in self.counts] for name in ("accepted", "drafts"))
+        return stats.acceptance_length(accepted, drafts, self.k, strata=self._strata, confidence=confidence)
+
+    def joint(self, confidence: float = CONFIDENCE) -> tuple[Estimate, ...]:
+        """For each position the share of drafts accepted up to and including it."""
+        return tuple(
+            self._ratio([f.per_position[i] for f in self.counts], [f.drafts for f in self.counts], confidence)
+            for i in range(self.k)
+        )
+
+    def conditional(self) -> str:
+        """For each position the share accepted of the drafts accepted up to the one before, as a note."""
+        rates = []
+        for i in range(self.k):
+            before = [found.per_position[i - 1] if i else found.drafts for found in self.counts]
+            here = [found.per_position[i] for found in self.counts]
+            rates.append(f"{self._ratio(here, before, CONFIDENCE)}" if sum(before) else "nothing to accept")
+        return "conditional acceptance, given the position before: " + "; ".join(rates)
+
+    def by_category(self) -> str:
+        """Acceptance length of each category, and the share of drafted tokens that was accepted, as a note."""
+        groups: dict[str, list[Counts]] = defaultdict(list)
+        for found in self.counts:
+            groups[found.category].append(found)
+        said = [f"{name} {_point(found):.2f}" for name, found in groups.items() if sum(f.drafts for f in found)]
+        drafted, accepted = sum(f.draft_tokens for f in self.counts), sum(f.accepted for f in self.counts)
+        share = f"{accepted / drafted:.1%} of {drafted} drafted tokens accepted" if drafted else "nothing was drafted"
+        return f"{share}; length by category: {', '.join(said)}"
+
+    @property
+    def _strata(self) -> list[str]:
+        return [found.category for found in self.counts]
+
+    def _ratio(self, over: Sequence[int], under: Sequence[int], confidence: float) -> Estimate:
+        times = [found.times for found in self.counts]
+        numerators, denominators = (
+            [count / n for count, n in zip(counts, times, strict=True)] for counts in (over, under)
+        )
+        return stats.ratio(numerators, denominators, strata=self._strata, confidence=confidence)
+
+
+def everywhere(load: Load) -> Acceptance:
+    """Acceptance over all requests, in a row and at once."""
+    return Acceptance.of(load.k, load.cells.values(), load.source)
+
+
+def kept(load: Load) -> Mapping[str, Estimate]:
+    """For each concurrency above 1, acceptance length there over acceptance length in a row.
+
+    ObservationError where there is nothing beside the requests in a row.
+    """
+    others = [cell for concurrency, cell in load.cells.items() if concurrency > 1]
+    if not others:
+        raise ObservationError(f"{load.source}: no measured rounds with more than one request at once")
+    alone = Acceptance.of(load.k, [load.at(1)], load.source).length()
+    return {cell.name: stats.divide(Acceptance.of(load.k, [cell], load.source).length(), alone) for cell in others}
+
+
+def _point(counts: Sequence[Counts]) -> float:
+    return 1 + sum(found.accepted for found in counts) / sum(found.drafts for found in counts)

@@ -1,0 +1,214 @@
+"""How often the instrument's intervals hold the truth, where the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+from scipy import stats as distributions
+
+from conformance.errors import ObservationError
+from conformance.judging import stats
+from conformance.judging.stats import CONFIDENCE, MINIMUM_CLUSTERS, Estimate
+from conformance.profile.known_rates import Plan
+
+LENGTH = "acceptance length"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One request: drafts, and how many of them were accepted up to and including position 1 … k."""
+
+    drafts: int
+    per_position: tuple[int, ...]
+
+    @property
+    def accepted(self) -> int:
+        return sum(self.per_position)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number whose truth is known, at one vector of rates.
+
+    ``chance``: two-sided, that ``drafts`` drafts at these rates come out as far off as ``found`` in either direction.
+    ``intervals``: one for each trial.
+    """
+
+    rates: str
+    name: str
+    truth: float
+    found: float
+    drafts: int
+    chance: float
+    intervals: tuple[Estimate, ...]
+
+    @property
+    def covered(self) -> int:
+        return sum(each.low <= self.truth <= each.high for each in self.intervals)
+
+    @property
+    def half_width(self) -> float:
+        """Mean over the trials."""
+        return sum(each.high - each.low for each in self.intervals) / len(self.intervals) / 2
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The ``calibration`` observation beside how sure a verdict has to be."""
+
+    plan: Plan
+    quantities: tuple[Quantity, ...]
+    source: str = "observations/calibration.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], plan: Plan) -> Self:
+        """Read the observation; ObservationError where it says nothing or contradicts itself."""
+        quantities = [quantity for row in facts["rates"] for quantity in _quantities(row, facts["k"])]
+        return cls(plan, tuple(quantities))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Acceptance length, and joint acceptance at each position."""
+        return tuple(dict.fromkeys(quantity.name for quantity in self.quantities))
+
+    def biased(self) -> list[str]:
+        """The quantities that chance alone would not put so far from the truth.
+
+        All of them together fail a sound instrument in at most ``plan.chance`` of all runs (Bonferroni).
+        """
+        limit = self.plan.chance / max(1, len(self.quantities))
+        return [
+            f'{each.name} at the rates "{each.rates}" is {each.found:.3f} in {each.drafts} drafts, which the true '
+            f"{each.truth:.3f} gives by chance in {each.chance:.1g} of runs; {limit:.1g} is allowed"
+            for each in self.quantities
+            if each.chance < limit
+        ]
+
+    def too_narrow(self) -> list[str]:
+        """The quantities whose 95 % intervals miss the truth in too many trials, all rates taken together.
+
+        By the binomial, one-sided; intervals of different quantities come from the same drafts, so each quantity is
+        judged by itself, at its share of ``plan.chance`` (Bonferroni).
+        """
+        limit = self.plan.chance / max(1, len(self.names))
+        found = []
+        for name in self.names:
+            covered, trials = self.coverage(name)
+            chance = float(distributions.binom.cdf(covered, trials, CONFIDENCE))
+            if chance < limit:
+                found.append(
+                    f"the intervals of {name} hold the truth in {covered} of {trials} trials, where {CONFIDENCE:.0%} "
+                    f"is claimed (by chance in {chance:.1g} of runs; {limit:.1g} is allowed)"
+                )
+        return found
+
+    def outside(self) -> list[str]:
+        """The quantities whose coverage lies outside what is published as sound: too low, or too high to be of use."""
+        low, high = self.plan.coverage
+        shares = {name: covered / trials for name in self.names for covered, trials in [self.coverage(name)]}
+        return [
+            f"the intervals of {name} hold the truth in {share:.1%} of trials, where {low:.0%} to {high:.0%} is sound"
+            for name, share in shares.items()
+            if not low <= share <= high
+        ]
+
+    def wrong(self) -> list[str]:
+        """Everything that keeps the intervals from being sound, a sentence each."""
+        return [*self.biased(), *self.too_narrow(), *self.outside()]
+
+    def coverage(self, name: str) -> tuple[int, int]:
+        """In how many trials the interval held the truth, and of how many, all rates taken together."""
+        chosen = [each for each in self.quantities if each.name == name]
+        return sum(each.covered for each in chosen), sum(len(each.intervals) for each in chosen)
+
+    def note(self) -> str:
+        """The table of coverage in one line."""
+        parts = []
+        for name in self.names:
+            covered, trials = self.coverage(name)
+            widths = ", ".join(f"{each.half_width:.3f}" for each in self.quantities if each.name == name)
+            parts.append(f"{name} {covered} of {trials} (± {widths})")
+        rates = ", ".join(dict.fromkeys(each.rates for each in self.quantities))
+        return f"trials whose interval holds the truth, and its mean half width at {rates}: {'; '.join(parts)}"
+
+
+def _quantities(row: Mapping[str, Any], k: int) -> list[Quantity]:
+    """Acceptance length and joint rates of one vector."""
+    name, joint = row["name"], row["joint"]
+    trials = [[_counts(request, k) for request in trial] for trial in row["trials"]]
+    requests = [request for trial in trials for request in trial]
+    drafts = sum(request.drafts for request in requests)
+    _must_say_something(name, trials, drafts, row["decided"])
+    if len(joint) != k:
+        raise ObservationError(f'the rates "{name}" are {len(joint)}, but k is {k}')
+    lengths = tuple(
+        stats.acceptance_length([r.accepted for r in trial], [r.drafts for r in trial], k) for trial in trials
+    )
+    accepted = sum(request.accepted for request in requests)
+    exactly = [before - after for before, after in pairwise((1.0, *joint, 0.0))]  # chance of 0 … k accepted tokens
+    length = Quantity(
+        name,
+        LENGTH,
+        1 + sum(joint),
+        1 + accepted / drafts,
+        drafts,
+        chance_of(exactly, drafts, accepted),
+        lengths,
+    )
+    return [length, *(_joint(name, trials, drafts, place, truth) for place, truth in enumerate(joint))]
+
+
+def _joint(name: str, trials: Sequence[Sequence[Counts]], drafts: int, place: int, truth: float) -> Quantity:
+    accepted = sum(request.per_position[place] for trial in trials for request in trial)
+    return Quantity(
+        name,
+        f"joint acceptance at position {place + 1}",
+        truth,
+        accepted / drafts,
+        drafts,
+        chance_of([1 - truth, truth], drafts, accepted),
+        tuple(stats.ratio([r.per_position[place] for r in trial], [r.drafts for r in trial]) for trial in trials),
+    )
+
+
+def chance_of(pmf: Sequence[float], n: int, total: int) -> float:
+    """How likely n independent draws from 0, 1, … with these chances sum up as far off as ``total``, two-sided.
+
+    Exact for a fixed n. Here an answer's length is fixed and not n, which shifts the expected rate, for a hundred
+    answers and more, by about a hundredth of its standard error (Wald's identity holds for both sums).
+    """
+    size = n * (len(pmf) - 1) + 1
+    if total >= size:
+        return 0.0
+    sums = np.fft.irfft(np.fft.rfft(pmf, 2 * size) ** n, 2 * size)[:size].clip(0)
+    return float(min(1.0, 2 * min(sums[: total + 1].sum(), sums[total:].sum())))
+
+
+def _counts(request: Mapping[str, Any], k: int) -> Counts:
+    drafts, positions = request["drafts"], tuple(request["accepted_per_position"])
+    if len(positions) != k or request["draft_tokens"] != k * drafts:
+        raise ObservationError(
+            f"a request drafted {request['draft_tokens']} tokens in {drafts} drafts, with {len(positions)} positions "
+            f"counted, where k is {k}"
+        )
+    if any(after > before for before, after in pairwise((drafts, *positions))):
+        raise ObservationError(f"joint counts {list(positions)} of {drafts} drafts must not rise")
+    if abs(1 + drafts + sum(positions) - request["output_tokens"]) > k:
+        made = f"{drafts} drafts with {sum(positions)} accepted"
+        raise ObservationError(f"{request['output_tokens']} tokens came out of {made}")
+    return Counts(drafts, positions)
+
+
+def _must_say_something(name: str, trials: Sequence[Sequence[Counts]], drafts: int, decided: int | None) -> None:
+    sizes = [len(trial) for trial in trials]
+    if not drafts or min(sizes) < MINIMUM_CLUSTERS:
+        raise ObservationError(
+            f'the rates "{name}" have trials of {sorted(set(sizes)) or "nothing"} requests with {drafts} drafts; '
+            f"an interval needs {MINIMUM_CLUSTERS}"
+        )
+    if decided is not None and decided < drafts:
+        raise ObservationError(f'at the rates "{name}" {drafts} drafts were counted, but coins decided only {decided}')

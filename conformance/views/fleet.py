@@ -1,0 +1,52 @@
+"""Several runs beside each other: a row for each, grouped by pair and level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from conformance.judging.stats import Estimate
+from conformance.judging.verdict import ExitCode, Verdict
+
+LIMIT = 3.5  # of the modified z-score
+MINIMUM = 5  # values: of three, two lie close together by chance so often that every other table had a mark
+LENGTH = "acceptance length"
+UNREAD = "not read"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; ``problem`` says why it could not be judged, and then the rest is empty."""
+
+    evidence: str
+    hardware: str = ""
+    machine: str = ""
+    pair: str = ""
+    level: str = ""
+    vllm: str = ""
+    exit_code: ExitCode = ExitCode.INSTRUMENT
+    sentence: str = ""
+    figures: Mapping[str, Estimate] = field(default_factory=dict)  # acceptance length, and the speedups
+    best_k: int | None = None
+    not_passed: Mapping[str, Verdict] = field(default_factory=dict)
+    problem: str = ""
+    marks: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The words that its judgement begins with."""
+        return UNREAD if self.problem else self.sentence.partition(":")[0].partition(",")[0].lower()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one pair at one level."""
+
+    pair: str
+    level: str
+    rows: tuple[Row, ...]
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of all figures that any of the runs has."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.figures))

@@ -1,0 +1,222 @@
+"""Both checkpoints beside what is known of the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Self
+
+from conformance.checkpoints import quantisation
+from conformance.checkpoints.headers import TOKEN_ORDER
+from conformance.checkpoints.pairing import Keys, Missing, attention_axes
+from conformance.errors import ObservationError, Unsupported
+from conformance.profile.facts import GENERATIONS, Facts, text_of
+
+FOREIGN = ("k_proj", "v_proj", "k_norm", "v_norm", "lm_head")
+# Said by every transformers version in its own way: one value per kind of layer, or one per layer.
+BY_LAYER = ("global_head_dim", "num_global_key_value_heads")
+ELSEWHERE = ("dtype", "pad_token_id", "bos_token_id", "eos_token_id")  # where they stand differs, too
+
+
+@dataclass(frozen=True)
+class Published:
+    """The ``checkpoint`` observation and the facts; ``size`` is that of a published pair, or the miniature's."""
+
+    target: Mapping[str, Any]
+    draft: Mapping[str, Any]
+    facts: Facts
+    source: str = "observations/checkpoint.json"
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], facts: Facts) -> Self:
+        """Read the observation."""
+        return cls(document["target"], document["draft"], facts)
+
+    def size_of_draft(self) -> str:
+        """Unsupported for a draft that is none of the known ones."""
+        return _known("draft", self.facts.known_draft(self.draft["config"]))
+
+    def size_of_target(self) -> str:
+        """Unsupported for a target that is none of the known ones."""
+        return _known("target", self.facts.known_target(self.target["config"]))
+
+    # --- the draft
+
+    def tensors_of_draft(self) -> int:
+        """How many its file holds."""
+        return len(self.draft["tensors"])
+
+    def foreign(self) -> list[str]:
+        """The draft's tensors that would be keys, values or a head of its own: it reads the target's instead."""
+        return [f"the draft holds {name}" for name in self.draft["tensors"] if set(name.split(".")) & set(FOREIGN)]
+
+    def token_order(self) -> list[str]:
+        """Why the draft's ordering of the vocabulary is no permutation of it; empty where it is, or where none is."""
+        order, vocabulary = self.draft["token_order"], text_of(self.draft["config"]).get("vocab_size")
+        if order is None:
+            return []
+        want = {"tokens": vocabulary, "distinct": vocabulary, "smallest": 0, "largest": (vocabulary or 0) - 1}
+        return [f"{TOKEN_ORDER} has {key} {order[key]}, not {n}" for key, n in want.items() if order[key] != n]
+
+    def draft_layout(self) -> dict[str, Any]:
+        """Dtype and shape of every tensor, the totals, and the config values that facts name.
+
+        Unsupported for a quantised draft, whose layout is its quantiser's.
+        """
+        if self.draft["config"].get("quantization_config"):
+            raise Unsupported("The draft is quantised; the published ones, which are known, are not.")
+        held = _held(self.draft)
+        if not held:
+            return {}
+        names = self.facts.draft(self.size_of_draft()).config
+        floats = sum(prod(shape) for dtype, shape in held.values() if dtype != "I64")
+        return _layout(held) | {"parameters": floats} | self._config("draft", self.draft["config"], names)
+
+    def published_draft_layout(self) -> dict[str, Any]:
+        """The same, as published."""
+        fact = self.facts.draft(self.size_of_draft())
+        totals = {"parameters": fact.totals.parameters}
+        return _layout(fact.tensors) | totals | self._config("draft", fact.config, fact.config)
+
+    # --- the target
+
+    def target_values(self) -> dict[str, Any]:
+        """The config values that facts name, and as many totals as are known for this quantisation."""
+        held = _held(self.target)
+        if not held:
+            return {}
+        fact, values = self.facts.target(self.size_of_target()), self._text("target", self.target["config"])
+        values["config.json architectures"] = self.target["config"].get("architectures")
+        method = quantisation.method_of(self.target["config"])
+        if method is None:
+            sized = [prod(shape) for _, shape in held.values() if shape]
+            values["parameters"] = sum(sized)
+            if fact.flag == "certain":
+                values["tensors"] = len(sized)
+        elif method in fact.quantised_linears:
+            values["quantised linears"] = quantisation.quantised_linears(held)
+        return values
+
+    def published_target_values(self) -> dict[str, Any]:
+        """The same, as published."""
+        fact = self.facts.target(self.size_of_target())
+        values = self._text("target", fact.text_config) | {"config.json architectures": [fact.architecture]}
+        method = quantisation.method_of(self.target["config"])
+        if method is None:
+            values["parameters"] = fact.totals.parameters
+            if fact.flag == "certain":
+                values["tensors"] = fact.totals.tensors
+        elif method in fact.quantised_linears:
+            values["quantised linears"] = fact.quantised_linears[method]
+        return values
+
+    def quantisation(self) -> list[str]:
+        """Where the target's quantisation settings and its tensors contradict each other."""
+        return quantisation.objections(self.target["config"], self.target["hf_quant_config"], _held(self.target))
+
+    def tensors_of_target(self) -> int:
+        """How many its files hold."""
+        return len(self.target["tensors"])
+
+    # --- tokens and chat
+
+    def special_tokens(self) -> dict[str, int | str]:
+        """Ids of both checkpoints' special tokens, as far as facts name them; the draft's only if it has any."""
+        found = {f"target: {name}": number for name, number in self._tokens(self.target).items()}
+        return found | {f"draft: {name}": number for name, number in self._tokens(self.draft).items()}
+
+    def published_tokens(self) -> dict[str, int]:
+        """The same, as published."""
+        known = self.facts.tokens.of(self.size_of_target())
+        roles = ("target", "draft") if self.draft["special_tokens"] is not None else ("target",)
+        return {f"{role}: {name}": number for role in roles for name, number in known.items()}
+
+    def endings(self) -> dict[str, Any]:
+        """Where generation stops and what it must not emit, by generation_config.json; sorted."""
+        return self._endings(self.target["generation_config"] or {})
+
+    def published_endings(self) -> dict[str, Any]:
+        """The same, as an instruction-tuned target has them; a base model stops at ``<eos>`` alone."""
+        tokens = self.facts.tokens
+        ids = tokens.of(self.size_of_target())
+        stop, suppress = ([ids[name] for name in names] for names in (tokens.stop, tokens.suppress))
+        return self._endings({"eos_token_id": stop, "suppress_tokens": suppress})
+
+    def renders(self) -> dict[str, str]:
+        """What the target's chat template makes of the golden conversations that its generation is known by."""
+        template = self.target["chat_template"]
+        if template is None:
+            return {"the chat template": "missing, as in a base model"}
+        if not template["renders"]:
+            raise ObservationError(f"{self.source}: nothing to compare")
+        return {id: template["renders"].get(id, "not rendered") for id in self.goldens()}
+
+    def goldens(self) -> dict[str, str]:
+        """The goldens of the generation that the template is, or is nearest to."""
+        return self._generation()[1]
+
+    def generation(self) -> str:
+        """That generation, and where the template's text was seen before."""
+        digest = (self.target["chat_template"] or {}).get("sha256", "")
+        return f"{self._generation()[0]}, SHA-256 {digest[:16]}… ({self.facts.chat_template.sha256.get(digest, 'new')})"
+
+    def _generation(self) -> tuple[str, dict[str, str]]:
+        template = self.target["chat_template"]
+        if template is None:
+            return "none", {"the chat template": "one of Gemma 4's"}
+        goldens, size = self.facts.chat_template, self.facts.known_target(self.target["config"])
+        thoughts = (True, False) if size is None else (size in goldens.empty_thought,)
+        known = [(name, goldens.goldens(name, thought)) for name in reversed(GENERATIONS) for thought in thoughts]
+        # The newest of those that contradict it least.
+        return min(known, key=lambda each: sum(template["renders"].get(id) != text for id, text in each[1].items()))
+
+    def _tokens(self, checkpoint: Mapping[str, Any]) -> dict[str, int | str]:
+        tokens = checkpoint["special_tokens"]
+        if tokens is None:
+            return {} if checkpoint is self.draft else {"tokenizer.json": "missing"}
+        return {name: tokens[name] for name in self.facts.tokens.of(self.size_of_target()) if name in tokens}
+
+    def _endings(self, generation: Mapping[str, Any]) -> dict[str, Any]:
+        stop, have = generation.get("eos_token_id"), self.target["generation_config"] or {}
+        values: dict[str, Any] = {"eos_token_id": sorted(stop) if isinstance(stop, list) else stop}
+        if self.size_of_target() in self.facts.tokens.suppress_certain or have.get("suppress_tokens"):
+            values["suppress_tokens"] = sorted(generation.get("suppress_tokens") or [])
+        return values
+
+    def _config(self, role: str, config: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+        top = _named(config, names, skip=("text_config",))
+        return {f"config.json {name}": value for name, value in top.items()} | self._text(role, config)
+
+    def _text(self, role: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The text model's values that facts name, with head sizes and key/value heads of its last, full layer."""
+        size = self.size_of_draft() if role == "draft" else self.size_of_target()
+        facts = self.facts.draft(size).config["text_config"] if role == "draft" else self.facts.target(size).text_config
+        text = text_of(config)
+        values = _named(text, facts, skip=(*BY_LAYER, *ELSEWHERE))
+        try:
+            axes = attention_axes(Keys(text), len(text["layer_types"]) - 1)
+        except (Missing, KeyError, IndexError) as missing:
+            raise ObservationError(
+                f"the {role}'s config.json does not tell its last layer's heads: {missing}"
+            ) from None
+        last = {"head size of the last layer": axes[0].size, "key/value heads of the last layer": axes[1].size}
+        return {f"text_config {name}": value for name, value in (values | last).items()}
+
+
+def _known(role: str, size: str | None) -> str:
+    if size is None:
+        raise Unsupported(f"The {role} is none of the published Gemma 4 sizes, so nothing is known to hold it against.")
+    return size
+
+
+def _held(checkpoint: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (row["dtype"], tuple(row["shape"])) for name, row in checkpoint["tensors"].items()}
+
+
+def _layout(held: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    return {name: f"{dtype} {list(shape)}" for name, (dtype, shape) in held.items()}
+
+
+def _named(table: Mapping[str, Any], names: Mapping[str, Any], skip: tuple[str, ...]) -> dict[str, Any]:
+    return {name: table.get(name) for name in names if name not in skip}

@@ -1,0 +1,153 @@
+"""scripts/bundle_wheels with wheels made here, served from a folder, and put together by the bundle's own script."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from support.paths import ROOT
+
+TAG = "py3-none-any"
+# name -> version, and what it requires
+PACKAGES = {
+    "engine": ("2.0", ["helper>=1.5", "toolkit[fast]", 'windows-only; sys_platform == "win32"', "heavy"]),
+    "helper": ("1.6", []),
+    "toolkit": ("3.0", ['rocket; extra == "fast"', 'brake; extra == "slow"']),
+    "rocket": ("1.0", []),
+    "brake": ("1.0", []),
+    "heavy": ("9.0", []),
+    "ready": ("4.0", []),
+}
+
+
+class Bench:
+    """A checkout with one environment, and a folder that pip downloads from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.served, self.into = folder / "checkout", folder / "served", folder / "bundle"
+        (self.root / "scripts").mkdir(parents=True)
+        self.served.mkdir()
+        shutil.copy2(ROOT / "scripts/bundle_wheels", self.root / "scripts")
+        self.environment = self.root / "envs" / "some"
+        self.environment.mkdir(parents=True)
+        (self.root / "envs" / "suite.in").write_text("ready # there already\n")
+        (self.environment / "requirements.in").write_text("-r ../suite.in\nengine==2.0\n")
+        files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in map(self.wheel, PACKAGES)}
+        (self.environment / "wheels.json").write_text(json.dumps({"x86_64-linux": {"cp312": files}}))
+        self.have = folder / "freeze.txt"
+        self.have.write_text("ready==4.0\nhelper==1.4\ntoolkit==3.0\nother @ file:///somewhere\n")
+
+    def wheel(self, name: str) -> Path:
+        version, requires = PACKAGES[name]
+        path, about = self.served / f"{name}-{version}-{TAG}.whl", f"{name}-{version}.dist-info"
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", "Provides-Extra: fast"]
+        members = {
+            f"{name}.py": f"version = {version!r}\n" + "#" * 4000,
+            f"{about}/METADATA": "\n".join([*lines, *(f"Requires-Dist: {each}" for each in requires), ""]),
+            f"{about}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {TAG}\n",
+        }
+        with ZipFile(path, "w") as archive:
+            for member, text in members.items():
+                archive.writestr(member, text)
+            record = "".join(f"{member},,\n" for member in [*members, f"{about}/RECORD"])
+            archive.writestr(f"{about}/RECORD", record)
+        return path
+
+    def run(self, *words: str, have: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(self.root / "scripts/bundle_wheels"), "some", "--into", str(self.into)]
+        quiet = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.served), "PIP_CONFIG_FILE": os.devnull}
+        return subprocess.run(
+            [*command, "--have", str(have or self.have), *words],
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def unpack(self, target: Path) -> subprocess.CompletedProcess[str]:
+        quiet = os.environ | {"PIP_CONFIG_FILE": os.devnull}
+        return subprocess.run(
+            [sys.executable, str(self.into / "unpack"), str(target)],
+            env=quiet,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def carried(bench: Bench) -> list[str]:
+    manifest = json.loads((bench.into / "manifest.json").read_text())
+    return [wheel["file"].partition("-")[0] for wheel in manifest["wheels"]]
+
+
+def test_what_is_missing_is_carried_with_what_that_needs(bench: Bench, tmp_path: Path) -> None:
+    done = bench.run("--without", "hea*", "--part-mb", "0.004")
+    assert done.returncode == 0, done.stderr
+    assert carried(bench) == ["engine", "helper", "rocket"]
+    assert "left behind: heavy\n" in done.stdout
+    parts = sorted(bench.into.glob("part-*"))
+    assert len(parts) > 2
+    assert all(part.stat().st_size <= 4000 for part in parts)
+    assert bench.unpack(tmp_path / "site").returncode == 0
+    asked = "import engine, helper, rocket; print(engine.version, helper.version, rocket.version)"
+    found = subprocess.run(
+        [sys.executable, "-c", asked], env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True
+    )
+    assert found.stdout == "2.0 1.6 1.0\n"
+
+
+def test_a_second_bundle_leaves_no_part_of_the_first(bench: Bench) -> None:
+    assert bench.run("--part-mb", "0.002").returncode == 0
+    assert bench.run().returncode == 0
+    assert [part.name for part in bench.into.glob("part-*")] == ["part-001"]
+
+
+def test_a_damaged_part_is_noticed_where_it_arrives(bench: Bench, tmp_path: Path) -> None:
+    assert bench.run("--part-mb", "0.002").returncode == 0
+    part = bench.into / "part-002"
+    part.write_bytes(b"x" + part.read_bytes()[1:])
+    done = bench.unpack(tmp_path / "site")
+    assert done.returncode == 1
+    assert "part-002 is missing or damaged; copy it again" in done.stderr
+    part.unlink()
+    assert "part-002 is missing or damaged" in bench.unpack(tmp_path / "site").stderr
+
+
+def test_a_wheel_that_is_not_the_locks_is_refused(bench: Bench) -> None:
+    path = next(bench.served.glob("rocket-*"))
+    path.write_bytes(path.read_bytes() + b" ")
+    done = bench.run()
+    assert done.returncode == 1
+    assert "rocket-1.0-py3-none-any.whl of some could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--python", "3.9"], "has nothing for Python 3.9 on x86_64-linux"),
+        (["--machine", "aarch64"], "has nothing for Python 3.12 on aarch64-linux"),
+    ],
+)
+def test_what_is_not_locked_is_named(bench: Bench, words: list[str], sentence: str) -> None:
+    done = bench.run(*words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+
+
+def test_the_list_of_what_is_there_must_be_a_file(bench: Bench, tmp_path: Path) -> None:
+    done = bench.run(have=tmp_path / "nothing.txt")
+    assert done.returncode == 2
+    assert "write what pip freeze --all prints on the machine there" in done.stderr

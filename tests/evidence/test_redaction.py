@@ -1,0 +1,143 @@
+"""Secrets are replaced before they are written: in text, in a command, in facts, in files, and in a whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from conformance.errors import UsageError
+from conformance.evidence.redaction import (
+    is_secret,
+    redact_command,
+    redact_document,
+    redact_environment,
+    redact_file,
+    redact_text,
+)
+from conformance.profile.profile import load_hardware, load_pair
+from conformance.serving import logs
+
+ENVIRONMENT = {
+    "HF_TOKEN": "plainsecretvalue",
+    "DB_PASSWORD": 'hun/ter"2 x',
+    "SHORT_KEY": "EMPTY",
+    "DEPLOY_KEY": "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----",
+    "VLLM_MAX_NUM_BATCHED_TOKENS": "131072",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("HF_TOKEN", True),
+        ("HUGGING_FACE_HUB_TOKEN", True),
+        ("VLLM_API_KEY", True),
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("AWS_ACCESS_KEY_ID", True),
+        ("PGPASSWORD", True),
+        ("HTTP_AUTHORIZATION", True),
+        ("client_secret", True),
+        ("--api-key", True),
+        ("--hf-token=abc", True),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE", False),
+        ("KEYBOARD", False),
+        ("--tokenizer", False),
+        ("--max-num-batched-tokens", False),
+        ("PWD", False),
+    ],
+)
+def test_names_say_what_is_secret(name: str, secret: bool) -> None:
+    assert is_secret(name) == secret
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("it is plainsecretvalue!", "it is <redacted>!"),
+        ('a JSON string "hun/ter\\"2 x"', 'a JSON string "<redacted>"'),
+        ("?q=hun%2Fter%222%20x", "?q=<redacted>"),
+        ("MIIEvQIBADANBg", "<redacted>"),
+        ("hf_abcdefghijklmnopqrstu", "<redacted>"),
+        ("sk-proj-abcdefghijklmnop123.", "<redacted>."),
+        ("ghp_abcdefghijklmnopqrstuvwxyz0123456789", "<redacted>"),
+        ("github_pat_11ABCDEFG0abcdefghijkl", "<redacted>"),
+        ("AKIAIOSFODNN7EXAMPLE", "<redacted>"),
+        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer <redacted>"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic <redacted>'}"),
+        ("http://user:pa55@host/x", "http://<redacted>@host/x"),
+        ("serve --api-key s3 --tokenizer foo", "serve --api-key <redacted> --tokenizer foo"),
+        ('"--api-key", "s3kr1t"', '"--api-key", "<redacted>"'),
+        ("{'api_key': ['s3kr1t'], 'model': 'm'}", "{'api_key': ['<redacted>'], 'model': 'm'}"),
+        ("export WANDB_API_KEY=abc", "export WANDB_API_KEY=<redacted>"),
+    ],
+)
+def test_text_loses_its_secrets(text: str, clean: str) -> None:
+    assert redact_text(text, ENVIRONMENT) == clean
+    assert redact_text(clean, ENVIRONMENT) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--max-num-batched-tokens 131072 --tokenizer foo",
+        "{'eos_token': '<eos>', 'tokenizer': 'y', 'hf_token': None, 'token': 300}",
+        "the bearer of bad news, task-abcdefghijklmnopqrst",
+        "http://127.0.0.1:8000/v1 and me@somewhere",
+        "EMPTY means none",
+        "eos_token = 1, cache_key=abc",
+    ],
+)
+def test_text_without_secrets_stays(text: str) -> None:
+    assert redact_text(text, ENVIRONMENT) == text
+
+
+def test_a_command_may_have_several_keys() -> None:
+    words = ["vllm", "--api-key", "a", "b", "--model", "m", "--hf-token=xyz", "--served-model-name", "plainsecretvalue"]
+    clean = ["vllm", "--api-key", "<redacted>", "<redacted>", "--model", "m", "--hf-token=<redacted>"]
+    assert redact_command(words, ENVIRONMENT) == [*clean, "--served-model-name", "<redacted>"]
+
+
+def test_an_environment_keeps_its_names() -> None:
+    clean = redact_environment(ENVIRONMENT | {"OMP_NUM_THREADS": "2"}, ENVIRONMENT)
+    assert clean.keys() == {*ENVIRONMENT, "OMP_NUM_THREADS"}
+    assert {name for name, value in clean.items() if value == "<redacted>"} == {*ENVIRONMENT} - {
+        "VLLM_MAX_NUM_BATCHED_TOKENS"
+    }
+
+
+def test_facts_keep_what_merely_stands_behind_a_name() -> None:
+    facts = {"arguments": {"password": "p4ss"}, "text": '{"password": "p4ss"}', "n": 3, "said": ["plainsecretvalue"]}
+    assert redact_document(facts, ENVIRONMENT) == facts | {"said": ["<redacted>"]}
+
+
+def test_a_file_is_rewritten_where_it_must_be(tmp_path: Path) -> None:
+    log, binary = tmp_path / "a.log", tmp_path / "b.bin"
+    log.write_bytes(b"\xff plainsecretvalue\n")
+    binary.write_bytes(b"\0plainsecretvalue")
+    for path in (log, binary, tmp_path / "gone"):
+        redact_file(path, ENVIRONMENT)
+    assert log.read_bytes() == b"\xff <redacted>\n"
+    assert binary.read_bytes() == b"\0plainsecretvalue"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.bin"]
+
+
+def test_a_log_is_read_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "plainsecretvalue")
+    (tmp_path / "mtp.log").write_text("ValueError: plainsecretvalue is no token")
+    assert logs.telling_line(logs.read(tmp_path / "mtp.log")) == "ValueError: <redacted> is no token"
+
+
+def test_a_profile_holds_no_secrets(tmp_path: Path) -> None:
+    fixtures = ROOT / "fixtures"
+    hardware, pair = tmp_path / "mine.toml", tmp_path / "two.toml"
+    text = (fixtures / "hardware/cpu.toml").read_text()
+    assert "[environment]" in text
+    hardware.write_text(text.replace("[environment]", '[environment]\nHF_TOKEN = "abc"'))
+    with pytest.raises(UsageError, match=r'mine\.toml: key "environment" has HF_TOKEN, a secret'):
+        load_hardware(hardware)
+    pair.write_text('target = "./t"\ndraft = "./d"\nk = 4\nquantisation = "nvfp4"\nserve_args = ["--api-key", "abc"]\n')
+    with pytest.raises(UsageError, match=r'two\.toml: key "serve_args" has --api-key, a secret'):
+        load_pair(pair)

@@ -1,0 +1,288 @@
+"""Known failures: every signature finds the words it was written for, and keeps quiet elsewhere."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from conformance import FIXTURES
+from conformance.errors import UsageError
+from conformance.evidence.folder import Evidence
+from conformance.judging.check import FAMILIES
+from conformance.judging.diagnose import KnownFailure, diagnose, load_known_failures
+
+H100 = ROOT / "docs" / "results" / "h100"
+KNOWN = load_known_failures(FIXTURES / "known_failures")
+
+# id -> (check, words as upstream's logs or this suite's messages have them)
+EXAMPLES = {
+    "GRAMMAR500": ("API-07", "broken-grammar got HTTP 500 where 400 or 422 is right: Internal server error"),
+    "BAREVAL": (
+        "PARSE-03",
+        'untyped arguments: <|tool_call>call:set_values{a:null}<tool_call|> gives [{"name": "set_values"}]',
+    ),
+    "UNIONSTR": ("PARSE-02", 'unions arguments: <|tool_call>call:set_values{a:<|"|>null<|"|>}<tool_call|> gives []'),
+    "REASONLEAK": (
+        "REASON-03",
+        "result-thinking-00 whole with MTP: a thought in content: 'thought I have the result.'",
+    ),
+    "THINKDEF": ("GRAMMAR-01", "forced-omitted-00 whole with MTP: content is not JSON: 'First the fox'"),
+    "GRAMMAR-SPEC": ("GRAMMAR-02", 'forced-thinking-01 whole with MTP: content is not JSON: {"a": 1}{"a": 1}'),
+    "INTSIZE": (
+        "DRAFT-01",
+        "model.layers.0.mlp.down_proj.weight is [1024, 4096] where [1024, 8192] is expected",
+    ),
+    "QUANTLEAK": (
+        "DRAFT-02",
+        "model.layers.0.mlp.gate_up_proj.weight is uint8 where bfloat16 is expected",
+    ),
+    "DRAFTQUANT": ("ACC-01", "RuntimeError: start (4096) + length (4096) exceeds dimension size (4096)."),
+    "TIED-HEAD": (
+        "DRAFT-01",
+        'File "vllm/model_executor/layers/quantization/base_config.py", line 55, in tie_weights\n'
+        "    raise NotImplementedError\nNotImplementedError",
+    ),
+    "GPU-SHARED-START": (
+        "DRAFT-01",
+        "AssertionError: Error in memory profiling. Initial free memory 77.85 GiB, current free memory 78.36 GiB.",
+    ),
+    "NO-FLASHINFER": (
+        "DRAFT-01",
+        'File "vllm/v1/sample/ops/topk_topp_sampler.py", line 44, in flashinfer_sampler_supported\n'
+        "ModuleNotFoundError: No module named 'flashinfer'",
+    ),
+    "NO-CUTLASS-DSL": (
+        "DRAFT-01",
+        'File "vllm/vllm_flash_attn/cute/interface.py", line 14, in <module>\n    import cutlass\n'
+        "ModuleNotFoundError: No module named 'cutlass'",
+    ),
+    "SUPPRESS-CAP": (
+        "DRAFT-01",
+        "RuntimeError: Cannot copy between CPU and CUDA tensors during CUDA graph capture unless the "
+        "CPU tensor is pinned.",
+    ),
+    "EMBGUARD": ("ACC-01", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (8192x3840 and 5632x1024)"),
+    "ACC0": ("ACC-01", "acceptance length 1.008 [1.004, 1.012] misses 3.68"),
+    "KVSCALE": (
+        "ACC-02",
+        "joint acceptance at position 1 0.712 [0.700, 0.724] misses 0.85\nnon-default args: {'kv_cache_dtype': 'fp8'}",
+    ),
+    "BLOCKTABLE": ("SPEED-02", "RuntimeError: batch_size must be equal to batch_size_k"),
+    "CENTROIDS-CPU": ("DRAFT-01", "RuntimeError: Tried to instantiate dummy base class CUDAGraph"),
+    "NOSUPPORT": ("DRAFT-01", "ValueError: Unsupported speculative method: 'mtp'"),
+    "ASSISTANT-UNKNOWN": (
+        "DRAFT-01",
+        "The checkpoint you are trying to load has model type `gemma4_assistant` but Transformers does not recognize "
+        "this architecture",
+    ),
+    "PER-LAYER-CONFIG": ("DRAFT-01", "AmbiguousGlobalPerLayerAttributeError: 'head_dim' is a per-layer attribute"),
+    "NVFP4-KEY": ("DRAFT-01", "KeyError: 'layers.0.moe.experts.0.down_proj.input_global_scale'"),
+    "NVFP4-CPU": (
+        "DRAFT-01",
+        "NotImplementedError: No NvFp4 MoE backend supports the deployment configuration.",
+    ),
+    "GELU-MARLIN": ("MOE-01", "language_model.model.layers.0 is MARLIN where FLASHINFER_CUTLASS is expected"),
+    "FP8-AMPERE": ("ACC-01", "ValueError: type fp8e4nv not supported in this architecture"),
+    "MARLIN-NULL": ("NUM-01", "model.layers.14.experts is all zeros where at most 2.00% is expected"),
+    "CPU-LINEAR": ("SPEED-05", "WARNING [utils.py:597] Failed to create oneDNN linear, fallback to torch linear."),
+    "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
+    "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
+    "CPU-TEMPERATURE": ("LOSS-04", "the distributions differ: p = 2e-89 (G = 460.6, 14 degrees of freedom, n = 993)"),
+    "TOOLARGS": ("TOOL-02", 'weather-01 is get_weather({}) where get_weather({"city": "Oslo"}) is expected'),
+    "TOOLLEAK": ("TOOL-01", "no call but the text <|tool_call>call:get_weather{}"),
+    "NOFLAGS": ("TOOL-01", '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
+    "GRAMMAR-FSM": ("TOOL-01", "Failed to advance FSM for request chatcmpl-1"),
+    "TP-IMA": (
+        "ACC-01",
+        "    self._centroids_graphs[size].replay()\n"
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+    ),
+    "FI-B200": (
+        "DRAFT-01",
+        'File "vllm/v1/attention/backends/flashinfer.py", line 2214, in forward\n'
+        "    trtllm_batch_decode_with_kv_cache(\nRuntimeError: Error in function 'run'",
+    ),
+    "FI-SM90-FP8": (
+        "DRAFT-01",
+        "Using FLASHINFER attention backend out of potential backends: ['FLASHINFER', 'TRITON_ATTN'].\n"
+        'File "vllm/v1/attention/backends/flashinfer.py", line 700, in __init__\n    raise',
+    ),
+    "FI-NONEKV": (
+        "DRAFT-01",
+        'File "vllm/v1/attention/backends/flashinfer.py", line 2100, in forward\n'
+        "    key = key[:num_actual_tokens]\nTypeError: 'NoneType' object is not subscriptable",
+    ),
+    "DRAFT-MOE": (
+        "DRAFT-01",
+        "quantization=modelopt_fp4, quantization_config=None\n"
+        "ValueError: moe_backend='marlin' is not supported for unquantized MoE. Expected one of ['triton'].",
+    ),
+    "MRV-FALLBACK": (
+        "DRAFT-09",
+        "Model Runner V2 does not yet support kv_connector, dcp; using the V1 model runner instead.",
+    ),
+    "NODRAFT": (
+        "SPEED-01",
+        "with config: model='/model', speculative_config=SpeculativeConfig(method='mtp', model='/model', "
+        "num_spec_tokens=4), tokenizer='/model'",
+    ),
+    "PP": ("DRAFT-01", "NotImplementedError: Pipeline parallelism is not supported for this model. Supported models"),
+    "CPU-OLD": ("DRAFT-01", "AssertionError: spec decode is not supported."),
+    "12B-FALLBACK": ("ACC-01", "RuntimeError: Shape mismatch: a.size(1) = 4096, size_k = 8192"),
+    "SMEM": (
+        "DRAFT-01",
+        "triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 98304, Hardware limit: 65536.",
+    ),
+    "UMA": (
+        "DRAFT-01",
+        "ValueError: Free memory on device cuda:0 (52.1/121.7 GiB) on startup is less than desired GPU memory "
+        "utilization (0.55, 66.9 GiB).",
+    ),
+    "PERF-0.23": (
+        "SPEED-02",
+        "max_num_scheduled_tokens is set to 4096 based on the speculative decoding settings. This may lead to",
+    ),
+    "PAD": ("LOSS-03", "code-00 has <pad> at token 2 with MTP"),
+    "JSON-LOOP": ("GRAMMAR-01", "strict-00 whole with MTP: finish_reason is length where stop is expected"),
+}
+
+ASSERTION = """\
+  File "/usr/lib/python3.12/site-packages/vllm/model_executor/models/gemma4_mtp.py", line 430, in load_weights
+    weight_loader(param, loaded_weight)
+  File "/usr/lib/python3.12/site-packages/vllm/model_executor/parameter.py", line 175, in load_merged_column_weight
+    assert param_data.shape == loaded_weight.shape
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+AssertionError"""
+
+# The same failures in other words: those of a server that died, or of a check that saw them.
+OTHER_WORDS = [
+    ("INTSIZE", "ACC-01", ASSERTION),
+    ("INTSIZE", "SPEED-01", "Initializing a V1 LLM engine (v0.20.2rc1.dev49+g9b4e83934) with config: model='/model'"),
+    ("QUANTLEAK", "TOOL-01", ASSERTION),
+    (
+        "QUANTLEAK",
+        "ACC-01",
+        "MTP_LOAD_STACKED name='layers.0.mlp.gate_up_proj.weight' param=[16384, 512] loaded=[8192, 1024] shard_id=0",
+    ),
+    ("QUANTLEAK", "ACC-01", "gate_up_proj param=[16384,512] loaded=[8192,1024]"),
+    ("QUANTLEAK", "LOSS-01", "down_proj param=[1024,4096] loaded=[1024,8192]"),
+    ("EMBGUARD", "DRAFT-04", "the embedding is the target's is False where True is expected"),
+    ("KVSCALE", "DRAFT-09", "layer 0 k is 1.0 where 0.003 is expected"),
+    ("UMA", "DRAFT-01", "NVRM: GPU0 _memdescAllocInternal: NV_ERR_NO_MEMORY"),
+    (
+        "12B-FALLBACK",
+        "DRAFT-01",
+        "RuntimeError: Gemma4ReasoningParser reasoning parser could not locate think start/end tokens",
+    ),
+    ("PAD", "TOOL-10", "weather-00 at 17 with MTP: raw <pad> in content: 'It is<pad>' (right without MTP)"),
+]
+
+# What the logs of docs/results/h100 hold, of healthy runs but for two that died.
+RECORDED = {
+    "bf16-eager": {"GRAMMAR-FSM"},  # an answer to API-07's grammars
+    "bf16-eager-chats": set(),
+    "geometry-eager": {"GELU-MARLIN"},
+    "geometry-graphs": {"GELU-MARLIN"},
+    "nvfp4-eager": {"GELU-MARLIN"},
+    "nvfp4-eager-chats": {"GELU-MARLIN"},
+    "nvfp4-graphs": {"GELU-MARLIN", "SUPPRESS-CAP"},  # died
+    "nvfp4-graphs-soak": set(),
+    "nvfp4-graphs-unsuppressed": {"GELU-MARLIN", "GRAMMAR-FSM"},
+    "old-runner": {"GELU-MARLIN", "EMBGUARD"},  # died
+}
+
+HEALTHY_LOG = """\
+INFO 11-23 15:05:48 [nvfp4.py:242] Using 'FLASHINFER_CUTLASS' NvFp4 MoE backend out of potential backends: ['MARLIN'].
+INFO 11-23 15:05:48 conformance: NVFP4 MoE decoded to BF16 for the CPU (last resort), served by CPUUnquantizedExperts, \
+since vLLM says: No NvFp4 MoE backend supports the deployment configuration.
+INFO 11-23 15:05:49 [gemma4.py:88] Gemma4 MTP: sharing target model's backbone-dim embed_tokens with the draft.
+INFO 11-23 15:05:50 Using TRITON_ATTN attention backend out of potential backends: ['TRITON_ATTN'].
+WARNING 11-23 15:05:51 [vllm.py:2228] Model Runner V2 does not yet support the thinking_token_budget request \
+parameter. Set VLLM_USE_V2_MODEL_RUNNER=0 if this is required.
+INFO 11-23 15:05:51 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='/pair/target', \
+speculative_config=SpeculativeConfig(method='mtp', model='/pair/draft', num_spec_tokens=4), quantization=None, \
+quantization_config=None
+ERROR 11-23 15:05:52 [core.py:1330] ValueError: moe_backend='cutlass' is not supported for unquantized MoE.
+INFO:     Application startup complete.
+"""
+
+
+def test_every_known_failure_has_an_example_here() -> None:
+    assert {failure.id for failure in KNOWN} == EXAMPLES.keys()
+    assert len(KNOWN) == len(EXAMPLES), "an id was used twice"
+
+
+@pytest.mark.parametrize(
+    ("id", "check", "words"), [*((id, *example) for id, example in EXAMPLES.items()), *OTHER_WORDS]
+)
+def test_a_signature_finds_its_words(id: str, check: str, words: str) -> None:
+    assert id in {diagnosis.id for diagnosis in diagnose(check, f"before\n{words}\nafter", KNOWN)}
+
+
+@pytest.mark.parametrize("check", [f"{family}-01" for family in FAMILIES])
+def test_healthy_words_match_nothing(check: str) -> None:
+    assert diagnose(check, HEALTHY_LOG, KNOWN) == ()
+
+
+@pytest.mark.parametrize("run", RECORDED)
+def test_recorded_logs_match_what_happened(run: str, tmp_path: Path) -> None:
+    with tarfile.open(H100 / f"{run}.tar.gz") as archive:
+        logs = [member for member in archive.getmembers() if member.name.startswith(f"{run}/logs/")]
+        archive.extractall(tmp_path, logs, filter="data")
+    text = Evidence(tmp_path / run, recording=False).log_tails()
+    found = {failure.id for failure in KNOWN if re.search(failure.signature, text)}
+    assert text
+    assert found == RECORDED[run]
+
+
+def test_every_recorded_run_is_looked_at() -> None:
+    assert {path.name.removesuffix(".tar.gz") for path in H100.glob("*.tar.gz")} == RECORDED.keys()
+
+
+def test_no_signature_looks_ahead_from_every_character() -> None:
+    """Four logs would be read a quarter of a million times, which takes a minute."""
+    assert [failure.id for failure in KNOWN if re.search(r"(^|\|)(\(\?s\))?\(\?=", failure.signature)] == []
+
+
+def test_a_known_failure_explains_only_its_own_checks() -> None:
+    _, words = EXAMPLES["GELU-MARLIN"]
+    assert not diagnose("TOOL-01", words, KNOWN)
+    assert diagnose("SPEED-02", "Using 'MARLIN' NvFp4 MoE backend out of potential backends: []", KNOWN)
+
+
+def test_checks_that_are_named_exist() -> None:
+    assert {check.partition("-")[0] for failure in KNOWN for check in failure.checks} <= {"*", *FAMILIES}
+
+
+@pytest.mark.parametrize(
+    ("version", "ending"),
+    [
+        ("0.20.0", "Fixed in vLLM 0.21.0."),
+        ("0.32.0+cpu", "Fixed in vLLM 0.21.0, so under 0.32.0+cpu it may have come back."),
+        (None, "Fixed in vLLM 0.21.0."),
+        ("a-local-build", "Fixed in vLLM 0.21.0."),
+    ],
+)
+def test_a_fixed_failure_says_since_when(version: str | None, ending: str) -> None:
+    known = KnownFailure("X", ("*",), "boom", "vllm#1", "Take another.", "0.21.0")
+    (diagnosis,) = diagnose("ACC-01", "boom", [known], version)
+    assert diagnosis.advice == f"Take another. {ending}"
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ('id = "X"', 'key "failure.0.checks" is missing'),
+        ('id = "X"\nchecks = ["*"]\nsignature = "("\nupstream = "u"\nadvice = "a"', "regular expression"),
+        ('id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvise = "a"', "advi[cs]e"),
+    ],
+)
+def test_a_bad_row_is_refused_by_name(tmp_path: Path, row: str, sentence: str) -> None:
+    (tmp_path / "k.toml").write_text(f"[[failure]]\n{row}\n")
+    with pytest.raises(UsageError, match=sentence) as caught:
+        load_known_failures(tmp_path)
+    assert "k.toml" in str(caught.value)

@@ -1,0 +1,13 @@
+"""The negative controls of every check, family by family: what must fail, and what must be an ERROR."""
+
+from __future__ import annotations
+
+from negative_controls.damages import answers, chat, inside, load, soak, static
+
+FAMILIES = (static, inside, answers, chat, load, soak)
+DAMAGES = [row for family in FAMILIES for row in family.DAMAGES]
+NOTHING = [row for family in FAMILIES for row in family.NOTHING]
+# Two instruments that differ are an ERROR, never a FAIL, so their negative controls are among NOTHING.
+INSTRUMENTS = {"SPEED-04"}
+# Their documents are one answer each: there is no set that could be empty.
+SINGLE_ANSWERS = {"ENV-02", "ENV-03", "CKPT-07", "MOE-02", "DRAFT-10"}

@@ -1,0 +1,115 @@
+"""``python -m faux.run PHASE FOLDER WORDS…``: the command with the servers of this folder and made-up facts.
+
+The facts are those of FOLDER/documents.json. In its phase it makes the file FOLDER/reached and goes no further. Every
+observation that it makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from conformance.commands import main as command
+from conformance.errors import ObservationError
+from conformance.evidence.journal import Journal
+from conformance.observers import OBSERVERS
+from conformance.run import prefetch, pytest_plugin, session
+from conformance.serving.command import Launch
+from conformance.serving.pool import ServerPool
+from negative_controls.faux_servers import CHATTY, launch, launcher
+
+SECRETS = {
+    "HF_TOKEN": "the-value-of-a-token",
+    "DB_PASSWORD": 'pass"word with / and space',
+    "UNRELATED": "hf_abcdefghijklmnopqrstuvwxyz",
+}
+LOOKING = "draft_load"  # the observation in which the phase "observing" is reached
+
+
+def leaking(good: Launch) -> Launch:
+    """The same, but it tells everybody what is in its environment."""
+    told = 'echo "$HF_TOKEN $DB_PASSWORD $UNRELATED Authorization: Basic c2VjcmV0 http://me:secret-word@hub/"'
+    return replace(good, command=("sh", "-c", f'{told}; exec "$@"', "sh", *good.command))
+
+
+class Hanging:
+    """Stops here for good, once it is reached for the given time."""
+
+    def __init__(self, folder: Path, times: int = 1) -> None:
+        self.folder, self.left = folder, times
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            (self.folder / "reached").touch()
+            time.sleep(600)
+
+
+def main(phase: str, folder: Path, words: list[str]) -> int:
+    """The exit code of the command."""
+    prefetch.SLOW_IMPORTS = ()
+    vars(session)["load_waivers"] = lambda _: ()
+    good = launch("good", "--k", "4")
+    mtp = {"loading": CHATTY, "leaking": leaking(good), "loading and leaking": leaking(CHATTY)}.get(phase, good)
+    vars(pytest_plugin)["ServerPool"] = partial(ServerPool, launcher=launcher(mtp=mtp))
+    documents = json.loads((folder / "documents.json").read_text())
+    for name in {name.partition("-")[0] for name in documents}:
+        OBSERVERS[name] = partial(observe, name, documents, folder, phase)
+    arrange(phase, folder)
+    return command.main(words)
+
+
+def observe(
+    name: str, documents: Mapping[str, Any], folder: Path, phase: str, _profile: Any, servers: ServerPool, *_: Any
+) -> Mapping[str, Any]:
+    """A document, after the servers are up where they are asked for what is in it."""
+    with (folder / "made").open("a") as made:
+        made.write(f"{name}\n")
+    if name == LOOKING:
+        servers.mtp()
+        if phase == "observing":
+            Hanging(folder)()
+    if phase == "leaking" and name == "tools":
+        raise ObservationError(f"{' '.join(SECRETS.values())} was refused", "\n".join(SECRETS.values()))
+    facts: dict[str, Any] = documents[name]
+    if phase == "leaking" and name == "moe":
+        facts["log_lines"] += SECRETS.values()
+    return facts
+
+
+def arrange(phase: str, folder: Path) -> None:
+    """Lay the trap of this phase, where it is not in an observer or a server."""
+    if phase == "judging":
+        before(Journal, "verdict", Hanging(folder, times=20))
+    if phase == "stopping":
+        before(ServerPool, "close", Hanging(folder))
+    if phase == "closing":  # everything else is written by then
+        write, hang = folder.write_atomically, Hanging(folder)
+
+        def write_but_no_manifest(path: Path, text: str) -> None:
+            if path.name == "manifest.json":
+                hang()
+            write(path, text)
+
+        folder.write_atomically = write_but_no_manifest
+
+
+def before(owner: Any, name: str, first: Callable[..., None]) -> None:
+    """Have something done before each call."""
+    call = getattr(owner, name)
+
+    def both(*arguments: Any, **named: Any) -> Any:
+        first()
+        return call(*arguments, **named)
+
+    setattr(owner, name, both)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,97 @@
+"""A check judged on documents, by way of the views that its fixtures would make of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from support import synthetic
+
+from conformance import FIXTURES, PACKAGE
+from conformance.judging.check import declaration, judge, outcome_of
+from conformance.judging.sequential import Looks
+from conformance.judging.verdict import Outcome
+from conformance.profile.floors import load_floors
+from conformance.profile.known_rates import load_plan
+from conformance.profile.moe_facts import load_moe_facts
+from conformance.profile.profile import load_profile
+from conformance.profile.tolerances import load_tolerances
+from conformance.reference.numeric_error import load_bounds, load_likeness
+from conformance.views.answers import Tools
+from conformance.views.bad_requests import Misuse
+from conformance.views.bench import Bench
+from conformance.views.calibration import Calibration
+from conformance.views.chat import Chat
+from conformance.views.geometry import Geometry
+from conformance.views.gold import Gold, load_near_tie
+from conformance.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
+from conformance.views.load import Load
+from conformance.views.moe_oracle import MoeOracle
+from conformance.views.numerics import Numerics
+from conformance.views.parity import Parity
+from conformance.views.parsers import Parsers
+from conformance.views.published import Published
+from conformance.views.sampling import Sampling
+from conformance.views.soak import Soak
+from conformance.views.static import Environment, Headers, Refusals
+from conformance.views.sweep import Sweep
+from conformance.views.texts import Form, Texts
+from conformance.views.wiring import Attention, PairConfig, Wiring
+
+Documents = synthetic.Documents
+PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+Builders = dict[str, Callable[[Documents], Any]]
+BUILDERS: Builders = {
+    "environment": lambda d: Environment.of(d["environment"]),
+    "draft_checkpoint": lambda d: Headers.of_draft(d["checkpoint"]),
+    "geometry": lambda d: Geometry.of(d["geometry"], synthetic.FACTS),
+    "published": lambda d: Published.of(d["checkpoint"], synthetic.FACTS),
+    "refusals": lambda d: Refusals.of(d["refusals"]),
+    "draft_load": lambda d: DraftLoad.of(d["draft_load"]),
+    "pair_config": lambda d: PairConfig.of(d["checkpoint"]),
+    "wiring": lambda d: Wiring.of(d["wiring"]),
+    "attention": lambda d: Attention.of(d["wiring"], PROFILE),
+    "numerics": lambda d: Numerics.of(d["numerics"]),
+    "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
+    "parity": lambda d: Parity.of(d["parity"], load_tolerances()["parity_proposals"]),
+    "gold": lambda d: Gold.of(Load.of([d["load"]]), d["gold"], FIXTURES / "gold"),
+    "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),
+    "moe": lambda d: Moe.of(d["moe"], PROFILE),
+    "kernels": lambda d: Kernels.of(d["kernels"], Moe.of(d["moe"], PROFILE), load_moe_facts().kernels),
+    "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
+    "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
+    "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
+    "tools": lambda d: Tools.of(d["tools"]),
+    "parsers": lambda d: Parsers.of(d["parsers"]),
+    "chats": lambda d: lambda *groups: Chat.of([d[f"chat-{group}"] for group in groups]),
+    "bad_requests": lambda d: Misuse.of(d["bad_requests"]),
+    "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
+    "texts": lambda d: Texts.of(d["near_ties"]),
+    "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
+    "tolerances": lambda _: load_tolerances(),
+    "sampling": lambda d: Sampling.of(d["sampling"]),
+    "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
+    "sweep": lambda d: Sweep.of(d["sweep"]),
+    "bench": lambda d: Bench.of(d["bench"]),
+    "soak": lambda d: Soak.of(d["soak"], 0.1),
+    "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
+}
+MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]
+FUNCTIONS = {declared.id: value for m in MODULES for value in vars(m).values() if (declared := declaration(value))}
+
+
+def outcome(id: str, documents: Documents) -> Outcome:
+    """A check judged on these documents."""
+    return judged(id, documents, {})
+
+
+def judged(id: str, documents: Documents, special: Builders) -> Outcome:
+    """The same with other views of them; what its fixtures raise counts as in pytest's setup phase."""
+    function, builders = FUNCTIONS[id], BUILDERS | special
+    try:
+        arguments = {name: builders[name](documents) for name in inspect.signature(function).parameters}
+    except Exception as error:
+        return outcome_of(error)
+    return judge(function, arguments)

@@ -1,0 +1,166 @@
+"""Defects that show only in what comes out: texts, samples, acceptance under load, or seconds.
+
+No single module computes anything wrong here, so that no check of numbers or wiring can see them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conformance.inside_vllm import adapters
+from negative_controls.museum.undo import Undo, replaced
+
+REJECTED = -1  # vLLM's mark for "no token here"
+SLEEP_SECONDS = 0.012
+# Share of drafted tokens replaced. The length falls from 1 + Σ a_i to 1 + Σ a_i (1 - r)^i; at the healthy 4.93 with
+# k = 4 this r gives nine tenths of it, 4.43.
+REPLACED_SHARE = 0.053
+SEED = 20261125
+
+
+def _rejection_sampler() -> Any:
+    from vllm.v1.sample import rejection_sampler  # within the server only
+
+    return rejection_sampler
+
+
+def temperature_reaches_every_token(_worker: Any) -> Undo:
+    """No defect but the mend of one: on CPUs, vLLM 0.32 divides by memory that nobody wrote to (vllm#55005).
+
+    Whatever else samples wrongly can only be told apart with this in place.
+    """
+
+    def expand(each: Tensor, ends: Tensor, _: int, replace_from: float = 0, replace_to: float = 0) -> Tensor:
+        counts = ends.diff(prepend=ends.new_zeros(1))
+        return torch.where(each == replace_from, replace_to, each).repeat_interleave(counts)
+
+    return replaced(_rejection_sampler(), "expand_batch_to_tokens", expand)
+
+
+def accepts_everything(_worker: Any) -> Undo:
+    """Every drafted token is accepted, whatever the target thinks of it, and the bonus token put behind."""
+
+    def accept(
+        drafted: Tensor,
+        counts: list[int],
+        longest: int,
+        _ends: Any,
+        _probs: Any,
+        _logits: Any,
+        bonus: Tensor,
+        *_: Any,
+        **__: Any,
+    ) -> Tensor:
+        out = torch.full((len(counts), longest + 1), REJECTED, dtype=torch.int32)
+        for row, tokens in enumerate(drafted.split(counts)):
+            out[row, : len(tokens) + 1] = torch.cat([tokens, bonus[row]])
+        return out
+
+    return replaced(_rejection_sampler(), "rejection_sample", accept)
+
+
+def resamples_wrongly(_worker: Any) -> Undo:
+    """After a rejection the token is drawn from all that the target offers, the rejected one included."""
+    right = _rejection_sampler().sample_recovered_tokens
+
+    def wrong(
+        longest: int, counts: list[int], ends: Tensor, drafted: Tensor, _: Any, target: Tensor, *rest: Any
+    ) -> Any:
+        return right(longest, counts, ends, drafted, torch.zeros_like(target), target, *rest)
+
+    return replaced(_rejection_sampler(), "sample_recovered_tokens", wrong)
+
+
+def resamples_the_runner_up(_worker: Any) -> Undo:
+    """The same for greedy requests: where the draft is wrong the target's second choice is written."""
+    right = _rejection_sampler().rejection_sample
+
+    def wrong(
+        drafted: Tensor, counts: Any, longest: Any, ends: Any, probs: Any, logits: Tensor, *rest: Any, **named: Any
+    ) -> Any:
+        best = logits.argmax(-1)
+        missed = (best != drafted).nonzero().flatten()
+        logits[missed, best[missed]] = -torch.inf
+        return right(drafted, counts, longest, ends, probs, logits, *rest, **named)
+
+    return replaced(_rejection_sampler(), "rejection_sample", wrong)
+
+
+def _of_the_row_before(metadata: Any) -> None:
+    """Each request reads the keys and values of the request before it; alone, that is itself."""
+    metadata.block_table = metadata.block_table.roll(1, 0)
+
+
+def target_reads_another_rows_kv(worker: Any) -> Undo:
+    """With more than one request the target attends to another one's tokens; what it stores is right."""
+    runner = worker.model_runner
+    right = runner._build_attention_metadata
+
+    def wrong(*arguments: Any, **named: Any) -> Any:
+        by_layer, common = right(*arguments, **named)
+        for metadata in {id(each): each for each in by_layer.values()}.values():  # layers share them
+            _of_the_row_before(metadata)
+        return by_layer, common
+
+    return replaced(runner, "_build_attention_metadata", wrong)
+
+
+def draft_reads_another_rows_kv(worker: Any) -> Undo:
+    """The same for the draft's layers only: every text stays right, and fewer drafts are."""
+    drafter = adapters.drafter(worker)
+    right = drafter.build_per_group_and_layer_attn_metadata
+
+    def wrong(*arguments: Any, **named: Any) -> Any:
+        by_group, by_layer = right(*arguments, **named)
+        for metadata in by_group:
+            _of_the_row_before(metadata)
+        return by_group, by_layer
+
+    return replaced(drafter, "build_per_group_and_layer_attn_metadata", wrong)
+
+
+def slow_draft_step(worker: Any) -> Undo:
+    """Every step of the draft takes 12 ms longer, and four times as long where a machine is so slow that these hide."""
+    draft = adapters.draft_model(worker)
+    right = draft.forward
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        begin = time.monotonic()
+        drafted = right(*arguments, **named)
+        time.sleep(max(SLEEP_SECONDS, 3 * (time.monotonic() - begin)))
+        return drafted
+
+    return replaced(draft, "forward", slow)  # a hook would not do: vLLM's __call__ goes past it
+
+
+def draft_at_90_percent(worker: Any) -> Undo:
+    """Here and there a drafted token is another one: the acceptance length is nine tenths of the healthy one's."""
+    drafter, generator = adapters.drafter(worker), torch.Generator().manual_seed(SEED)
+    right = drafter.propose
+
+    def wrong(*arguments: Any, **named: Any) -> Tensor:
+        drafted: Tensor = right(*arguments, **named)
+        hit = torch.rand(drafted.shape, generator=generator) < REPLACED_SHARE
+        return torch.where(hit, drafted ^ 1, drafted)  # its neighbour in the vocabulary
+
+    return replaced(drafter, "propose", wrong)
+
+
+LOAD_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
+    each.__name__: each
+    for each in (
+        temperature_reaches_every_token,
+        accepts_everything,
+        resamples_wrongly,
+        resamples_the_runner_up,
+        target_reads_another_rows_kv,
+        draft_reads_another_rows_kv,
+        slow_draft_step,
+        draft_at_90_percent,
+    )
+}

@@ -1,0 +1,190 @@
+"""A probe that can also break the server it runs in, and mend it again: one running server for many exhibits."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.inside_vllm import adapters
+from conformance.inside_vllm.probe import Probe
+from negative_controls.museum.load import LOAD_EXHIBITS
+from negative_controls.museum.undo import Undo, replaced
+
+LAYER, EXPERT = 14, 3  # where an expert is broken
+
+
+class SiluAndMul(nn.Module):
+    """Gate through SiLU times up; [..., 2 d] to [..., d]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = x.chunk(2, -1)
+        return nn.functional.silu(gate) * up
+
+
+def embedding_not_shared(worker: Any) -> Undo:
+    """The draft embeds with a copy, as after vllm#43957."""
+    model = adapters.draft_model(worker).model
+    return replaced(model, "embed_tokens", copy.deepcopy(model.embed_tokens))
+
+
+def kv_of_the_first_layer(worker: Any) -> Undo:
+    """Every draft layer reads the first target layer of its type, not the last."""
+    layers = adapters.attention_layers(worker)
+    undo: list[Undo] = []
+    for layer in adapters.draft_model(worker).model.layers:
+        attention = layer.self_attn.attn
+        right = layers[attention.kv_sharing_target_layer_name]
+        name = next(n for n, other in layers.items() if other.head_size == right.head_size)
+        undo += [
+            replaced(attention, "kv_sharing_target_layer_name", name),
+            replaced(attention, "kv_cache", layers[name].kv_cache),
+        ]
+    return lambda: [each() for each in undo] and None
+
+
+def scale_of_the_draft(worker: Any) -> Undo:
+    """The embedding is scaled by the root of the draft's width, not the target's."""
+    draft = adapters.draft_model(worker)
+    value = torch.full_like(draft.model.normalizer, math.sqrt(draft.model.hidden_size))
+    return replaced(draft.model, "normalizer", value)
+
+
+def silu(worker: Any) -> Undo:
+    """The draft's MLPs use SiLU where GELU belongs."""
+    undo = [replaced(mlp, "act_fn", SiluAndMul()) for _, mlp, _ in adapters.mlps(adapters.draft_model(worker))]
+    return lambda: [each() for each in undo] and None
+
+
+def advancing_positions(worker: Any) -> Undo:
+    """Positions advance from one draft step to the next (vllm#47920)."""
+    return replaced(adapters.drafter(worker), "constant_draft_positions", False)
+
+
+def state_not_carried_on(worker: Any) -> Undo:
+    """Every later draft step is given what the first one projected, as in a loop that never takes over the newer."""
+    k, calls = adapters.follow(adapters.drafter(worker), "num_speculative_tokens"), itertools.count()
+    first: dict[str, torch.Tensor] = {}
+
+    def give(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        ids, positions, hidden, *rest = given
+        step = next(calls) % k
+        if step == 1:
+            first["projected"] = hidden.clone()
+        return (ids, positions, first["projected"] if step > 1 else hidden, *rest)
+
+    return adapters.draft_model(worker).model.register_forward_pre_hook(give).remove
+
+
+def matrix_off_by_6_percent(worker: Any) -> Undo:
+    """One of the draft's matrices is 6 % too large."""
+    down = adapters.draft_model(worker).model.layers[1].mlp.down_proj
+    return _scaled_output(down, 1.06)
+
+
+def _scaled_output(module: nn.Module, factor: float) -> Undo:
+    def scale(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return (output[0] * factor, *output[1:])
+
+    return module.register_forward_hook(scale).remove
+
+
+def _expert_scaled(worker: Any, factor: float) -> Undo:
+    layers = [layer for _, layer in adapters.moe_decoder_layers(adapters.target_model(worker))]
+    scale = layers[LAYER].router.per_expert_scale.data
+    before = scale[EXPERT].clone()
+    scale[EXPERT] *= factor
+    return lambda: scale[EXPERT].copy_(before) and None
+
+
+def expert_scale_doubled(worker: Any) -> Undo:
+    """One expert of one layer counts twice."""
+    return _expert_scaled(worker, 2.0)
+
+
+def expert_returns_zeros(worker: Any) -> Undo:
+    """One expert of one layer gives nothing (what "Marlin gives null output" looks like from outside)."""
+    return _expert_scaled(worker, 0.0)
+
+
+def every_expert_returns_zeros(worker: Any) -> Undo:
+    """All routed experts give nothing: "Marlin gives null output" (vllm#37030)."""
+    scales = [
+        layer.router.per_expert_scale.data for _, layer in adapters.moe_decoder_layers(adapters.target_model(worker))
+    ]
+    before = [scale.clone() for scale in scales]
+    for scale in scales:
+        scale.zero_()
+    return lambda: [scale.copy_(old) for scale, old in zip(scales, before, strict=True)] and None
+
+
+def grammar_skipped_at_the_boundary(_: Any) -> Undo:
+    """The step in which a thought ends goes unconstrained and uncounted to its end, as before vllm#44993."""
+    from vllm.v1.structured_output import ConstraintBounds, StructuredOutputManager
+
+    bounds = StructuredOutputManager._get_constraint_bounds
+
+    def skipping(self: Any, request: Any, spec_tokens: Any, spec_tokens_committed: bool = False) -> Any:
+        found = bounds(self, request, spec_tokens, spec_tokens_committed)
+        behind = len(spec_tokens) + 1
+        if found.constraint_start == 0 or found.grammar_start >= behind:
+            return found
+        if spec_tokens_committed:
+            request.structured_output_request.reasoning_ended = True
+        return ConstraintBounds(behind, behind)
+
+    return replaced(StructuredOutputManager, "_get_constraint_bounds", skipping)
+
+
+EXHIBITS: dict[str, Callable[[Any], Undo]] = {
+    each.__name__: each
+    for each in (
+        embedding_not_shared,
+        kv_of_the_first_layer,
+        scale_of_the_draft,
+        silu,
+        advancing_positions,
+        state_not_carried_on,
+        matrix_off_by_6_percent,
+        expert_scale_doubled,
+        expert_returns_zeros,
+        every_expert_returns_zeros,
+    )
+}
+CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {each.__name__: each for each in (grammar_skipped_at_the_boundary,)}
+
+
+class Museum(Probe):
+    """The worker extension of a server on show."""
+
+    _conformance_offset = 0.0
+
+    def conformance_break(self, exhibit: str) -> str:
+        """Bring one defect in, beside those that are there."""
+        undo: Undo = (EXHIBITS | LOAD_EXHIBITS | CHAT_EXHIBITS)[exhibit](self)
+        self._conformance_undo = [*getattr(self, "_conformance_undo", []), undo]
+        return exhibit
+
+    def conformance_mend(self) -> str:
+        """Take the last one out again."""
+        self._conformance_undo.pop()()
+        return "mended"
+
+    def conformance_offset_coins(self, by: float) -> float:
+        """From now on coins fall at other rates than they are told, each by so much."""
+        self._conformance_offset = by
+        return by
+
+    def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:
+        """The probe's own, at the rates that are in force."""
+        return super().conformance_coins_begin([rate + self._conformance_offset for rate in rates], seed)
+
+    def conformance_sampler(self) -> dict[str, Any]:
+        """Which object decides about drafts, and how many hooks it has."""
+        sampler = adapters.rejection_sampler(self)
+        return {"id": id(sampler), "forward": id(sampler.forward.__func__), "hooks": len(sampler._forward_hooks)}

@@ -1,0 +1,133 @@
+"""The chat API on real servers: whole, with known defects brought back, and without the flags that tools need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import FIXTURES
+from conformance.judging.diagnose import diagnose, load_known_failures
+from conformance.judging.verdict import Outcome, Verdict
+from conformance.observers import observer
+from conformance.profile.arms import MTP, PLAIN
+from conformance.profile.profile import load_profile
+from conformance.serving.command import Launch
+from conformance.serving.server import Server
+from conformance.views.chat import Chat
+from negative_controls.faux_servers import recording
+from negative_controls.judge_documents import judged
+from negative_controls.museum import parsers
+from negative_controls.museum.show import Shown, on_show
+
+pytestmark = pytest.mark.server
+
+QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, calling_cases=4, text_cases=4))
+BARE = "bare"  # a server without the flags
+FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser")
+
+# defect -> the check that must fail, and words of its sentence
+EXPECTED = {
+    "second_arguments_dropped": ("TOOL-05", "the arguments of call 2 are "),
+    "raw_token_leaks": ("TOOL-03", "raw <|tool_call> in content"),
+    "integers_as_strings": ("TOOL-04", "is not of type"),
+    "thought_in_content": ("REASON-01", "a thought in content"),
+    "boundary_swallows_text": ("REASON-01", "content is "),
+}
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that says in which way the parser is broken."""
+    return tmp_path_factory.mktemp("switch") / "defect"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, switch: Path) -> Iterator[dict[str, Server]]:
+    def change(arm: str, launch: Launch) -> Launch:
+        if arm == BARE:
+            words = iter(launch.command)
+            kept = [word for word in words if word not in FLAGS or (word == FLAGS[1] and next(words) is None)]
+            return replace(launch, command=tuple(kept))
+        plugin = ("--tool-parser-plugin", str(parsers.__file__))
+        return Launch((*launch.command, *plugin), {**launch.environment, parsers.SWITCH: str(switch)})
+
+    with on_show(PROFILE, tmp_path_factory.mktemp("chat"), MTP, PLAIN, BARE, change=change) as up:
+        yield up
+
+
+def outcome(id: str, servers: dict[str, Server], folder: Path, mtp: str = MTP) -> Outcome:
+    """A check of what the servers answer now."""
+    evidence = recording(folder / id)
+    both = Shown(PROFILE, evidence, {MTP: servers[mtp], PLAIN: servers[PLAIN]})
+
+    def observed(name: str) -> dict[str, Any]:
+        return evidence.observe(name, lambda: observer(name)(PROFILE, both, evidence))
+
+    special = {"chats": lambda _: lambda *groups: Chat.of([observed(f"chat-{group}") for group in groups])}
+    return judged(
+        id, {"bad_requests": observed("bad_requests")} if id.startswith("API-0") and id > "API-03" else {}, special
+    )
+
+
+@contextmanager
+def broken(switch: Path, defect: str) -> Iterator[None]:
+    switch.write_text(defect)
+    try:
+        yield
+    finally:
+        switch.unlink()
+
+
+WHOLE = [
+    *(f"TOOL-{number:02}" for number in range(3, 11)),
+    *(f"REASON-{number:02}" for number in range(1, 5)),
+    *(f"GRAMMAR-{number:02}" for number in range(1, 6)),
+    *(f"API-{number:02}" for number in range(1, 7)),
+]
+WAIVED = "API-07"
+
+
+@pytest.mark.parametrize("id", WHOLE)
+def test_the_whole_server_passes(id: str, servers: dict[str, Server], tmp_path: Path) -> None:
+    found = outcome(id, servers, tmp_path)
+    assert found.verdict is Verdict.PASS, found.sentence
+
+
+@pytest.mark.parametrize("defect", EXPECTED)
+def test_a_broken_parser_is_caught(defect: str, servers: dict[str, Server], switch: Path, tmp_path: Path) -> None:
+    id, words = EXPECTED[defect]
+    with broken(switch, defect):
+        found = outcome(id, servers, tmp_path)
+    assert found.verdict is Verdict.FAIL, defect
+    assert words in found.sentence
+
+
+def test_a_broken_grammar_is_what_the_waiver_says(servers: dict[str, Server], tmp_path: Path) -> None:
+    found = outcome(WAIVED, servers, tmp_path)
+    assert found.sentence.startswith("broken-grammar got HTTP 500")
+
+
+def test_a_grammar_that_is_skipped_at_the_boundary_is_caught(servers: dict[str, Server], tmp_path: Path) -> None:
+    servers[MTP].call("conformance_break", 30, exhibit="grammar_skipped_at_the_boundary")
+    try:
+        found = outcome("GRAMMAR-02", servers, tmp_path)
+    finally:
+        servers[MTP].call("conformance_mend", 30)
+    assert found.verdict is Verdict.FAIL
+    assert "content is" in found.sentence
+
+
+def test_a_server_without_the_flags_is_diagnosed(servers: dict[str, Server], tmp_path: Path) -> None:
+    found = outcome("TOOL-03", servers, tmp_path, mtp=BARE)
+    assert found.verdict is Verdict.FAIL
+    assert "HTTP 400" in found.sentence
+    known = load_known_failures(FIXTURES / "known_failures")
+    (diagnosis,) = diagnose("TOOL-03", found.sentence, known)
+    assert diagnosis.id == "NOFLAGS"
+    assert "silently go to another model" in diagnosis.advice

@@ -1,0 +1,132 @@
+"""Known-bad builds: vLLM's own code with one defect put back, and the checks that must see it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+from conformance import FIXTURES, PACKAGE, test_geometry
+from conformance.errors import Unsupported
+from conformance.judging.check import declaration, judge
+from conformance.judging.diagnose import diagnose, load_known_failures
+from conformance.judging.verdict import Outcome, Verdict
+from conformance.observers.geometry import COMMAND, build, request
+from conformance.profile.facts import Facts, load_facts
+from conformance.views.geometry import Geometry
+
+MUSEUM = Path(__file__).parent / "museum"
+MOVED = r"^vLLM \d+\.\d+\S* has no vllm\.model_executor\.model_loader\.utils\.initialize_model\.$"
+LEAKY = "26B-A4B under nvfp4-modelopt: model.layers.0.mlp"
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    """Those of one pair: the defects are the same at every size."""
+    known = load_facts()
+    return replace(known, drafts={"26B-A4B": known.drafts["26B-A4B"]})
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exhibits are scripts, which do not see the folder that pytest was started in."""
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+
+
+def exhibit(name: str, facts: Facts) -> Geometry:
+    return Geometry.of(build(request(facts), (sys.executable, str(MUSEUM / f"{name}.py"))), facts)
+
+
+def outcomes(seen: Geometry) -> dict[str, Outcome]:
+    functions = [value for value in vars(test_geometry).values() if isinstance(value, FunctionType)]
+    return {it.id: judge(f, {"geometry": seen}) for f in functions if (it := declaration(f))}
+
+
+def failing(found: dict[str, Outcome]) -> set[str]:
+    assert {outcome.verdict for outcome in found.values()} <= {Verdict.PASS, Verdict.FAIL}
+    return {id for id, outcome in found.items() if outcome.verdict is Verdict.FAIL}
+
+
+def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
+    """The known failures that are named beside a verdict."""
+    known = diagnose(id, found[id].sentence, load_known_failures(FIXTURES / "known_failures"))
+    return [(it.id, it.upstream) for it in known]
+
+
+def test_every_exhibit_is_shown() -> None:
+    shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
+    assert {path.stem for path in MUSEUM.glob("*.py")} == shown | {
+        "__init__",
+        "moe_oracle",
+        "worker",
+        "load",
+        "parsers",
+        "show",
+        "undo",
+    }
+    assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in shown)
+
+
+def test_a_healthy_build_passes(facts: Facts) -> None:
+    found = outcomes(Geometry.of(build(request(facts), COMMAND), facts))
+    assert found.keys() == {"GEOM-01", "GEOM-02", "GEOM-03"}
+    assert failing(found) == set()
+
+
+def test_a_draft_with_half_an_mlp(facts: Facts) -> None:
+    found = outcomes(exhibit("half_width_mlp", facts))
+    assert failing(found) == {"GEOM-01"}
+    assert (
+        "26B-A4B under bf16: model.layers.0.mlp.down_proj is 4096 to 1024 where 8192 to 1024 is expected"
+        in found["GEOM-01"].sentence
+    )
+    assert "is 1024 to 8192 where 1024 to 16384 is expected" in found["GEOM-01"].sentence
+    assert explained("GEOM-01", found) == [("INTSIZE", "vllm-project/vllm#41745")]
+
+
+def test_a_draft_that_the_targets_quantisation_reached(facts: Facts) -> None:
+    seen = exhibit("quantisation_leak", facts)
+    weights = seen.weights()
+    assert weights[f"{LEAKY}.down_proj"] == "uint8 [1024, 4096]"
+    assert weights[f"{LEAKY}.gate_up_proj"] == "uint8 [16384, 512]"
+    found = outcomes(seen)
+    assert failing(found) == {"GEOM-02", "GEOM-03"}
+    assert explained("GEOM-02", found) == [("QUANTLEAK", "vllm-project/vllm#41745")]
+    packed = outcomes(only(seen, "26B-A4B under nvfp4-modelopt"))["GEOM-02"].sentence
+    assert packed.startswith(
+        "26B-A4B under nvfp4-modelopt: model.pre_projection is uint8 [1024, 2816] where bfloat16 ["
+    )
+    assert failing(outcomes(only(seen, "26B-A4B under bf16"))) == set()  # a BF16 target hides it
+
+
+def only(seen: Geometry, name: str) -> Geometry:
+    return replace(seen, builds={name: seen.builds[name]})
+
+
+def test_a_name_that_moved_is_unsupported(facts: Facts) -> None:
+    with pytest.raises(Unsupported, match=MOVED):
+        exhibit("moved_name", facts)
+
+
+def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(facts: Facts) -> None:
+    found = outcomes(exhibit("refused_draft", facts))
+    assert failing(found) == {"GEOM-01"}
+    assert "26B-A4B under fp8 is KeyError: 'layers.0.mlp.down_proj.weight_scale' where built is expected" in (
+        found["GEOM-01"].sentence
+    )
+
+
+def test_configurations_that_vllm_refuses_are_named_beside_the_verdict(facts: Facts) -> None:
+    seen = exhibit("refused_configuration", facts)
+    assert set(seen.unsupported) == {"26B-A4B under fp8", "26B-A4B under nvfp4-modelopt"}
+    found = outcomes(seen)
+    assert failing(found) == set()
+    assert re.search(
+        r"26B-A4B under fp8 is unsupported: vLLM \S+ does not accept this configuration: fp8 quantization is currently "
+        r"not supported in \w+\.",
+        found["GEOM-01"].findings[0].note,
+    )

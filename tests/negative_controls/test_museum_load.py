@@ -1,0 +1,118 @@
+"""Defects that show only under load, brought back into a running server: which checks see each, and which do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.evidence.folder import Evidence
+from conformance.judging.verdict import Outcome, Verdict
+from conformance.observers import observer
+from conformance.profile.arms import MTP, PLAIN
+from conformance.profile.profile import load_profile
+from conformance.serving.server import Server
+from negative_controls.judge_documents import judged
+from negative_controls.museum.show import Shown, on_show
+
+pytestmark = [pytest.mark.server, pytest.mark.alone]
+
+QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+SMALL = replace(
+    QUALIFY.sizes, rounds={"1": 4, "8": 3}, spare_rounds={}, longest_answer=48, tie_prompts=4, again_every=2
+)
+PROFILE = replace(QUALIFY, sizes=SMALL)
+WATCHING = ("ACC-01", "ACC-02", "ACC-03", "ACC-04", "LOSS-01", "LOSS-02", "LOSS-03", "SPEED-01", "SPEED-02")
+MENDED = "temperature_reaches_every_token"
+SLOW = ("slow_draft_step",)  # slower than any CPU explains
+
+# exhibit -> the checks that fail, and those that may, with so few prompts; all others must not
+EXPECTED: dict[str, tuple[set[str], set[str]]] = {
+    "accepts_everything": ({"LOSS-02"}, {"LOSS-01", "LOSS-03"}),
+    "resamples_the_runner_up": ({"LOSS-02"}, {"LOSS-01", "LOSS-03"}),
+    "target_reads_another_rows_kv": (
+        {"LOSS-01", "LOSS-02"},
+        {"LOSS-03", "ACC-01", "ACC-02", "ACC-03", "ACC-04", "SPEED-02"},  # answers of other lengths do not compare
+    ),
+    "draft_reads_another_rows_kv": ({"ACC-03"}, {"ACC-01", "ACC-02", "ACC-04", "SPEED-02"}),
+    "draft_at_90_percent": ({"ACC-04"}, {"SPEED-01", "SPEED-02"}),
+    "slow_draft_step": ({"SPEED-01", "SPEED-02"}, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    with on_show(PROFILE, tmp_path_factory.mktemp("museum"), MTP, PLAIN) as up:
+        yield up
+
+
+@contextmanager
+def shown(server: Server, exhibit: str) -> Iterator[None]:
+    server.call("conformance_break", 30, exhibit=exhibit)
+    try:
+        yield
+    finally:
+        server.call("conformance_mend", 30)
+
+
+def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[str, Any]:
+    """What the observers see of the servers as they are now."""
+    evidence = Evidence(directory, recording=True)
+    for folder in ("observations", "logs", ".locks"):
+        (directory / folder).mkdir()
+    both = Shown(PROFILE, evidence, servers)
+    return {name: evidence.observe(name, lambda name=name: observer(name)(PROFILE, both, evidence)) for name in names}
+
+
+def failing(servers: dict[str, Server], directory: Path, floors_hold: bool = False) -> dict[str, str]:
+    """The checks that fail or cannot be judged, each with its sentence; by the floors of speed on any CPU if wanted."""
+    documents = observed(servers, directory, "checkpoint", "load", "near_ties")
+    if floors_hold:
+        documents["load"]["linear_fallback"] = None
+    outcomes = {id: judged(id, documents, {}) for id in WATCHING}
+    bad = (Verdict.FAIL, Verdict.ERROR)
+    return {id: f"{found.verdict}: {found.sentence}" for id, found in outcomes.items() if found.verdict in bad}
+
+
+def sampled(servers: dict[str, Server], directory: Path) -> Outcome:
+    """LOSS-04 of the servers as they are now."""
+    return judged("LOSS-04", observed(servers, directory, "sampling"), {})
+
+
+def test_a_healthy_server_fails_nothing(servers: dict[str, Server], tmp_path: Path) -> None:
+    assert failing(servers, tmp_path) == {}
+
+
+@pytest.mark.parametrize("exhibit", EXPECTED)
+def test_an_exhibit_is_caught_where_it_shows_and_nowhere_else(
+    servers: dict[str, Server], tmp_path: Path, exhibit: str
+) -> None:
+    with shown(servers[MTP], exhibit):
+        found = failing(servers, tmp_path, floors_hold=exhibit in SLOW)
+    must, may = EXPECTED[exhibit]
+    assert all(found[id].startswith("FAIL: ") for id in must & found.keys()), found
+    assert must <= found.keys() <= must | may, found
+
+
+def test_samples_of_a_mended_server_are_distributed_alike(servers: dict[str, Server], tmp_path: Path) -> None:
+    with shown(servers[MTP], MENDED):
+        assert sampled(servers, tmp_path).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("exhibit", ["accepts_everything", "resamples_wrongly"])
+def test_a_wrong_rejection_sampler_shows_in_the_samples(
+    servers: dict[str, Server], tmp_path: Path, exhibit: str
+) -> None:
+    with shown(servers[MTP], MENDED), shown(servers[MTP], exhibit):
+        found = sampled(servers, tmp_path)
+    assert found.verdict is Verdict.FAIL, found
+    assert "the distributions differ" in found.sentence
+
+
+def test_memory_that_nobody_wrote_to_is_no_temperature(servers: dict[str, Server], tmp_path: Path) -> None:
+    """vllm#55005, as this vLLM has it on CPUs; when this fails, it is mended, and the waiver of LOSS-04 can go."""
+    assert sampled(servers, tmp_path).verdict is Verdict.FAIL

@@ -1,0 +1,93 @@
+"""The parser as a function, really tried, whole and with its known defects brought back."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from support import synthetic_chat
+from support.paths import PYTHONPATH
+
+from conformance.errors import ObservationError, Unsupported
+from conformance.evidence.folder import Evidence
+from conformance.inside_vllm.parser_trials import ends
+from conformance.judging.verdict import Verdict
+from conformance.observers import parsers
+from conformance.profile.profile import load_profile
+from conformance.serving.pool import ServerPool
+from conformance.workload.parser_cases import keep_regressions, load_regressions
+from negative_controls.judge_documents import judged
+
+PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "static")
+CHECKS = ("PARSE-01", "PARSE-02", "PARSE-03", "PARSE-04", "PARSE-05", "PARSE-06")
+
+# defect -> the checks that fail, each with words of its sentence
+EXPECTED = {
+    "second_arguments_dropped": {"PARSE-04": "two-"},
+    "raw_token_leaks": {"PARSE-01": '"content": "<|tool_call>"'},
+    "thought_in_content": {},  # whole and streamed alike; the server's cases see it
+    "boundary_swallows_text": {"PARSE-04": "thought"},
+    "integers_as_strings": {"PARSE-01": '"0"'},
+    "raises_at_a_call": dict.fromkeys(("PARSE-01", "PARSE-04", "PARSE-05", "PARSE-06"), "KeyError: 'call', from "),
+}
+
+
+def question(examples: int) -> dict[str, Any]:
+    return parsers.asked(PROFILE) | {"examples": examples}
+
+
+@pytest.mark.parametrize("defect", EXPECTED)
+def test_a_broken_parser_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
+    found = parsers.tried(question(40), (sys.executable, "-m", "negative_controls.museum.parsers", defect))
+    sentences = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
+    for id, words in EXPECTED[defect].items():
+        assert sentences[id].verdict is Verdict.FAIL, defect
+        assert words in sentences[id].sentence
+
+
+def test_the_installed_parser_has_its_known_failures_and_no_others() -> None:
+    found = parsers.tried(question(200))
+    verdicts = {id: judged(id, {"parsers": found}, {}).verdict for id in CHECKS}
+    assert {id for id, verdict in verdicts.items() if verdict is Verdict.FAIL} <= {"PARSE-02", "PARSE-03"}
+    assert verdicts["PARSE-03"] is Verdict.FAIL  # vllm#47906
+    assert len(found["chunking"]) == len(question(1)["streams"])
+
+
+def test_a_trial_that_dies_says_why() -> None:
+    with pytest.raises(ObservationError, match="could not be tried: ModuleNotFoundError: No module named 'no_such'"):
+        parsers.tried({}, (sys.executable, "-c", "import no_such"))
+
+
+def test_a_vllm_without_the_parser_is_unsupported() -> None:
+    with pytest.raises(Unsupported, match="has no z"):
+        parsers.tried({}, (sys.executable, "-c", 'print(\'{"unsupported": "vLLM 9 has no z"}\')'))
+
+
+def test_a_checkpoint_without_template_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    profile = replace(PROFILE, pair=replace(PROFILE.pair, home=str(tmp_path), target="./target"))
+    evidence = Evidence(tmp_path / "evidence", recording=True)
+    with pytest.raises(ObservationError, match=r"chat_template.jinja: there is no such file"):
+        parsers.observe(profile, ServerPool(profile, evidence, owns=False), evidence)
+
+
+@given(ends(9))
+def test_deltas_end_with_the_answer(drawn: list[int]) -> None:
+    assert drawn[-1] == 9
+    assert drawn == sorted(set(drawn))
+
+
+def test_counterexamples_are_kept_once_and_come_first(tmp_path: Path) -> None:
+    found = synthetic_chat.parsers()
+    example = {"schema": {"type": "object"}, "text": "<|tool_call>call:set_values{a:null}<tool_call|>", "way": "whole"}
+    found["round_trip"]["untyped"]["counterexample"] = example
+    path = tmp_path / "regressions" / "parsers.jsonl"
+    assert load_regressions(path) == []
+    assert [keep_regressions(path, found) for _ in range(2)] == [1, 0]
+    (row,) = load_regressions(path)
+    assert (row["property"], row["example"]) == ("untyped", example)

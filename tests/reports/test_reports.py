@@ -1,0 +1,194 @@
+"""Renderers: nothing that a record says is lost on the way to the reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from conformance.judging.verdict import Diagnosis, Finding, Record, Run, Verdict, judge_run
+from conformance.reports.junit import junit
+from conformance.reports.progress import Progress
+from conformance.reports.terminal import picture, render
+
+POSITIONS = tuple(
+    Finding(Verdict.PASS, "reaches", f"0.9{i}1", f"0.{i}", 120, (0.9, 0.95), "observations/acceptance.json", "a note")
+    for i in range(1, 5)
+)
+FAILED = Record(
+    id="DRAFT-01",
+    claim="The draft's MLP is as wide as its checkpoint says.",
+    level="smoke",
+    verdict=Verdict.FAIL,
+    sentence="down_proj is [1024, 4096] where [1024, 8192] is expected",
+    seconds=31.25,
+    findings=(Finding(Verdict.FAIL, "s", "7 of 8", "all", 8, None, "observations/draft_load.json"),),
+    details="\n".join(f"log line {i} \x1b[31m" for i in range(40)),
+    upstream="vllm#41745",
+    diagnoses=(Diagnosis("INTSIZE", "vllm-project/vllm#41745", "Use a release."),),
+)
+PASSED = Record("ACC-02", "Every position reaches its floor.", "qualify", Verdict.PASS, "ok", 2.0, POSITIONS)
+
+
+def run(*records: Record, **changes: object) -> Run:
+    base = Run("cpu", "pair", "qualify", "evidence/x", tuple(r.id for r in records), records)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def table(subject: Run, *, colour: bool = False, width: int | None = None) -> str:
+    return render(subject, judge_run(subject), colour=colour, width=width)
+
+
+def test_the_table_has_every_column_of_every_row() -> None:
+    text = table(run(FAILED, PASSED))
+    for word in ("id", "claim", "value", "floor", "n", "interval", "verdict", "time"):
+        assert word in text.splitlines()[0] or word in text.splitlines()[1]
+    assert all(finding.value in text and finding.floor in text for finding in POSITIONS)
+    assert "0.900 to 0.950" in text
+    assert "31.2 s" in text
+
+
+def test_a_row_that_did_not_pass_is_explained() -> None:
+    text = table(run(FAILED, PASSED))
+    assert FAILED.sentence in text
+    assert "evidence: evidence/x/observations/draft_load.json" in text
+    assert "known failure INTSIZE (vllm-project/vllm#41745): Use a release." in text
+    assert "upstream: vllm#41745" in text
+    assert "log line 39" in text
+    assert "log line 5 " not in text
+
+
+def test_what_holds_for_several_rows_is_said_once() -> None:
+    text = table(run(FAILED, replace(FAILED, id="DRAFT-02", claim="Another claim."), PASSED))
+    assert "FAIL DRAFT-01  " in text
+    assert "FAIL DRAFT-02  Another claim." in text
+    assert text.count(FAILED.sentence) == text.count("log line 39") == text.count("known failure INTSIZE") == 1
+
+
+def test_the_last_lines_are_the_judgement_and_the_evidence() -> None:
+    *_, sentence, evidence = table(run(FAILED, PASSED)).splitlines()
+    assert sentence == "Not qualified: DRAFT-01 failed."
+    assert evidence == "Evidence: evidence/x"
+
+
+def test_a_note_is_shown_once() -> None:
+    assert table(run(PASSED)).count("ACC-02: a note") == 1
+
+
+def test_a_log_gets_plain_characters() -> None:
+    text = table(run(FAILED, PASSED))
+    assert "\x1b" not in text
+    assert not set(text) & set("─│┌━")
+    assert "\x1b[" in table(run(FAILED, PASSED), colour=True)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_what_a_model_wrote_commands_no_terminal(colour: bool) -> None:
+    written = "\x1b]0;gone\x07\x1b[2J\x9b2J [bold]x[/nothing]"
+    finding = replace(FAILED.findings[0], value=written, note=written)
+    said = replace(FAILED, sentence=written, claim=written, details=written, findings=(finding,))
+    text = table(run(said), colour=colour, width=200)
+    assert not any(command in text for command in ("\x1b]", "\x1b[2J", "\x9b", "\x07"))
+    assert "[bold]x[/nothing]" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_table_fits_its_terminal(width: int) -> None:
+    body = table(run(PASSED), colour=False, width=width).partition("ACC-02: a note")[0]
+    assert max(len(line) for line in body.splitlines()) <= width
+    assert all(finding.value in body for finding in POSITIONS)
+
+
+def test_markup_in_a_message_is_text() -> None:
+    text = table(run(replace(FAILED, sentence="[bold]x[/bold] is [1, 2]")))
+    assert "[bold]x[/bold] is [1, 2]" in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "element"),
+    [
+        (Verdict.PASS, None),
+        (Verdict.FAIL, "failure"),
+        (Verdict.INCONCLUSIVE, "failure"),
+        (Verdict.ERROR, "error"),
+        (Verdict.UNSUPPORTED, "skipped"),
+        (Verdict.WAIVED, "skipped"),
+    ],
+)
+def test_junit_knows_the_verdicts(verdict: Verdict, element: str | None) -> None:
+    subject = run(replace(FAILED, verdict=verdict, waiver="known" if verdict is Verdict.WAIVED else ""))
+    suite = ET.fromstring(junit(subject, judge_run(subject)))[0]
+    case = suite.find("testcase")
+    assert case is not None
+    assert {child.tag for child in case} == {"properties"} | ({element} if element else set())
+    if element:
+        assert case.find(element).get("type") == verdict  # type: ignore[union-attr]
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    expected = {"failure": "failures", "error": "errors", "skipped": "skipped", None: ""}[element]
+    assert counts == {"tests": "1", "failures": "0", "errors": "0", "skipped": "0"} | (
+        {expected: "1"} if expected else {}
+    )
+
+
+def test_junit_carries_value_floor_n_and_interval() -> None:
+    subject = run(PASSED)
+    suite = ET.fromstring(junit(subject, judge_run(subject)))[0]
+    facts = {p.get("name"): p.get("value") for p in suite.findall("testcase/properties/property")}
+    assert facts["value.2"] == "0.921"
+    assert facts["floor.2"] == "0.2"
+    assert facts["n.2"] == "120"
+    assert facts["interval.2"] == "0.9 0.95"
+    assert facts["source.2"] == "observations/acceptance.json"
+
+
+def test_junit_survives_control_characters() -> None:
+    subject = run(FAILED)
+    text = ET.fromstring(junit(subject, judge_run(subject))).findtext("testsuite/testcase/failure")
+    assert text is not None
+    assert "known failure INTSIZE" in text
+    assert "\x1b" not in text
+
+
+def test_a_problem_of_the_run_is_an_error_in_junit() -> None:
+    subject = run(PASSED, problems=("a waiver expired",))
+    suite = ET.fromstring(junit(subject, judge_run(subject)))[0]
+    assert suite.get("errors") == "1"
+    assert suite.find("testcase/error") is not None
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_terminal_gets_one_line_that_rewrites_itself() -> None:
+    out: list[str] = []
+    progress = Progress(out.append, terminal=True, width=20, clock=Clock())
+    progress("loading the server with MTP")
+    progress.clear()
+    assert out == ["\r\x1b[2K[   0 s] loading th", "\r\x1b[2K"]
+
+
+def test_a_log_gets_a_line_every_few_seconds() -> None:
+    out: list[str] = []
+    clock = Clock()
+    progress = Progress(out.append, terminal=False, clock=clock)
+    for second in range(12):
+        clock.now = float(second)
+        progress(f"loading {second}")
+    progress.clear()
+    assert out == ["[   5 s] loading 5\n", "[  10 s] loading 10\n"]
+
+
+def test_the_picture_holds_the_table_and_asks_nobody_for_fonts() -> None:
+    subject = run(FAILED, PASSED)
+    svg = picture(subject, judge_run(subject))
+    assert ET.fromstring(svg).tag.endswith("svg")
+    assert "DRAFT-01" in svg
+    assert "url(http" not in svg.replace(" ", "").replace("&#160;", "")

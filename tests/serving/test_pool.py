@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from negative_controls.faux_servers import PROFILE, launch, launcher, recording
+from support.paths import PYTHONPATH
+
+from conformance.errors import ObservationError
+from conformance.evidence.folder import Evidence
+from conformance.serving import processes
+from conformance.serving.pool import ServerPool
+from conformance.serving.server import Server
+
+ONE_AT_A_TIME = replace(PROFILE, hardware=replace(PROFILE.hardware, two_servers=False, memory="discrete"))
+# Another process of the same session, as a worker of pytest-xdist is one: it prints what it gets from mtp().
+WORKER = """
+import json, sys, time
+from pathlib import Path
+from negative_controls.faux_servers import PROFILE, launcher
+from conformance.evidence.folder import Evidence
+from conformance.serving.pool import Servers
+owns = sys.argv[2] == "owner"
+servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
+print(json.dumps(servers.mtp().record()), flush=True)
+if owns:
+    time.sleep(60)
+servers.close()
+"""
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> Evidence:
+    return recording(tmp_path / "evidence")
+
+
+@pytest.fixture
+def servers(evidence: Evidence) -> Iterator[ServerPool]:
+    made = ServerPool(PROFILE, evidence, launcher=launcher())
+    yield made
+    made.close()
+
+
+def alive(server: Server) -> bool:
+    return bool(processes.members(server.model, server.pid, server.created))
+
+
+def test_a_server_is_started_once_and_ended_with_the_session(servers: ServerPool, evidence: Evidence) -> None:
+    mtp, plain = servers.mtp(), servers.plain()
+    assert servers.mtp() == mtp
+    assert mtp != plain
+    assert {path.name for path in evidence.logs.iterdir()} == {"mtp.log", "plain.log"}
+    servers.close()
+    assert not alive(mtp)
+    assert not alive(plain)
+    assert not (evidence.directory / ".servers").exists()
+
+
+def test_one_that_survives_keeps_no_other_alive(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers, end_all = ServerPool(PROFILE, evidence, together=True, launcher=launcher()), processes.end_all
+    mtp, plain = servers.mtp(), servers.plain()
+
+    def stuck(model: str, *which: Any) -> list[int]:
+        return [mtp.pid or 0] if model == mtp.model else end_all(model, *which)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "end_all", stuck)
+        with pytest.raises(ObservationError, match=r"mtp server: processes \[\d+\] survived SIGKILL"):
+            servers.close()
+    assert not alive(plain)
+    servers.close()
+
+
+def test_both_start_together_where_they_fit(evidence: Evidence) -> None:
+    servers = ServerPool(PROFILE, evidence, together=True, launcher=launcher())
+    try:
+        servers.mtp()
+        assert (evidence.logs / "plain.log").exists()
+    finally:
+        servers.close()
+
+
+def test_all_three_start_together_where_the_sweep_comes_first(evidence: Evidence) -> None:
+    servers = ServerPool(PROFILE, evidence, together=True, launcher=launcher())
+    try:
+        assert servers.sweep() != servers.mtp()
+        assert {path.name for path in evidence.logs.iterdir()} == {"mtp.log", "plain.log", "sweep.log"}
+    finally:
+        servers.close()
+
+
+def test_one_that_fails_does_not_take_the_other_with_it(evidence: Evidence) -> None:
+    servers = ServerPool(PROFILE, evidence, together=True, launcher=launcher(mtp=launch("crashing")))
+    try:
+        for _ in range(2):
+            with pytest.raises(ObservationError, match="ValueError: backend 'CUTLASS'") as raised:
+                servers.mtp()
+            assert "EngineCore" in raised.value.log_tail
+        assert servers.plain().alive
+        assert not (evidence.logs / "mtp.2.log").exists()  # it was tried once
+    finally:
+        servers.close()
+
+
+def test_where_one_fits_the_other_is_stopped_first(evidence: Evidence) -> None:
+    servers = ServerPool(ONE_AT_A_TIME, evidence, together=True, launcher=launcher())
+    try:
+        mtp = servers.mtp()
+        plain = servers.plain()
+        assert plain.alive
+        assert not alive(mtp)
+        again = servers.mtp()
+        assert again.alive
+        assert again.log.name == "mtp.2.log"
+        assert not alive(plain)
+    finally:
+        servers.close()
+
+
+def test_an_attempt_says_how_it_ended_and_leaves_the_others_alone(servers: ServerPool) -> None:
+    mtp = servers.mtp()
+    attempt = servers.attempt("moe-refusal")
+    assert not attempt.came_up
+    assert attempt.exit_code == 3
+    assert attempt.log.name == "moe-refusal.log"
+    assert mtp.alive
+
+
+def test_an_attempt_that_succeeds_is_stopped(evidence: Evidence) -> None:
+    servers = ServerPool(ONE_AT_A_TIME, evidence, launcher=launcher(moe_refusal=launch("good")))
+    try:
+        mtp = servers.mtp()
+        attempt = servers.attempt("moe-refusal")
+        assert attempt.came_up
+        assert attempt.exit_code is None
+        assert not alive(mtp)  # memory is short on this hardware
+        assert list((evidence.directory / ".servers").glob("*.json")) == []
+    finally:
+        servers.close()
+
+
+def test_an_extra_server_is_like_the_one_with_mtp_but_for_one_change_and_is_stopped(servers: ServerPool) -> None:
+    mtp = servers.mtp()
+    with servers.extra("other", lambda launch: replace(launch, command=(*launch.command, "--seconds", "0"))) as other:
+        assert other.command[: len(mtp.command) - 6] == mtp.command[:-6]  # the last six are its port and its name
+        assert other.command[-8:-6] == ("--seconds", "0")
+        assert other.log.name == "other.log"
+        assert other.alive
+    assert not alive(other)
+    assert servers.mtp() == mtp
+
+
+def test_an_extra_server_that_does_not_come_up_is_an_error(servers: ServerPool) -> None:
+    broken = launch("crashing")
+    with (
+        pytest.raises(ObservationError, match="ValueError: backend 'CUTLASS'"),
+        servers.extra("other", lambda _: broken),
+    ):
+        pytest.fail("it came up")
+    assert servers.mtp().alive
+
+
+def test_where_memory_is_short_an_extra_server_has_it_alone(evidence: Evidence) -> None:
+    servers = ServerPool(ONE_AT_A_TIME, evidence, launcher=launcher())
+    try:
+        mtp = servers.mtp()
+        with servers.extra("other", lambda launch: launch) as other:
+            assert not alive(mtp)
+            assert other.alive
+        assert servers.mtp().log.name == "mtp.2.log"
+    finally:
+        servers.close()
+
+
+def test_a_server_that_dies_later_is_an_error_for_everybody_after(servers: ServerPool) -> None:
+    mtp = servers.mtp()
+    os.kill(mtp.pid or 0, signal.SIGKILL)
+    assert mtp.process is not None
+    mtp.process.wait()
+    for _ in range(2):
+        with pytest.raises(ObservationError, match="mtp server died: "):
+            servers.mtp()
+
+
+def test_recorded_evidence_starts_nothing(tmp_path: Path) -> None:
+    servers = ServerPool(PROFILE, Evidence(tmp_path / "old", recording=False), launcher=launcher())
+    with pytest.raises(ObservationError, match="read, not recorded"):
+        servers.mtp()
+    servers.close()
+    assert not (tmp_path / "old").exists()
+
+
+def test_another_process_finds_the_same_server_and_does_not_end_it(servers: ServerPool, evidence: Evidence) -> None:
+    mtp = servers.mtp()
+    theirs = run_worker(evidence, "worker")
+    assert theirs.pop("pid") == mtp.pid
+    assert mtp.alive
+
+
+def test_a_server_that_a_worker_started_is_ended_by_the_owner(servers: ServerPool, evidence: Evidence) -> None:
+    record = run_worker(evidence, "worker")
+    mtp = servers.mtp()
+    assert mtp.pid == record["pid"]
+    assert mtp.alive
+    servers.close()
+    assert not alive(mtp)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_however_the_owner_dies_its_servers_die(evidence: Evidence, end: signal.Signals) -> None:
+    owner = subprocess.Popen(worker(evidence, "owner"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=paths())
+    assert owner.stdout is not None
+    record = json.loads(owner.stdout.readline())
+    pid, created = record["pid"], record["created"]
+    assert processes.created(pid) == created
+    owner.send_signal(end)
+    owner.wait()
+    deadline = time.monotonic() + 10
+    while processes.members(record["model"], pid, created) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes.members(record["model"], pid, created) == []
+
+
+def test_what_a_killed_session_left_is_ended_by_the_next(evidence: Evidence) -> None:
+    first = ServerPool(PROFILE, evidence, launcher=launcher())
+    mtp = first.mtp()
+    second = ServerPool(PROFILE, evidence, launcher=launcher())
+    assert not alive(mtp)
+    second.close()
+    first.close()
+
+
+def run_worker(evidence: Evidence, role: str) -> dict[str, object]:
+    done = subprocess.run(worker(evidence, role), capture_output=True, text=True, check=True, env=paths())
+    record: dict[str, object] = json.loads(done.stdout)
+    return record
+
+
+def worker(evidence: Evidence, role: str) -> list[str]:
+    return [sys.executable, "-c", WORKER, str(evidence.directory), role]
+
+
+def paths() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": PYTHONPATH}

@@ -1,0 +1,111 @@
+"""Runs of the command that are killed, with servers that answer and facts that are made up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from support import synthetic
+from support.paths import PYTHONPATH
+
+PAIR = 'target = "./target"\ndraft = "./draft"\nk = 4\nquantisation = "nvfp4"\n'
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs the command in a folder of its own; ``environment`` is added to this process's."""
+
+    folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def pair(self) -> Path:
+        """A pair of empty folders, under the embedded pair's name so that its floors apply."""
+        for name in ("target", "draft"):
+            (self.folder / name).mkdir(exist_ok=True)
+        path = self.folder / "micro-26b-a4b-nvfp4.toml"
+        path.write_text(PAIR)
+        return path
+
+    def begin(self, phase: str, *words: str) -> subprocess.Popen[str]:
+        """The command in a process group of its own."""
+        facts = self.folder / "documents.json"  # made here, where transformers is imported once for all
+        facts.write_text(json.dumps(synthetic.healthy()))
+        paths = PYTHONPATH
+        return subprocess.Popen(
+            [sys.executable, "-m", "negative_controls.faux_servers.run", phase, str(self.folder), *words],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": paths, "KILLED_IN": str(self.folder)} | dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, phase: str, *words: str) -> tuple[int, str]:
+        """Exit code and output."""
+        with self.begin(phase, *words) as process:
+            said, _ = process.communicate(timeout=2 * SECONDS)
+            return process.returncode, said
+
+    def kill_in(self, phase: str, *words: str) -> None:
+        """Kill the process group by SIGKILL as soon as the phase is reached."""
+        with self.hanging_in(phase, *words):
+            pass
+
+    @contextmanager
+    def hanging_in(self, phase: str, *words: str) -> Iterator[None]:
+        """The phase is reached, and lasts; at the end the process group is killed by SIGKILL."""
+        process = self.begin(phase, *words)
+        deadline = time.monotonic() + SECONDS
+        while not self._reached(phase):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"{phase} was not reached"
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def left(self, seconds: float = 20.0) -> list[psutil.Process]:
+        """The processes of these runs that are still there after so long."""
+        deadline = time.monotonic() + seconds
+        while (found := self._living()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def made(self) -> list[str]:
+        """The observations that all runs made, in their order."""
+        return (self.folder / "made").read_text().split()
+
+    def _reached(self, phase: str) -> bool:
+        if phase.startswith("loading"):  # the server that never gets ready talks
+            log = self.evidence / "logs/mtp.log"
+            return log.exists() and log.stat().st_size > 0
+        return (self.folder / "reached").exists()
+
+    def _living(self) -> list[psutil.Process]:
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            return not zombie and process.environ().get("KILLED_IN") == str(self.folder)
+        except (psutil.Error, OSError):
+            return False

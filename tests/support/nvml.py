@@ -1,0 +1,66 @@
+"""NVML, made up: a module ``pynvml`` that knows the cards it is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Card:
+    """What NVML says of one GPU; None is "not supported"."""
+
+    name: str
+    capability: tuple[int, int]
+    memory: int | None
+    clock: int | None = 1980
+    limit: int | None = 700_000
+
+
+H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 81559 * MIB)
+H200 = Card("NVIDIA H200", (9, 0), 143771 * MIB)
+B300 = Card("NVIDIA B300 SXM6 AC", (10, 3), 275040 * MIB)
+PRO_6000 = Card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", (12, 0), 97887 * MIB)
+RTX_5090 = Card("NVIDIA GeForce RTX 5090", (12, 0), 32607 * MIB)
+GB10 = Card("NVIDIA GB10", (12, 1), None, clock=3003, limit=None)
+A100_40 = Card("NVIDIA A100-SXM4-40GB", (8, 0), 40960 * MIB)
+VOLTA = Card("Tesla V100-SXM2-16GB", (7, 0), 16384 * MIB)
+
+
+def nvml(*cards: Card, fails: str = "", late: str = "") -> ModuleType:
+    """A module ``pynvml`` that knows these cards; ``fails`` at once, or ``late``, with the error of that name."""
+    made: Any = ModuleType("pynvml")
+    made.NVMLError = type("NVMLError", (Exception,), {})
+    names = ("LibraryNotFound", "DriverNotLoaded", "NotSupported", "Unknown")
+    errors = {name: type(f"NVMLError_{name}", (made.NVMLError,), {}) for name in names}
+    made.NVMLError_NotSupported = errors["NotSupported"]
+
+    def told(value: Any) -> Any:
+        if value is None:
+            raise errors["NotSupported"]("Not Supported")
+        return value
+
+    def begin() -> None:
+        if fails:
+            raise errors[fails](fails)
+
+    def count() -> int:
+        if late:
+            raise errors[late](late)
+        return len(cards)
+
+    made.NVML_CLOCK_SM, made.NVML_CLOCK_MEM = 1, 2
+    made.nvmlInit, made.nvmlShutdown, made.nvmlDeviceGetCount = begin, lambda: None, count
+    made.nvmlSystemGetDriverVersion = lambda: "590.44.01"
+    made.nvmlSystemGetCudaDriverVersion_v2 = lambda: 13010
+    made.nvmlDeviceGetHandleByIndex = lambda number: cards[number]
+    made.nvmlDeviceGetHandleByUUID = lambda uuid: cards[int(uuid.removeprefix("GPU-"))]
+    made.nvmlDeviceGetName = lambda card: card.name
+    made.nvmlDeviceGetCudaComputeCapability = lambda card: card.capability
+    made.nvmlDeviceGetMemoryInfo = lambda card: type("Memory", (), {"total": told(card.memory)})
+    made.nvmlDeviceGetMaxClockInfo = lambda card, _kind: told(card.clock)
+    made.nvmlDeviceGetEnforcedPowerLimit = lambda card: told(card.limit)
+    return made
