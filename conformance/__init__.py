@@ -3,4 +3,6 @@
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-FIXTURES = PACKAGE.parent / "fixtures"
+# Links to the checkout's top-level folders; an installed wheel holds the folders themselves.
+FIXTURES = (PACKAGE / "fixtures").resolve()
+LOCKS = (PACKAGE / "envs").resolve()

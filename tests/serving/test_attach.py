@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from negative_controls.faux_servers import PROFILE, launch, recording, with_prompts
+from negative_controls.faux_servers import PROFILE, recording, with_prompts
+from negative_controls.faux_servers.by_hand import Serve, started_by_hand
 
 from conformance.commands.main import main
 from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import Evidence
 from conformance.observers import observer
-from conformance.observers.bad_requests import Wrong, refused
+from conformance.observers.bad_requests import Wrong, send_wrong
 from conformance.profile.profile import Profile
 from conformance.run.session import new_header_here
 from conformance.serving.attach import API_KEY, AttachedServers, Attachment, attachment
@@ -34,31 +32,13 @@ from conformance.views.load import Load
 KEY = "sk-a-secret-of-somebody"
 QUICK = replace(PROFILE.hardware.bounds, request_seconds=2.0)
 
-Serve = Callable[..., str]
-
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Starts a faux server by hand, as somebody else would, and gives its address."""
     monkeypatch.delenv(API_KEY, raising=False)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def serve(*arguments: str, k: int = 4) -> str:
-        port, good = free_port(), launch("good", "--k", str(k), *arguments)
-        own = ["--port", str(port), "--served-model-name", "theirs"]
-        started.append(subprocess.Popen([*good.command, *own], stdout=subprocess.DEVNULL, env=dict(good.environment)))
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        return f"http://127.0.0.1:{port}"
-
-    yield serve
-    for process in started:
-        assert process.poll() is None, "it was ended by somebody else"
-        process.kill()
-        process.wait()
+    with started_by_hand() as serve:
+        yield serve
 
 
 @pytest.fixture
@@ -86,7 +66,7 @@ def test_it_is_proven_asked_and_never_ended(serve: Serve, attach: Attach, eviden
         mtp, plain = servers.mtp(), servers.plain()
         assert mtp.model == plain.model == "theirs"
         assert servers.mtp() is mtp
-    with servers.beside():
+    with servers.shared():
         assert servers.mtp().call("conformance_moe", 2.0)[0]["layers"]
     mtp.stop(0.1)
     servers.abandon()
@@ -101,7 +81,7 @@ def test_one_of_several_models_has_to_be_chosen(serve: Serve, attach: Attach) ->
     with pytest.raises(ObservationError, match="serves theirs, another; choose one by --model NAME"):
         attach(url).mtp()
     assert attach(url, None, "another").mtp().model == "another"
-    with pytest.raises(ObservationError, match="serves no model third, but theirs, another"):
+    with pytest.raises(ObservationError, match="does not serve the model third; it serves theirs, another; choose one"):
         attach(url, None, "third").mtp()
 
 
@@ -109,9 +89,9 @@ def test_one_of_several_models_has_to_be_chosen(serve: Serve, attach: Attach) ->
     ("arguments", "k", "sentence"),
     [
         ([], 0, "does not draft: its /metrics counts no drafts"),
-        ([], 2, "drafts 2 tokens a step where the pair's k is 4"),
-        (["--fault", "rubbish from the start"], 4, "answers rubbish at /v1/models"),
-        (["--fault", "no first token"], 4, "was asked for one token and answered"),
+        ([], 2, "drafts 2 tokens a step, but the pair's k is 4; correct one of them"),
+        (["--fault", "rubbish from the start"], 4, "answers /v1/models with text that is not JSON"),
+        (["--fault", "no first token"], 4, "did not answer a request for one token with one token: "),
         (["--fault", "hangs"], 4, "did not answer /v1/models"),
         (["--fault", "never ends"], 4, "has no end after"),
         (["--key", KEY], 4, "refused /v1/models with status 401; put its API key into OPENAI_API_KEY"),
@@ -133,7 +113,7 @@ def test_nobody_is_there(attach: Attach) -> None:
 
 
 def test_a_server_that_drafts_is_none_without_mtp(serve: Serve, attach: Attach) -> None:
-    with pytest.raises(ObservationError, match="drafts 4 tokens a step, so it is no server without MTP"):
+    with pytest.raises(ObservationError, match="drafts 4 tokens a step, but --attach-plain needs a server without MTP"):
         attach(serve(), serve()).plain()
 
 
@@ -142,9 +122,9 @@ def test_what_needs_the_probe_says_how_to_start_it(serve: Serve, profile: Profil
         (evidence.directory / name).mkdir()
     here = replace(profile, pair=replace(profile.pair, home=str(evidence.directory)))
     url = serve("--fault", "no dev mode")
-    with pytest.raises(Unsupported, match="has no probe; this starts it with one: ") as raised:
+    with pytest.raises(Unsupported, match="has no probe; this command starts it with the probe: ") as raised:
         AttachedServers(here, evidence, Attachment(url)).mtp().call("conformance_describe", 1.0)
-    *settings, program = shlex.split(str(raised.value).partition("with one: ")[2].partition(" -m ")[0])
+    *settings, program = shlex.split(str(raised.value).partition("with the probe: ")[2].partition(" -m ")[0])
     assert program == sys.executable
     assert "VLLM_SERVER_DEV_MODE=1" in settings
     words = shlex.split(str(raised.value).partition(" -m ")[2])
@@ -154,7 +134,9 @@ def test_what_needs_the_probe_says_how_to_start_it(serve: Serve, profile: Profil
 
 
 def test_without_the_checkpoint_the_command_depends_on_it(serve: Serve, attach: Attach) -> None:
-    with pytest.raises(Unsupported, match=r"has no probe, and how to start it with one depends on .*no folder"):
+    with pytest.raises(
+        Unsupported, match=r"has no probe, and the command that starts it with one needs a checkpoint: .*no folder"
+    ):
         attach(serve("--fault", "no dev mode")).mtp().call("conformance_describe", 1.0)
 
 
@@ -164,7 +146,7 @@ def test_what_would_start_or_change_a_server_is_unsupported(attach: Attach) -> N
         with pytest.raises(Unsupported):
             ask()
     with (
-        pytest.raises(Unsupported, match=r"no other .synthetic. is started"),
+        pytest.raises(Unsupported, match=r"no other server .synthetic. is started"),
         servers.extra("synthetic", lambda it: it),
     ):
         pytest.fail("it came up")
@@ -175,7 +157,7 @@ def test_what_a_black_box_does_not_show_is_unsupported(
     attach: Attach, profile: Profile, evidence: Evidence, name: str
 ) -> None:
     servers = attach("http://127.0.0.1:9")
-    with pytest.raises(Unsupported, match="is somebody else's: "):
+    with pytest.raises(Unsupported, match="did not start the server at http"):
         evidence.observe(name, lambda: observer(name)(profile, servers, evidence))
 
 
@@ -195,7 +177,7 @@ def test_alone_acceptance_is_seen_and_every_comparison_is_unsupported(
         with pytest.raises(Unsupported, match="attach one by --attach-plain URL"):
             compare()
     with pytest.raises(Unsupported, match="--attach-plain URL"):
-        Gold({"mtp": {}}, {}).departures("plain", 0.1)
+        Gold({"mtp": {}}, {}).divergences("plain", 0.1)
     with pytest.raises(Unsupported, match="--attach-plain URL"):
         evidence.observe("near_ties", lambda: observer("near_ties")(profile, servers, evidence))
 
@@ -236,7 +218,7 @@ def test_a_server_that_talks_for_ever_later_is_an_error_in_bounded_time(
 def test_the_log_is_its_owners(profile: Profile) -> None:
     rows = {"l0": {"experts": "E", "backend": "CPU", "quant_method": "Q"}}
     seen = Moe.of({"vllm_version": "0", "layers": rows, "log_lines": None}, profile)
-    with pytest.raises(Unsupported, match="keeps the log of an attached server"):
+    with pytest.raises(Unsupported, match="The log of an attached server is not available"):
         seen.logged()
 
 
@@ -250,7 +232,7 @@ def test_the_key_is_sent_and_never_kept(
     seen = evidence.observe("chat-call", lambda: observer("chat-call")(profile, servers, evidence))
     assert [answer["error"] for answer in seen["answers"]] == [None] * len(seen["answers"])
     wrong = Wrong("models", "CC0-1.0", "GET", "/v1/models", (200,))
-    assert refused(servers.mtp(), wrong, 2.0)["status"] == 200
+    assert send_wrong(servers.mtp(), wrong, 2.0)["status"] == 200
     with pytest.raises(ObservationError, match=r"you sent Bearer <redacted>"):
         evidence.observe("wiring", lambda: {"k": attach(serve("--fault", "repeats the key")).mtp()})
     evidence.begin(replace(new_header_here("cpu", "p", "smoke"), attached=url), {})
@@ -264,8 +246,8 @@ def test_the_key_is_sent_and_never_kept(
     [
         (["http://user:password@host:8000"], "--attach holds more than an address; put the API key into"),
         (["http://host/v1?token=password"], "--attach holds more than an address"),
-        (["host:8000"], "--attach host:8000 is no URL"),
-        (["ftp://host"], "--attach ftp://host is no URL"),
+        (["host:8000"], "--attach host:8000 is not a URL"),
+        (["ftp://host"], "--attach ftp://host is not a URL"),
         (["http://host", "http://host/v1/"], "--attach and --attach-plain name the same server"),
     ],
 )
@@ -281,16 +263,16 @@ def test_an_address_is_kept_without_its_end() -> None:
     )
     assert attachment(None, None, None) is None
     for words in ((None, "http://host", None), (None, None, "name")):
-        with pytest.raises(UsageError, match="goes with --attach URL"):
+        with pytest.raises(UsageError, match="needs --attach URL"):
             attachment(*words)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--attach=http://127.0.0.1:9", "--level=static"], "--level static asks no server: leave out --attach"),
-        (["--attach=nowhere"], "--attach nowhere is no URL"),
-        (["--model=x"], "--model x goes with --attach URL, which is missing"),
+        (["--attach=http://127.0.0.1:9", "--level=static"], "--level static needs no server: leave out --attach"),
+        (["--attach=nowhere"], "--attach nowhere is not a URL"),
+        (["--model=x"], "--model x needs --attach URL, which is missing"),
     ],
 )
 def test_bad_words_are_exit_code_2(
