@@ -23,15 +23,21 @@ EXAMPLES = {
     "GRAMMAR500": ("API-07", "broken-grammar got HTTP 500 where 400 or 422 is right: Internal server error"),
     "BAREVAL": (
         "PARSE-03",
-        'untyped arguments: <|tool_call>call:set_values{a:null}<tool_call|> gives [{"name": "set_values"}]',
+        'untyped arguments: <|tool_call>call:set_values{a:null}<tool_call|> is parsed as [{"name": "set_values"}]',
     ),
-    "UNIONSTR": ("PARSE-02", 'unions arguments: <|tool_call>call:set_values{a:<|"|>null<|"|>}<tool_call|> gives []'),
+    "UNIONSTR": (
+        "PARSE-02",
+        'unions arguments: <|tool_call>call:set_values{a:<|"|>null<|"|>}<tool_call|> is parsed as []',
+    ),
     "REASONLEAK": (
         "REASON-03",
-        "result-thinking-00 whole with MTP: a thought in content: 'thought I have the result.'",
+        "result-thinking-00 (not streamed, with MTP): a thought in content: 'thought I have the result.'",
     ),
-    "THINKDEF": ("GRAMMAR-01", "forced-omitted-00 whole with MTP: content is not JSON: 'First the fox'"),
-    "GRAMMAR-SPEC": ("GRAMMAR-02", 'forced-thinking-01 whole with MTP: content is not JSON: {"a": 1}{"a": 1}'),
+    "THINKDEF": ("GRAMMAR-01", "forced-omitted-00 (not streamed, with MTP): content is not JSON: 'First the fox'"),
+    "GRAMMAR-SPEC": (
+        "GRAMMAR-02",
+        'forced-thinking-01 (not streamed, with MTP): content is not JSON: {"a": 1}{"a": 1}',
+    ),
     "INTSIZE": (
         "DRAFT-01",
         "model.layers.0.mlp.down_proj.weight is [1024, 4096] where [1024, 8192] is expected",
@@ -89,6 +95,7 @@ EXAMPLES = {
     "FP8-AMPERE": ("ACC-01", "ValueError: type fp8e4nv not supported in this architecture"),
     "MARLIN-NULL": ("NUM-01", "model.layers.14.experts is all zeros where at most 2.00% is expected"),
     "CPU-LINEAR": ("SPEED-05", "WARNING [utils.py:597] Failed to create oneDNN linear, fallback to torch linear."),
+    "CPU-AMX": ("ACC-01", "Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down executor."),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
     "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
     "CPU-TEMPERATURE": ("LOSS-04", "the distributions differ: p = 2e-89 (G = 460.6, 14 degrees of freedom, n = 993)"),
@@ -147,7 +154,7 @@ EXAMPLES = {
         "max_num_scheduled_tokens is set to 4096 based on the speculative decoding settings. This may lead to",
     ),
     "PAD": ("LOSS-03", "code-00 has <pad> at token 2 with MTP"),
-    "JSON-LOOP": ("GRAMMAR-01", "strict-00 whole with MTP: finish_reason is length where stop is expected"),
+    "JSON-LOOP": ("GRAMMAR-01", "strict-00 (not streamed, with MTP): finish_reason is length where stop is expected"),
 }
 
 ASSERTION = """\
@@ -170,6 +177,7 @@ OTHER_WORDS = [
     ),
     ("QUANTLEAK", "ACC-01", "gate_up_proj param=[16384,512] loaded=[8192,1024]"),
     ("QUANTLEAK", "LOSS-01", "down_proj param=[1024,4096] loaded=[1024,8192]"),
+    ("EMBGUARD", "DRAFT-04", '"the draft uses the target\'s embedding" is False where True is expected'),
     ("EMBGUARD", "DRAFT-04", "the embedding is the target's is False where True is expected"),
     ("KVSCALE", "DRAFT-09", "layer 0 k is 1.0 where 0.003 is expected"),
     ("UMA", "DRAFT-01", "NVRM: GPU0 _memdescAllocInternal: NV_ERR_NO_MEMORY"),
@@ -178,7 +186,7 @@ OTHER_WORDS = [
         "DRAFT-01",
         "RuntimeError: Gemma4ReasoningParser reasoning parser could not locate think start/end tokens",
     ),
-    ("PAD", "TOOL-10", "weather-00 at 17 with MTP: raw <pad> in content: 'It is<pad>' (right without MTP)"),
+    ("PAD", "TOOL-10", "load-00 (not streamed, with MTP): raw <pad> in content: 'It is<pad>' (right without MTP)"),
 ]
 
 # What the logs of docs/results/h100 hold, of healthy runs but for two that died.
