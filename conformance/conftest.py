@@ -1,4 +1,4 @@
-"""Fixtures of ``pytest conformance/``: what a check may take as an argument. Hooks: ``run/pytest_plugin.py``."""
+"""Fixtures of ``pytest conformance/``: the arguments of the checks. The hooks are in ``run/pytest_plugin.py``."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ Observe = Callable[[str], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def judge(pytestconfig: pytest.Config) -> Judge:
-    """What the plugin made of the options."""
+    """The plugin's judge, made from the command-line options."""
     return cast("Judge", pytestconfig.pluginmanager.get_plugin("conformance-judge"))
 
 
 @pytest.fixture(scope="session")
 def profile(judge: Judge) -> Profile:
-    """Hardware, pair and level of this session."""
+    """The hardware, pair and level of this session."""
     return judge.session.profile
 
 
 @pytest.fixture(scope="session")
 def evidence(judge: Judge) -> Evidence:
-    """The directory that observations are kept in."""
+    """The directory of the observations."""
     return judge.session.evidence
 
 
 @pytest.fixture(scope="session")
 def servers(judge: Judge) -> ServerPool:
-    """The servers, started at first need and stopped by the process that began the session."""
+    """The servers; they start on first use, and the process that began the session stops them."""
     return judge.servers
 
 
@@ -81,37 +81,37 @@ def floors(profile: Profile) -> Floors:
 
 @pytest.fixture(scope="session")
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Observe:
-    """An observation by its name: read from the evidence, made first if it is not there."""
+    """Return an observation by its name: from the evidence, or made now if it is not there."""
     return lambda name: evidence.observe(name, lambda: observer(name)(profile, servers, evidence))
 
 
 @pytest.fixture(scope="session")
 def environment(observe: Observe) -> Environment:
-    """Versions as installed, imported and locked."""
+    """The installed, imported and locked versions."""
     return Environment.of(observe("environment"))
 
 
 @pytest.fixture(scope="session")
 def draft_checkpoint(observe: Observe) -> Headers:
-    """Tensors and config of the draft's checkpoint."""
+    """The tensors and config of the draft's checkpoint."""
     return Headers.of_draft(observe("checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def published(observe: Observe, facts: Facts) -> Published:
-    """Both checkpoints beside what is known of the published ones."""
+    """Both checkpoints, compared with the facts about the published checkpoints."""
     return Published.of(observe("checkpoint"), facts)
 
 
 @pytest.fixture(scope="session")
 def refusals(observe: Observe) -> Refusals:
-    """Why the pair must not be served."""
+    """The reasons why the pair must not be served."""
     return Refusals.of(observe("refusals"))
 
 
 @pytest.fixture(scope="session")
 def facts() -> Facts:
-    """What is known of the published checkpoints."""
+    """The facts about the published checkpoints."""
     return load_facts()
 
 
@@ -135,44 +135,44 @@ def pair_config(observe: Observe) -> PairConfig:
 
 @pytest.fixture(scope="session")
 def wiring(observe: Observe) -> Wiring:
-    """What the draft is wired to."""
+    """How the draft is connected to its target."""
     return Wiring.of(observe("wiring"))
 
 
 @pytest.fixture(scope="session")
 def attention(observe: Observe, profile: Profile) -> Attention:
-    """What the attention layers run on."""
+    """The backends of the attention layers."""
     return Attention.of(observe("wiring"), profile)
 
 
 @pytest.fixture(scope="session")
 def numerics(observe: Observe) -> Numerics:
-    """Outputs of single modules beside their reference."""
+    """The outputs of single modules, and their reference."""
     return Numerics.of(observe("numerics"))
 
 
 @pytest.fixture(scope="session")
 def parity(observe: Observe, tolerances: Tolerances) -> Parity:
-    """Captured draft steps beside transformers' own."""
+    """Captured draft steps, and the same steps in transformers."""
     return Parity.of(observe("parity"), tolerances["parity_proposals"])
 
 
 @pytest.fixture(scope="session")
 def gold(observe: Observe, load: Looks[Load]) -> Gold:
-    """Greedy answers beside those of transformers."""
+    """Greedy answers, and those of transformers."""
     found = observe("gold")
     return Gold.of(load.first(), found, FIXTURES / "gold")
 
 
 @pytest.fixture(scope="session")
 def near_tie() -> NearTie:
-    """Where a greedy answer may go either way."""
+    """The gap at which a greedy answer may have either of two tokens."""
     return load_near_tie(FIXTURES / "facts" / "gold.toml")
 
 
 @pytest.fixture(scope="session")
 def numeric_bounds() -> Mapping[str, Bound]:
-    """How exact a module has to be."""
+    """The bounds for the relative error of modules."""
     return load_bounds(FIXTURES / "facts" / "numerics.toml")
 
 
@@ -184,13 +184,13 @@ def moe(observe: Observe, profile: Profile) -> Moe:
 
 @pytest.fixture(scope="session")
 def kernels(observe: Observe, moe: Moe) -> Kernels:
-    """What the device executes."""
+    """The kernels that the device executes."""
     return Kernels.of(observe("kernels"), moe, load_moe_facts().kernels)
 
 
 @pytest.fixture(scope="session")
 def moe_refusal(observe: Observe) -> MoeRefusal:
-    """A start with a backend that this hardware cannot have."""
+    """The result of a start with a backend that this hardware does not support."""
     return MoeRefusal.of(observe("moe_refusal"))
 
 
@@ -202,31 +202,31 @@ def moe_oracle(observe: Observe) -> MoeOracle:
 
 @pytest.fixture(scope="session")
 def tools(observe: Observe) -> Tools:
-    """Tool calls, in one piece and streamed."""
+    """Tool calls, not streamed and streamed."""
     return Tools.of(observe("tools"))
 
 
 @pytest.fixture(scope="session")
 def parsers(observe: Observe) -> Parsers:
-    """The parser as a function."""
+    """Trials of the parser as a function."""
     return Parsers.of(observe("parsers"))
 
 
 @pytest.fixture(scope="session")
 def chats(observe: Observe) -> Chats:
-    """Chats whose right answer is known, by group."""
+    """Return the chats of some groups, whose correct answers are known."""
     return lambda *groups: Chat.of([observe(f"chat-{group}") for group in groups])
 
 
 @pytest.fixture(scope="session")
 def bad_requests(observe: Observe) -> Misuse:
-    """Wrong requests and clients that left."""
+    """Invalid requests, and clients that disconnected."""
     return Misuse.of(observe("bad_requests"))
 
 
 @pytest.fixture(scope="session")
 def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
-    """The same prompts with and without MTP, look by look."""
+    """The same prompts with and without MTP, in group-sequential looks."""
 
     def seen(look: int) -> Load | None:
         names = ["load", *(f"load-{number}" for number in range(2, look + 1))]
@@ -239,7 +239,7 @@ def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
 
 @pytest.fixture(scope="session")
 def texts(observe: Observe) -> Texts:
-    """Where answers with MTP leave those without."""
+    """The places where answers with and without MTP differ."""
     return Texts.of(observe("near_ties"))
 
 
@@ -251,41 +251,41 @@ def sampling(observe: Observe) -> Sampling:
 
 @pytest.fixture(scope="session")
 def likeness() -> Likeness:
-    """When two samples count as drawn from one distribution."""
+    """The rule by which two samples count as drawn from one distribution."""
     return load_likeness(FIXTURES / "facts" / "sampling.toml")
 
 
 @pytest.fixture(scope="session")
 def form(observe: Observe, load: Looks[Load]) -> Form:
-    """How answers end and go on."""
+    """The endings, lengths and repetitions of the answers."""
     return Form.of(load.first(), observe("checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def tolerances() -> Tolerances:
-    """How far two things that should be the same may differ."""
+    """How far two results that should be equal may differ."""
     return load_tolerances()
 
 
 @pytest.fixture(scope="session")
 def calibration(observe: Observe) -> Calibration:
-    """Accepted draft tokens where chance alone accepts them, at known rates."""
+    """Draft tokens that are accepted at random, at known rates."""
     return Calibration.of(observe("calibration"), load_plan())
 
 
 @pytest.fixture(scope="session")
 def sweep(observe: Observe) -> Sweep:
-    """Seconds and acceptance at every k."""
+    """The time and the acceptance at every k."""
     return Sweep.of(observe("sweep"))
 
 
 @pytest.fixture(scope="session")
 def bench(observe: Observe) -> Bench:
-    """Our client beside vllm bench serve."""
+    """Measurements of our client and of vllm bench serve."""
     return Bench.of(observe("bench"))
 
 
 @pytest.fixture(scope="session")
 def soak(observe: Observe, tolerances: Tolerances) -> Soak:
-    """A load that was held for minutes."""
+    """A load that was sustained for minutes."""
     return Soak.of(observe("soak"), tolerances["soak_warm_up"])

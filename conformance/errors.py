@@ -1,18 +1,18 @@
-"""The ways in which the suite stops short of a verdict."""
+"""The exceptions that end a run, or a check, without a verdict."""
 
 from __future__ import annotations
 
 
 class UsageError(Exception):
-    """Bad input. The message is one sentence that names file, key and mend."""
+    """Bad input. The message is one sentence that names the file, the key and the mend."""
 
 
 class NotHere(UsageError):
-    """A checkpoint that is not on this machine; bad input only where a server has to be started with it."""
+    """A checkpoint is not on this machine. This is bad input only if a server must be started with it."""
 
 
 class ObservationError(Exception):
-    """An observation could not be made: the server died, refused the pair, answered rubbish.
+    """An observation could not be made: the server died, refused the pair or gave an unusable answer.
 
     ``sentence`` says what happened; ``log_tail`` holds the last lines of the server's log, if there was one.
     """
@@ -27,8 +27,8 @@ class ObservationError(Exception):
 
 
 class NotRecorded(ObservationError):
-    """Evidence that is only read does not hold this observation; of what was never seen nothing can be diagnosed."""
+    """Recorded evidence does not hold this observation, so there is nothing to diagnose."""
 
 
 class Unsupported(Exception):
-    """This hardware or this vLLM cannot do it; the message says why, with the version and the missing name."""
+    """This hardware or this vLLM does not support it; the message says why, with the version and the missing name."""

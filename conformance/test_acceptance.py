@@ -1,4 +1,4 @@
-"""ACC: the target accepts as many drafted tokens as it should."""
+"""ACC: the target accepts enough of the drafted tokens."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from conformance.judging.expectations import expect_at_least, expect_at_least_by
 from conformance.judging.sequential import Looks
 from conformance.profile.floors import Floors
 from conformance.profile.tolerances import Tolerances
-from conformance.views.acceptance import Acceptance, everywhere, kept
+from conformance.views.acceptance import Acceptance, everywhere, ratios_to_sequential
 from conformance.views.load import Load
 
 
 @check("ACC-01", level="qualify", claim="Acceptance length reaches its floor.")
 def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
-    """1 + accepted / drafts: tokens that one step of the target yields, over all requests."""
+    """1 + accepted / drafts, the mean number of tokens that one target step yields, over all requests."""
     expect_at_least_by_looks(
         load.map(everywhere), Acceptance.length, floors["acceptance_length"], note=Acceptance.by_category
     )
@@ -21,7 +21,7 @@ def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
 
 @check("ACC-02", level="qualify", claim="Joint acceptance reaches its floor at every draft position.")
 def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
-    """Share of drafts accepted up to and including position 1 … k, over all requests."""
+    """The share of drafts that are accepted up to and including each position from 1 to k, over all requests."""
     expect_each_at_least_by_looks(
         load.map(everywhere),
         Acceptance.joint,
@@ -31,16 +31,17 @@ def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
     )
 
 
-@check("ACC-03", level="qualify", claim="Acceptance among several requests is what it is in a row.")
+@check("ACC-03", level="qualify", claim="Concurrent requests do not reduce acceptance length.")
 def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) -> None:
-    """A draft that reads the rows of another request leaves every text right, and fails only here."""
+    """A draft that reads the rows of another request changes no text, so no other check detects it."""
     seen = load.first()
-    for name, ratio in kept(seen).items():
-        floor = tolerances.floor("acceptance_kept", 1.0, f"acceptance length {name} over in a row")
-        expect_at_least(ratio, floor, source=seen, note=f"acceptance length {name} over in a row: {ratio}")
+    for name, ratio in ratios_to_sequential(seen).items():
+        what = f"acceptance length {name} over acceptance length in a row"
+        floor = tolerances.floor("acceptance_kept", 1.0, what)
+        expect_at_least(ratio, floor, source=seen, note=f"{what}: {ratio}")
 
 
-@check("ACC-04", level="qualify", claim="Acceptance length is what this pair reaches elsewhere.")
+@check("ACC-04", level="qualify", claim="Acceptance length reaches the floor set by this pair's own reference figure.")
 def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
-    """The published floor leaves room to a good pair; a tenth less than its own figure is a defect all the same."""
+    """A good pair can lose a tenth of its acceptance length to a defect and still reach the published floor."""
     expect_at_least_by_looks(load.map(everywhere), Acceptance.length, floors["acceptance_length_of_pair"])

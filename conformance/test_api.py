@@ -1,4 +1,4 @@
-"""API: the server's other doors say the same, and nobody's mistake brings it down."""
+"""API: the server's other APIs give the same answers, and no client error stops the server."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ from conformance.views.bad_requests import Misuse
 from conformance.views.chat import Chats
 
 
-@check("API-01", level="qualify", claim="OpenAI's Responses API gives the same calls and texts.")
+@check("API-01", level="qualify", claim="OpenAI's Responses API gives the same calls and texts as the chat API.")
 def test_responses(chats: Chats) -> None:
-    """In one piece and streamed."""
+    """Not streamed and streamed."""
     expect_no_objection(chats("responses"))
 
 
-@check("API-02", level="qualify", claim="Anthropic's messages API gives the same calls and texts.")
+@check("API-02", level="qualify", claim="Anthropic's Messages API gives the same calls and texts as the chat API.")
 def test_anthropic_messages(chats: Chats) -> None:
-    """In one piece and streamed."""
+    """Not streamed and streamed."""
     expect_no_objection(chats("anthropic"))
 
 
-@check("API-03", level="qualify", claim="Plain completions of the rendered prompt give the same texts.")
+@check(
+    "API-03",
+    level="qualify",
+    claim="The completions API gives the same texts for the rendered prompts as the chat API.",
+)
 def test_completions(chats: Chats) -> None:
-    """In one piece and streamed."""
+    """Not streamed and streamed."""
     expect_no_objection(chats("completions"))
 
 
-@check("API-04", level="qualify", claim="Wrong requests are refused as the client's fault, never with a 5xx.")
+@check("API-04", level="qualify", claim="The server refuses invalid requests with a 4xx status, never with a 5xx.")
 def test_wrong_requests(bad_requests: Misuse) -> None:
-    """Malformed bodies, values out of range, unknown names."""
-    expect_none(bad_requests.not_refused("request"), among=bad_requests.requests("request"), source=bad_requests)
+    """The bodies are malformed, values are out of range, or names are unknown."""
+    expect_none(bad_requests.wrong_statuses("request"), among=bad_requests.requests("request"), source=bad_requests)
 
 
-@check("API-05", level="qualify", claim="Clients that leave amid an answer free their place.")
-def test_departures(bad_requests: Misuse) -> None:
-    """Alone and eight at once: nothing runs on, and the KV cache is empty."""
-    expect_none(bad_requests.still_there(), among=bad_requests.departures, source=bad_requests)
+@check("API-05", level="qualify", claim="The server frees the resources of clients that disconnect during an answer.")
+def test_disconnects(bad_requests: Misuse) -> None:
+    """One client, and eight clients at once: no request keeps running, and the KV cache is empty."""
+    expect_none(bad_requests.leftovers(), among=bad_requests.departures, source=bad_requests)
 
 
-@check("API-06", level="qualify", claim="After all misuse the server answers as before.")
-def test_lives_on(bad_requests: Misuse) -> None:
-    """The same question, the same answer."""
+@check(
+    "API-06",
+    level="qualify",
+    claim="After invalid requests and disconnects the server gives the same answer as before.",
+)
+def test_answer_after_misuse(bad_requests: Misuse) -> None:
+    """The same question is asked before and after."""
     after, before = bad_requests.answers()
     expect_equal(after, before, source=bad_requests, what="the answer")
 
@@ -48,9 +56,9 @@ def test_lives_on(bad_requests: Misuse) -> None:
 @check(
     "API-07",
     level="qualify",
-    claim="Broken schemas and grammars are refused as the client's fault, never with a 5xx.",
+    claim="The server refuses broken schemas and grammars with a 4xx status, never with a 5xx.",
     upstream="vllm#57725",
 )
 def test_broken_grammars(bad_requests: Misuse) -> None:
-    """Schemas of no type, expressions and grammars that do not parse, two at once, one that is huge."""
-    expect_none(bad_requests.not_refused("grammar"), among=bad_requests.requests("grammar"), source=bad_requests)
+    """Schemas of an unknown type, expressions and grammars that do not parse, two constraints at once, a huge one."""
+    expect_none(bad_requests.wrong_statuses("grammar"), among=bad_requests.requests("grammar"), source=bad_requests)

@@ -1,4 +1,4 @@
-"""CAL: the instrument says what is true where the truth is known."""
+"""CAL: the suite measures correctly where the true values are known."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from conformance.judging.expectations import expect_none
 from conformance.views.calibration import Calibration
 
 
-@check("CAL-01", level="qualify", claim="The instrument's intervals cover known acceptance rates.")
+@check(
+    "CAL-01",
+    level="qualify",
+    claim="The suite's confidence intervals contain the true acceptance rates where these are known.",
+)
 def test_calibration(calibration: Calibration) -> None:
-    """Drafts that are accepted at random with known rates; comes last, because coins decide in the server meanwhile."""
+    """Draft tokens are accepted at random at known rates. This runs last, because it changes the server meanwhile."""
     expect_none(calibration.biased(), among=len(calibration.quantities), source=calibration, note=calibration.note())
     expect_none(calibration.too_narrow(), among=len(calibration.names), source=calibration)

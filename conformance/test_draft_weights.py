@@ -1,4 +1,4 @@
-"""DRAFT: what vLLM loaded is what the draft's checkpoint holds, whatever the target's quantisation."""
+"""DRAFT: vLLM loads the draft as its checkpoint holds it, whatever the target's quantisation is."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
 
 @check("DRAFT-01", level="smoke", claim="The draft's MLP is as wide as its checkpoint says.", upstream="vllm#41745")
 def test_draft_mlp_sizes(draft_load: DraftLoad, draft_checkpoint: Headers) -> None:
-    """The first head of the pull request built it at half its width."""
+    """The first version of the pull request built the MLP at half its width."""
     expect_equal(draft_load.shapes("mlp"), draft_checkpoint.shapes("mlp"), source=draft_load)
 
 
 @check("DRAFT-02", level="smoke", claim="The draft is BF16 and unquantised in the server.", upstream="vllm#41745")
 def test_draft_is_unquantised(draft_load: DraftLoad) -> None:
-    """The target's quantisation settings once reached the draft's linears."""
+    """An early vLLM applied the target's quantisation settings to the draft's linear layers."""
     expect_all(draft_load.dtypes(), ("bfloat16",), source=draft_load)
     expect_all(draft_load.methods(), UNQUANTISED, source=draft_load)
 
 
-@check("DRAFT-03", level="smoke", claim="The draft's weights are, byte for byte, those of its checkpoint.")
+@check("DRAFT-03", level="smoke", claim="The draft's weights equal those of its checkpoint byte for byte.")
 def test_draft_bytes(draft_load: DraftLoad, draft_checkpoint: Headers) -> None:
-    """A tensor that was never loaded has the right shape and the wrong bytes."""
+    """A tensor that was never loaded has the right shape but the wrong bytes."""
     expected = draft_checkpoint.digests(draft_load.shared_out())
     expect_equal(draft_load.digests(draft_checkpoint.tensors), expected, source=draft_load)

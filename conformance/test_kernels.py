@@ -1,4 +1,4 @@
-"""MOE: the target's experts run on the kernel that this hardware should have, and a wrong wish is refused."""
+"""MOE: the target's experts run on the kernel expected on this hardware, and impossible backends are refused."""
 
 from __future__ import annotations
 
@@ -10,53 +10,62 @@ from conformance.views.moe_oracle import MoeOracle
 REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
 
 
-@check("MOE-01", level="smoke", claim="The experts run on the MoE backend expected here.", upstream="vllm#42027")
+@check(
+    "MOE-01",
+    level="smoke",
+    claim="The experts run on the MoE backend expected on this hardware.",
+    upstream="vllm#42027",
+)
 def test_moe_backend(moe: Moe) -> None:
-    """As the layers themselves say it, and as the log does."""
+    """According to the layers themselves, and according to the log."""
     expect_all(moe.backends(), (moe.expected(),), source=moe)
     expect_all(moe.logged(), (moe.expected(),), source=moe)
 
 
-@check("MOE-02", level="qualify", claim="A MoE backend that cannot serve is refused at start, with vLLM's reason.")
+@check(
+    "MOE-02",
+    level="qualify",
+    claim="The server refuses to start with a MoE backend that cannot serve, and vLLM gives the reason.",
+)
 def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
-    """Asked for by name, it must not be replaced in silence."""
+    """vLLM must not silently replace a backend that was requested by name."""
     expect_match(moe_refusal.ending(), REFUSAL, source=moe_refusal, what=f"--moe-backend {moe_refusal.backend}")
 
 
 @check(
     "MOE-03",
     level="static",
-    claim="vLLM's own selection chooses the expected MoE backend on every SM.",
+    claim="vLLM selects the expected MoE backend on every SM.",
     upstream="vllm#42027",
 )
 def test_moe_choice(moe_oracle: MoeOracle) -> None:
-    """Asked of the installed vLLM with Gemma 4's experts; backends whose library is not here are left out."""
+    """The installed vLLM selects for Gemma 4's experts. Backends whose library is not installed are left out."""
     expect_equal(moe_oracle.chosen(), moe_oracle.expected(), source=moe_oracle, note=moe_oracle.left_out())
 
 
 @check(
     "MOE-04",
     level="static",
-    claim="A MoE backend asked for by name that cannot serve is a ValueError with a reason.",
+    claim="vLLM raises a ValueError with a reason for a requested MoE backend that cannot serve.",
 )
 def test_moe_requests(moe_oracle: MoeOracle) -> None:
-    """On every SM and on the CPU; never another backend in its place."""
-    expect_none(moe_oracle.unrefused(), among=len(moe_oracle.refused_requests()), source=moe_oracle)
+    """On every SM and on the CPU. vLLM never selects another backend instead."""
+    expect_none(moe_oracle.wrong_refusals(), among=len(moe_oracle.refused_requests()), source=moe_oracle)
 
 
 @check("MOE-05", level="static", claim="No GPU falls back to EMULATION.", upstream="vllm#42027")
 def test_moe_emulation(moe_oracle: MoeOracle) -> None:
-    """Nor is any left without a kernel."""
+    """Every GPU also has a kernel."""
     expect_none(moe_oracle.fallbacks(), among=len(moe_oracle.gpus()), source=moe_oracle)
 
 
-@check("MOE-06", level="smoke", claim="One class of experts serves every MoE layer of the running server.")
+@check("MOE-06", level="smoke", claim="Every MoE layer of the running server uses the same class of experts.")
 def test_moe_classes(moe: Moe) -> None:
-    """A layer that fell back by itself has another kernel object than its neighbours, whatever the log says."""
+    """A layer that fell back alone has another kernel class than the other layers, whatever the log says."""
     expect_all(moe.experts(), (moe.experts_of_the_first_layer(),), source=moe)
 
 
-@check("MOE-07", level="qualify", claim="What the device executes is the expected MoE backend's kernel.")
+@check("MOE-07", level="qualify", claim="The device executes the kernel of the expected MoE backend.")
 def test_moe_kernels(kernels: Kernels) -> None:
-    """By its name in torch's profiler: a layer that names one backend and runs another is found here alone."""
-    expect_none(kernels.strangers(), among=len(kernels.executed), source=kernels, note=kernels.note())
+    """By kernel names in torch's profiler. Only this check finds a layer that names one backend and runs another."""
+    expect_none(kernels.unexpected_kernels(), among=len(kernels.executed), source=kernels, note=kernels.note())

@@ -1,4 +1,4 @@
-"""NUM: the modules in use compute what their weights say, whichever kernel serves them."""
+"""NUM: the modules in use compute correct outputs from their weights, whichever kernel serves them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ from conformance.reference.numeric_error import Bound
 from conformance.views.numerics import Numerics
 
 
-@check("NUM-01", level="smoke", claim="The routed experts compute what their checkpoint says.", upstream="vllm#37030")
+@check(
+    "NUM-01",
+    level="smoke",
+    claim="The routed experts' outputs match a float32 reference made from their checkpoint.",
+    upstream="vllm#37030",
+)
 def test_experts(numerics: Numerics, numeric_bounds: Mapping[str, Bound]) -> None:
-    """Every expert serves some of the inputs, so that one that returns zeros shows."""
+    """Every expert serves some of the inputs, so a single expert that returns zeros is detected."""
     expect_close(numerics.routers(), numeric_bounds, "router", source=numerics)
     expect_close(numerics.experts(), numeric_bounds, f"experts on {numerics.backend()}", source=numerics)
 
 
-@check("NUM-02", level="smoke", claim="The draft's linears and MLPs compute what their checkpoint says.")
+@check(
+    "NUM-02",
+    level="smoke",
+    claim="The outputs of the draft's linear layers and MLPs match a float32 reference made from their checkpoint.",
+)
 def test_draft(numerics: Numerics, numeric_bounds: Mapping[str, Bound]) -> None:
-    """A wrong activation, or a matrix some per cent off, leaves the acceptance as it was."""
+    """Acceptance does not show a wrong activation, or a matrix that is off by a few per cent."""
     expect_close(numerics.draft_linears(), numeric_bounds, "linear", source=numerics)
     expect_close(numerics.draft_mlps(), numeric_bounds, "mlp", source=numerics)

@@ -1,4 +1,4 @@
-"""PARITY: the draft as vLLM runs it computes what transformers' own draft computes."""
+"""PARITY: the draft in vLLM computes the same as the draft in transformers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from conformance.views.parity import Parity
 
 
 @check(
-    "PARITY-01", level="qualify", claim="The draft is given the target's hidden state, then its own, and stays there."
+    "PARITY-01",
+    level="qualify",
+    claim="First draft steps get the target's hidden state, later steps get the draft's, and the position is constant.",
 )
 def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances: Tolerances) -> None:
-    """Held against transformers' target; the position is that of the last token that the target has seen."""
-    strays = parity.strays(tolerances["parity_unrecognised"], tolerances["parity_past_the_end"])
-    expect_none(strays, among=parity.proposals, source=parity, note=parity.note())
-    expect_equal(parity.given(), parity.due(), source=parity, note=parity.note())
+    """Compared with the target in transformers. The position is that of the last token that the target has seen."""
+    unknown = parity.unrecognised_proposals(tolerances["parity_unrecognised"], tolerances["parity_past_the_end"])
+    expect_none(unknown, among=parity.proposals, source=parity, note=parity.note())
+    expect_equal(parity.step_inputs(), parity.expected_step_inputs(), source=parity, note=parity.note())
     expect_close(parity.inputs(), numeric_bounds, "hidden state of the target", source=parity)
     expect_close(parity.worst_inputs(), numeric_bounds, "worst hidden state of the target", source=parity)
 
 
-@check("PARITY-02", level="qualify", claim="Each draft step computes what transformers' draft computes.")
+@check("PARITY-02", level="qualify", claim="Each draft step gives the same output as the draft in transformers.")
 def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound], near_tie: NearTie) -> None:
-    """Embedding, projections, attention over the target's keys and values, MLPs, head; alone and in a batch."""
+    """Covers embedding, projections, attention to the target's keys and values, MLPs and head, alone and in a batch."""
     expect_close(parity.outputs(), numeric_bounds, "draft step", source=parity)
     expect_close(parity.worst_outputs(), numeric_bounds, "worst draft step", source=parity)
     expect_close(parity.logits(), numeric_bounds, "draft logits", source=parity)

@@ -1,4 +1,4 @@
-"""SPEED: the same prompts take less time with MTP, as much less as they can."""
+"""SPEED: MTP speeds up the same prompts as much as their acceptance allows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from conformance.views.load import Cell, Load
 from conformance.views.sweep import Sweep
 
 
-@check("SPEED-01", level="qualify", claim="Three requests in a row are faster with MTP, by their floor.")
+@check("SPEED-01", level="qualify", claim="The speedup of three requests in a row reaches its floor.")
 def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
-    """Seconds without over seconds with, prompt by prompt."""
+    """Seconds without MTP over seconds with MTP, prompt by prompt."""
     expect_at_least_by_looks(
         load.map(lambda seen: seen.at(1)),
         Cell.speedup,
@@ -25,38 +25,50 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
     )
 
 
-@check("SPEED-02", level="qualify", claim="Eight requests at once are faster with MTP, by their floor.")
+@check("SPEED-02", level="qualify", claim="The speedup of eight requests at once reaches its floor.")
 def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
-    """Seconds without over seconds with, until the last of the eight has its answer, round by round."""
+    """Seconds without MTP over seconds with MTP, round by round, until the last of the eight answers is complete."""
     expect_at_least_by_looks(
         load.map(lambda seen: seen.at(8)),
         Cell.speedup,
         load.first().floor_here(floors["speedup_concurrent"]),
-        what="speedup at once",
+        what="speedup 8 at once",
         note=Cell.account,
     )
 
 
-@check("SPEED-03", level="qualify", claim="The speedup is what acceptance and the cost of a step allow.")
+@check(
+    "SPEED-03", level="qualify", claim="The speedup reaches the required share of what acceptance and step costs allow."
+)
 def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
-    """Measured over expected: acceptance length / (1 + k · c_draft / c_target + overhead), by a sweep over k."""
+    """A sweep over k gives the expected speedup: acceptance length / (1 + k · c_draft / c_target + overhead)."""
     floor = floors["speedup_of_expected"]
-    expect_at_least(sweep.of_expected(), floor, source=sweep, what="measured over expected speedup", note=sweep.note())
+    expect_at_least(
+        sweep.share_of_expected(), floor, source=sweep, what="measured over expected speedup", note=sweep.note()
+    )
 
 
-@check("SPEED-04", level="qualify", claim="`vllm bench serve` measures the same.")
+@check(
+    "SPEED-04",
+    level="qualify",
+    claim="`vllm bench serve` measures the same speed and acceptance length as this suite.",
+)
 def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
-    """Output tokens/s and acceptance length of the same prompts; a difference is an ERROR of the instrument."""
+    """By output tokens/s and acceptance length of the same prompts. A difference is an ERROR of the suite."""
     tolerance = tolerances["bench_agreement"]
     expect_agreement(bench.speed_ratio(), tolerance, source=bench, what="output tokens/s", note=bench.note())
     expect_agreement(bench.acceptance_ratio(), tolerance, source=bench, what="acceptance length")
 
 
-@check("SPEED-05", level="qualify", claim="MTP pays at every concurrency of the grid.")
+@check("SPEED-05", level="qualify", claim="Requests are faster with MTP at every tested concurrency.")
 def test_mtp_pays(load: Looks[Load], floors: Floors) -> None:
-    """Up to how many requests at once MTP is worth having, in one sentence."""
+    """The note says up to which concurrency MTP is faster.
+
+    Raises:
+        ObservationError: the load has no measured rounds.
+    """
     seen = load.first()
     if not seen.cells:
-        raise ObservationError(f"{seen.source}: nothing was compared")
+        raise ObservationError(f"{seen.source}: no rounds were measured")
     for cell in seen.cells.values():
         expect_at_least(cell.speedup(), floors["pays"], source=seen, what=f"speedup {cell.name}", note=seen.pays())

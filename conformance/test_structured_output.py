@@ -1,4 +1,4 @@
-"""GRAMMAR: what was asked for by schema, choice, expression or grammar is what comes, with drafts in it."""
+"""GRAMMAR: with MTP, answers follow the schema, choice, expression or grammar of the request."""
 
 from __future__ import annotations
 
@@ -10,42 +10,44 @@ from conformance.views.chat import Chats
 @check(
     "GRAMMAR-01",
     level="qualify",
-    claim="Strict JSON schemas and forced answers come out, thinking off or not spoken of.",
+    claim="Answers follow strict JSON schemas and forced patterns with thinking off or not specified.",
 )
 def test_strict_schema(chats: Chats) -> None:
-    """Whether the parser thinks that thoughts are to come decides when the grammar begins."""
+    """The grammar starts after the thoughts, so it depends on whether the parser expects any."""
     expect_no_objection(chats("strict", "strict-omitted", "forced", "forced-omitted"))
 
 
 @check(
     "GRAMMAR-02",
     level="qualify",
-    claim="Strict JSON schemas and forced answers come out after a thought.",
+    claim="Answers follow strict JSON schemas and forced patterns after a thought.",
     upstream="vllm#44993",
 )
 def test_strict_schema_after_a_thought(chats: Chats) -> None:
-    """One step of MTP may hold the end of the thought and the beginning of the JSON."""
+    """One MTP step may hold the end of the thought and the beginning of the JSON."""
     expect_no_objection(chats("strict-thinking", "forced-thinking"))
 
 
-@check("GRAMMAR-03", level="qualify", claim="A strict JSON schema is followed beside tools.")
+@check("GRAMMAR-03", level="qualify", claim="Answers follow a strict JSON schema when the request also offers tools.")
 def test_strict_schema_beside_tools(chats: Chats) -> None:
-    """The tools are offered, and not to be used."""
+    """The model must not use the offered tools."""
     expect_no_objection(chats("strict-tools"))
 
 
-@check("GRAMMAR-04", level="qualify", claim="JSON objects, choices, expressions and grammars are followed.")
+@check(
+    "GRAMMAR-04", level="qualify", claim="Answers follow JSON object mode, choices, regular expressions and grammars."
+)
 def test_other_grammars(chats: Chats) -> None:
-    """One group of cases for each."""
+    """Each has its own group of cases."""
     expect_no_objection(chats("object", "choice", "regex", "grammar"))
 
 
 @check(
     "GRAMMAR-05",
     level="qualify",
-    claim="Strict JSON schemas and forced answers come out at 8 and at 24 at once.",
+    claim="Answers follow strict JSON schemas and forced patterns with 8 and with 24 requests at once.",
     upstream="vllm#44993",
 )
 def test_strict_schema_at_once(chats: Chats) -> None:
-    """With thinking on and off in the same batch."""
+    """The batch of 24 mixes requests with thinking on and off."""
     expect_no_objection(chats("strict-8", "strict-24"))

@@ -1,1 +1,1 @@
-"""What lies in checkpoint files, read without torch: headers, pairing, quantisation, the Hub."""
+"""Reads checkpoint files, mostly without torch: headers, pairing, quantisation, the Hub."""

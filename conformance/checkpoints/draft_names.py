@@ -1,4 +1,4 @@
-"""How vLLM names and fuses the draft's tensors (gemma4_mtp.py, hf_to_vllm_mapper), in one place."""
+"""The names of the draft's tensors in vLLM, and how it fuses them (gemma4_mtp.py, hf_to_vllm_mapper)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 Shape = tuple[int, ...]
 
-# vLLM holds these two inside its model, the checkpoint beside it.
+# In vLLM these two are inside the model, in the checkpoint they are beside it.
 PROJECTIONS = ("pre_projection.", "post_projection.")
 
 
 def in_checkpoint(name: str) -> str:
-    """A tensor's name in the checkpoint from vLLM's, but for gate and up, which vLLM has as one."""
+    """The name in the checkpoint for a name in vLLM, except for gate and up, which vLLM fuses."""
     own = name.removeprefix("model.")
     return own if own.startswith(PROJECTIONS) else name
 
 
 def in_vllm(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes by a checkpoint's names, as vLLM has them: projections inside the model, gate above up as one."""
+    """Shapes by names in vLLM, from shapes by names in a checkpoint; gate and up are fused, gate first."""
     held: dict[str, Shape] = {}
     for name, (rows, *rest) in shapes.items():
         own = f"model.{name}" if name.startswith(PROJECTIONS) else name

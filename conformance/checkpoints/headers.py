@@ -1,4 +1,4 @@
-"""Reading checkpoints: where one lies, its JSON files, and the headers of its safetensors files. No torch needed."""
+"""Reads checkpoints without torch: their folders, JSON files, and the headers of safetensors files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from conformance.profile.profile import Pair
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-TOKEN_ORDER = "masked_embedding.token_ordering"  # of drafts with ordered embeddings
+TOKEN_ORDER = "masked_embedding.token_ordering"  # in drafts with ordered embeddings
 
 
 class Damaged(Exception):
-    """A checkpoint that cannot be read; the message is a sentence that begins with the file."""
+    """A checkpoint cannot be read. The message is a sentence that begins with the file."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a safetensors file: dtype as written there ("BF16"), shape, and where its bytes lie."""
+    """One tensor of a safetensors file: its dtype in the file ("BF16"), its shape, and the position of its bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -46,9 +46,9 @@ class Tensor:
         return digest.hexdigest()
 
     def shares(self, workers: int) -> tuple[list[str], ...]:
-        """SHA-256 of the equal parts into which workers share out a matrix: by rows, then by columns.
+        """The SHA-256 of the equal shares of a matrix among workers: by rows, then by columns.
 
-        None of the kind where it cannot be shared out evenly.
+        The list is empty if the matrix cannot be divided evenly in that direction.
         """
         whole = np.frombuffer(self.read(), dtype="u1").reshape(self.shape[0], -1)
         sides = zip(self.shape, (0, 1), strict=True)
@@ -67,17 +67,32 @@ class Tensor:
 
 
 def target_folder(pair: Pair) -> Path:
-    """Where the pair's target lies on this machine."""
+    """The folder of the pair's target on this machine.
+
+    Raises:
+        NotHere: the checkpoint is not on this machine.
+        UsageError: the key names neither a folder nor a repository.
+    """
     return _locate(pair, "target", pair.target, pair.target_revision)
 
 
 def draft_folder(pair: Pair) -> Path:
-    """Where the pair's draft lies on this machine."""
+    """The folder of the pair's draft on this machine.
+
+    Raises:
+        NotHere: the checkpoint is not on this machine.
+        UsageError: the key names neither a folder nor a repository.
+    """
     return _locate(pair, "draft", pair.draft, pair.draft_revision)
 
 
 def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
-    """A folder as it is, a Hub repository by the local cache; raises UsageError saying how to get it."""
+    """A folder as it is, or the folder of a Hub repository in the local cache.
+
+    Raises:
+        NotHere: the checkpoint is not on this machine; the sentence says how to get it.
+        UsageError: the key names neither a folder nor a repository.
+    """
     said = f'{Path(pair.home) / pair.name}.toml: key "{role}" is "{source}"'
     if source.startswith((".", "/")):
         folder = (Path(pair.home) / source).resolve()
@@ -95,7 +110,11 @@ def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint; raises Damaged."""
+    """A JSON object of a checkpoint.
+
+    Raises:
+        Damaged: the file is missing or holds no JSON object.
+    """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,12 +127,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_optional_json(path: Path) -> dict[str, Any] | None:
-    """The same, or None where there is no such file."""
+    """A JSON object of a checkpoint, or None if there is no such file.
+
+    Raises:
+        Damaged: the file holds no JSON object.
+    """
     return read_json(path) if path.exists() else None
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name, from one file or from the files of its index; raises Damaged."""
+    """All tensors of a checkpoint by name, from one file or from the files of its index.
+
+    Raises:
+        Damaged: a file is missing or broken.
+    """
     if not (folder / INDEX).exists():
         return _read_header(folder / SINGLE)
     placed = read_json(folder / INDEX).get("weight_map")
@@ -124,19 +151,23 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
         tensors |= _read_header(folder / name)
     for name, file in placed.items():
         if name not in tensors or tensors[name].file.name != file:
-            raise Damaged(f"{folder / file} does not hold tensor {name}, which {INDEX} places there")
+            raise Damaged(f"{folder / file} does not hold tensor {name}, but {INDEX} names it there")
     return tensors
 
 
 def _read_header(path: Path) -> dict[str, Tensor]:
-    """Header of one file: eight bytes of length, then JSON name -> dtype, shape, data_offsets."""
+    """The header of one file: eight bytes of length, then JSON: name -> dtype, shape, data_offsets.
+
+    Raises:
+        Damaged: the file is missing or broken.
+    """
     if not path.is_file():
         raise Damaged(f"{path} is missing")
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > size - 8:
-            raise Damaged(f"{path} is no safetensors file, or is cut short: it has {size} bytes")
+            raise Damaged(f"{path} is not a safetensors file, or is cut short: it has {size} bytes")
         raw = stream.read(length)
     try:
         return _tensors(path, parse_json(raw), 8 + length, size)
@@ -157,7 +188,11 @@ def _tensors(path: Path, header: dict[str, Any], data: int, size: int) -> dict[s
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 of the bytes of a checkpoint's weight files, one after the other in the order of their names."""
+    """The SHA-256 of all weight files of a checkpoint, in the order of their names.
+
+    Raises:
+        Damaged: a file is missing or broken.
+    """
     digest = hashlib.sha256()
     for path in sorted({tensor.file for tensor in read_headers(folder).values()}):
         with path.open("rb") as file:

@@ -1,12 +1,12 @@
-"""A pair on the Hub, described without downloading its weights: some megabytes in place of sixty gigabytes.
+"""Describes a pair on the Hub without its weights: it downloads some megabytes instead of sixty gigabytes.
 
-``document`` gives what the ``checkpoint`` observer would, but for the sums of the draft's bytes, so that a pair can be
-held against the facts before it is fetched::
+``document`` returns the document of the ``checkpoint`` observer without the hashes of the draft's bytes, so that a pair
+can be compared with the facts before it is downloaded::
 
     seen = Published.of(document("google/gemma-4-31B-it", "google/gemma-4-31B-it-assistant"), load_facts())
     judge(test_draft_is_the_published_one, {"published": seen})
 
-It is no observation: a verdict about a server needs the files that the server loads.
+This is not an observation: a verdict about a server needs the files that the server loads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ _UNREACHABLE = (HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoErro
 def document(
     target: str, draft: str, target_revision: str | None = None, draft_revision: str | None = None
 ) -> dict[str, Any]:
-    """Both checkpoints of a pair of Hub repositories ("owner/name"); ObservationError for one that cannot be read."""
+    """Both checkpoints of a pair of Hub repositories ("owner/name").
+
+    Raises:
+        ObservationError: a repository cannot be read.
+    """
     cases = load_facts().chat_template.case
     return {
         "target": describe(target, target_revision, cases),
@@ -44,9 +48,13 @@ def document(
 
 
 def describe(repository: str, revision: str | None, cases: tuple[Case, ...]) -> dict[str, Any]:
-    """One checkpoint: its small files by an ordinary download, its headers and its token order by range requests."""
+    """One checkpoint: its small files by an ordinary download, its headers and its token order by range requests.
+
+    Raises:
+        ObservationError: the repository cannot be read.
+    """
     try:
-        # Not into the cache, where a snapshot without weights would pass for the checkpoint.
+        # The cache is not used, because a snapshot without weights would look like the whole checkpoint there.
         with TemporaryDirectory() as folder:
             snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(SMALL_FILES))
             told = small_files(Path(folder), cases)
@@ -68,7 +76,7 @@ def describe(repository: str, revision: str | None, cases: tuple[Case, ...]) -> 
 
 
 def read_range(repository: str, revision: str | None, file: str, begin: int, end: int) -> bytes:
-    """Bytes of one tensor, by its offsets behind the header of a remote safetensors file."""
+    """The bytes of one tensor, by its offsets after the header of a remote safetensors file."""
     with HfFileSystem().open(f"{repository}/{file}", "rb", revision=revision, block_size=1 << 16) as stream:
         length = int.from_bytes(stream.read(8), "little")
         stream.seek(8 + length + begin)

@@ -17,7 +17,7 @@ GROUP = 16
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 E2M1_MAX, E4M3_MAX, E4M3_MIN = 6.0, 448.0, 2.0**-9
 
-# The midpoints between neighbouring E2M1 magnitudes; a tie goes to the even code, so at every other one it goes up.
+# The midpoints between neighbouring E2M1 magnitudes. A tie goes to the even code: some down, some up.
 _TIE_STAYS = torch.tensor([0.25, 1.25, 2.5, 5.0])
 _TIE_RISES = torch.tensor([0.75, 1.75, 3.5])
 
@@ -31,7 +31,7 @@ class Nvfp4(NamedTuple):
 
 
 def global_scale(amax: Tensor | float) -> Tensor:
-    """The float32 [] scale that puts the largest block's own scale at 448; 1 for a tensor of zeros."""
+    """The float32 [] scale for which the largest block's own scale is 448; 1 for a tensor of zeros."""
     scale = torch.as_tensor(amax, dtype=torch.float32) / (E2M1_MAX * E4M3_MAX)
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
@@ -51,8 +51,8 @@ def decode(codes: Tensor) -> Tensor:
 def quantise(weight: Tensor, scale_2: Tensor | None = None) -> Nvfp4:
     """Quantise ``[..., N, K]`` of any float type; K must be a multiple of 16.
 
-    ``scale_2`` overrides the global scale where tensors share one. Blocks of zeros get scale 1, other blocks at
-    least the smallest FP8 number, so that nothing is ever divided by zero.
+    ``scale_2`` replaces the global scale if tensors share one. Blocks of zeros get scale 1, other blocks at least
+    the smallest FP8 number, so that nothing is divided by zero.
     """
     scale_2 = global_scale(weight.abs().max()) if scale_2 is None else scale_2
     blocks = _blocks(weight.float())
@@ -64,7 +64,7 @@ def quantise(weight: Tensor, scale_2: Tensor | None = None) -> Nvfp4:
 
 
 def dequantise(tensor: Nvfp4, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """The values ``[..., N, K]`` that the three tensors stand for, computed in float32."""
+    """The values ``[..., N, K]`` that the three tensors encode, computed in float32."""
     codes = torch.stack((tensor.weight & 15, tensor.weight >> 4), dim=-1).flatten(-2)
     scale = tensor.weight_scale.float() * tensor.weight_scale_2
     return (_blocks(decode(codes)) * scale.unsqueeze(-1)).flatten(-2).to(dtype)

@@ -1,7 +1,7 @@
-"""Whether a draft and a target can belong together, read from their configs and safetensors headers alone.
+"""Checks from configs and safetensors headers whether a draft and a target can belong together.
 
-``refusals`` compares what the draft's config implies with what its file holds, and what the draft expects of a
-target with what the target is. Sizes, names and dtypes are those of the published Gemma 4 assistants; upstream:
+``refusals`` compares the tensors that the draft's config implies with those in its file, and the target that the draft
+expects with the actual target. Sizes, names and dtypes are those of the published Gemma 4 assistants; upstream:
 transformers' ``Gemma4AssistantForCausalLM`` and vLLM's ``gemma4_mtp.py``.
 """
 
@@ -43,12 +43,12 @@ class Implied:
 
 
 class Missing(Exception):
-    """A config key that must be there."""
+    """A config lacks a key. The message names the key."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """A (sub-)table of a config that says which key it lacks, and under which name the user finds it."""
+    """A table of a config. Its errors name the missing key with the prefix under which the user finds it."""
 
     table: Mapping[str, Any]
     prefix: str = ""
@@ -65,12 +65,12 @@ class Keys:
     def strings(self, key: str) -> list[str]:
         value = self.table.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise Missing(f"{self.prefix}{key} is missing or no list of names")
+            raise Missing(f"{self.prefix}{key} is missing or is not a list of names")
         return value
 
 
 def text_keys(config: Mapping[str, Any]) -> Keys:
-    """The text model's part of a config: ``text_config`` where there is one, else the config itself."""
+    """The part of a config that describes the text model: ``text_config`` if it exists, else the config itself."""
     nested = config.get("text_config")
     return Keys(nested, "text_config.") if isinstance(nested, dict) else Keys(config)
 
@@ -78,7 +78,10 @@ def text_keys(config: Mapping[str, Any]) -> Keys:
 def attention_axes(text: Keys, number: int) -> tuple[Axis, Axis]:
     """Head size and number of key/value heads of layer ``number``.
 
-    Published configs say it by ``global_*`` keys; transformers from 5.15 on saves ``per_layer_config`` instead.
+    Published configs use ``global_*`` keys; transformers from 5.15 on saves ``per_layer_config`` instead.
+
+    Raises:
+        Missing: the config lacks a key.
     """
     if "per_layer_config" in text.table:
         own = (text.table["per_layer_config"] or {}).get(str(number), {})
@@ -93,7 +96,11 @@ def attention_axes(text: Keys, number: int) -> tuple[Axis, Axis]:
 
 
 def implied_tensors(config: Mapping[str, Any]) -> dict[str, Implied]:
-    """Every tensor that a draft with this config has, and no other; raises Missing."""
+    """All tensors of a draft with this config.
+
+    Raises:
+        Missing: the config lacks a key.
+    """
     text, top = text_keys(config), Keys(config)
     dtype = DTYPES.get(str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), "BF16")
     hidden, vocabulary, wide = text.axis("hidden_size"), text.axis("vocab_size"), text.axis("intermediate_size")
@@ -130,7 +137,7 @@ def _layer_axes(hidden: Axis, wide: Axis, heads: Axis, head: Axis) -> Iterator[t
 
 
 def refusals(target: Path, draft: Path) -> list[str]:
-    """Sentences that say why this pair must not be served; empty for a sound one."""
+    """Sentences that say why this pair must not be served; none for a sound pair."""
     try:
         configs = {"target": read_json(target / "config.json"), "draft": read_json(draft / "config.json")}
     except Damaged as damage:
@@ -157,7 +164,7 @@ def _kind(config: Mapping[str, Any]) -> str:
 def _draft_kind(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     if config.get("model_type") not in DRAFT_TYPES:
         yield (
-            f"draft {folder / 'config.json'}: this is {_kind(config)} and no MTP draft; "
+            f"draft {folder / 'config.json'}: this is {_kind(config)}, not an MTP draft; "
             f'expected model_type "gemma4_assistant", or "gemma4_unified_assistant" for the unified 12B'
         )
     elif not isinstance(config.get("text_config"), dict):
@@ -172,9 +179,9 @@ def _target_kind(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 def _draft_tensors(
     folder: Path, config: Mapping[str, Any], implied: Mapping[str, Implied], held: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    """What the file lacks, holds besides, or holds in another shape than the config implies."""
+    """Tensors that the file lacks, has in addition, or has in another shape than the config implies."""
     if config.get("quantization_config"):
-        return  # a quantised draft packs its linears; their layout is the quantiser's affair
+        return  # a quantised draft packs its linears in a layout that depends on the quantiser
     file = _file_of(folder, held)
     for name, want in implied.items():
         if name not in held:
@@ -196,16 +203,16 @@ def _draft_tensors(
 
 
 def _disagreeing(want: Implied, have: Tensor) -> list[str]:
-    """The keys of the axes in which a tensor differs from the config; of all axes, if their number differs."""
+    """The keys of the axes in which a tensor differs from the config, or of all axes if their number differs."""
     if len(want.axes) != len(have.shape):
         return [axis.keys for axis in want.axes]
     return [axis.keys for axis, size in zip(want.axes, have.shape, strict=True) if axis.size != size]
 
 
 def _blamed_keys(both: Mapping[str, tuple[Implied, Tensor]]) -> dict[str, str]:
-    """Config keys that every tensor with such an axis contradicts, each with the first of them.
+    """Config keys that all tensors with such an axis contradict, each with the first of these tensors.
 
-    Then the config is wrong. Where only some contradict it, those tensors are.
+    In this case the config is wrong. If only some tensors contradict a key, those tensors are wrong.
     """
     using: dict[str, list[str]] = {}
     against: dict[str, list[str]] = {}
@@ -223,7 +230,7 @@ def _file_of(folder: Path, held: Mapping[str, Tensor]) -> Path:
 
 
 def _target_embedding(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """The target's config must fit its own embedding, or comparing the draft with it means nothing."""
+    """Compare the target's config with its own embedding; else comparing the draft with it means nothing."""
     text = text_keys(config)
     try:
         want = (text.integer("vocab_size"), text.integer("hidden_size"))
@@ -242,7 +249,7 @@ def _target_embedding(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 def _belong_together(
     target: Path, draft: Path, target_config: Mapping[str, Any], draft_config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """The draft reads the target's hidden states, keys and values, so these must be the ones it was made for."""
+    """Compare both configs: the draft reads hidden states, keys and values of the target for which it was made."""
     theirs, mine = text_keys(target_config), text_keys(draft_config)
     at, other = f"draft {draft / 'config.json'}", f"the target {target / 'config.json'}"
     family = theirs.table.get("model_type")
@@ -270,7 +277,8 @@ def _belong_together(
 def kv_donors(draft_config: Mapping[str, Any], target_config: Mapping[str, Any]) -> dict[int, int]:
     """For each draft layer the target layer whose keys and values it reads: the last of its kind that owns them.
 
-    Raises Missing where a config does not say, or the target has no such layer.
+    Raises:
+        Missing: a config lacks a key, or the target has no such layer.
     """
     theirs, mine = text_keys(target_config), text_keys(draft_config)
     donors = {kind: donor for kind, (_, donor) in _donors(mine, theirs).items()}
@@ -284,7 +292,7 @@ def kv_donors(draft_config: Mapping[str, Any], target_config: Mapping[str, Any])
 
 
 def _donors(mine: Keys, theirs: Keys) -> dict[str, tuple[int, int | None]]:
-    """For each kind of layer the draft's last one, and the target's last one whose keys and values it reads."""
+    """For each kind of layer: the draft's last one, and the target's last one whose keys and values it reads."""
     kinds = theirs.strings("layer_types")
     own = kinds[: len(kinds) - (theirs.table.get("num_kv_shared_layers") or 0)]
     last = {layer_type: number for number, layer_type in enumerate(own)}

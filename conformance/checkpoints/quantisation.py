@@ -1,7 +1,7 @@
-"""Whether a target's quantisation settings say of its tensors what is true of them.
+"""Checks whether a target's quantisation settings agree with its tensors.
 
-vLLM builds a packed layer wherever the settings do not make an exception, and loads what the file holds into it: a
-linear that is kept in BF16 and not listed, or listed and packed, is a wrong shape at load or a wrong number later.
+vLLM builds a packed layer for every linear without an exception in the settings, and loads the file's tensors into it.
+If a linear is in BF16 but not listed, or listed but packed, loading fails or the numbers are wrong.
 Layouts: modelopt's and compressed-tensors' NVFP4, and FP8.
 """
 
@@ -19,7 +19,7 @@ Held = Mapping[str, tuple[str, tuple[int, ...]]]  # tensors: dtype as safetensor
 FLOATS = ("BF16", "F16", "F32")
 MODELOPT, COMPRESSED, FP8 = "modelopt", "compressed-tensors", "fp8"
 GROUP = 16
-# A linear of a decoder layer: attention, dense MLP, routed experts, router. Per-layer inputs of E2B and E4B are none.
+# A linear of a decoder layer: attention, dense MLP, routed experts, router; not the per-layer inputs of E2B and E4B.
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp|router|(moe\.)?experts\.\d+)\.(\w+_)?proj$")
 _TOWER = re.compile(r"vision|audio")
 _ALWAYS_FLOAT = re.compile(r"\.router\.|embed_tokens")
@@ -30,7 +30,11 @@ _PARTS = {
 
 
 def method_of(config: Mapping[str, Any]) -> str | None:
-    """Which of the known layouts the settings name; None for no quantisation, Unsupported for an unknown one."""
+    """The layout that the settings name, or None without quantisation.
+
+    Raises:
+        Unsupported: the suite does not know this layout.
+    """
     settings = config.get("quantization_config")
     if not settings:
         return None
@@ -41,19 +45,21 @@ def method_of(config: Mapping[str, Any]) -> str | None:
         return COMPRESSED
     if method == FP8 or how in ("float-quantized", "FP8"):
         return FP8
-    raise Unsupported(
-        f'The target\'s quantisation, quant_method "{method}" with "{how}", is none that the suite knows.'
-    )
+    raise Unsupported(f'The suite does not know the target\'s quantisation, quant_method "{method}" with "{how}".')
 
 
 def objections(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, held: Held) -> list[str]:
-    """Sentences that say where settings and tensors contradict each other; empty where they agree."""
+    """Sentences that say where settings and tensors contradict each other; none if they agree.
+
+    Raises:
+        Unsupported: the suite does not know the layout of the quantisation.
+    """
     method = method_of(config)
     if method is None:
         odd = [
             f"{name} is {dtype} in an unquantised target" for name, (dtype, _) in held.items() if dtype not in FLOATS
         ]
-        return odd + (["hf_quant_config.json quantises what config.json does not"] if hf_quant else [])
+        return odd + (["hf_quant_config.json names a quantisation, but config.json names none"] if hf_quant else [])
     settings = config["quantization_config"]
     linears = dict(_linears(held))
     found = [*_disagreements(settings, hf_quant)]
@@ -74,12 +80,12 @@ def objections(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, he
 
 
 def quantised_linears(held: Held) -> int:
-    """How many linear layers the file quantises."""
+    """The number of linear layers that the file quantises."""
     return sum(dict(_linears(held)).values())
 
 
 def covers(patterns: tuple[str, ...], module: str) -> bool:
-    """Whether a list of exceptions names a module: by its path, a parent's, a glob, or a regular expression."""
+    """Whether a list of exceptions names a module: by its path, a parent's path, a glob, or a regular expression."""
     return any(
         bool(re.match(pattern[3:], module))
         if pattern.startswith("re:")
@@ -89,7 +95,7 @@ def covers(patterns: tuple[str, ...], module: str) -> bool:
 
 
 def _linears(held: Held) -> Iterator[tuple[str, bool]]:
-    """Linear layers of the decoder with whether they are quantised."""
+    """The linear layers of the decoder, and whether each is quantised."""
     for name, (dtype, _) in held.items():
         module, _, part = name.rpartition(".")
         if part in ("weight", "weight_packed") and _LINEAR.search(module) and not _TOWER.search(module):
@@ -111,7 +117,7 @@ def _packing(module: str, method: str, held: Held) -> Iterator[str]:
 
 
 def _disagreements(settings: Mapping[str, Any], hf_quant: Mapping[str, Any] | None) -> Iterator[str]:
-    """Where modelopt's own file says something else than config.json."""
+    """The settings in which modelopt's own file and config.json differ."""
     if hf_quant is None:
         return
     own = hf_quant.get("quantization") or {}

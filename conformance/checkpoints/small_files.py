@@ -1,4 +1,4 @@
-"""What a checkpoint says outside its tensors: configs, special tokens, chat template; and the draft's token order."""
+"""Reads the small files of a checkpoint: configs, special tokens, chat template; and the draft's token order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ TEMPLATE, IN_JSON = "chat_template.jinja", ("tokenizer_config.json", "chat_templ
 
 
 def small_files(folder: Path, cases: tuple[Case, ...]) -> dict[str, Any]:
-    """All that a checkpoint says outside its tensors; raises Damaged."""
+    """The contents of a checkpoint's small files.
+
+    Raises:
+        Damaged: a file is missing or broken.
+    """
     return {
         "config": read_json(folder / "config.json"),
         "generation_config": read_optional_json(folder / "generation_config.json"),
@@ -27,7 +31,11 @@ def small_files(folder: Path, cases: tuple[Case, ...]) -> dict[str, Any]:
 
 
 def special_tokens(folder: Path) -> dict[str, int] | None:
-    """Added tokens of tokenizer.json by id, without the thousands of ``<unusedN>``; None without such a file."""
+    """The ids of the added tokens in tokenizer.json, without the ``<unusedN>``; None without such a file.
+
+    Raises:
+        Damaged: an added token has no content or id.
+    """
     tokenizer = read_optional_json(folder / "tokenizer.json")
     if tokenizer is None:
         return None
@@ -39,7 +47,7 @@ def special_tokens(folder: Path) -> dict[str, int] | None:
 
 
 def chat_template(folder: Path, cases: tuple[Case, ...]) -> dict[str, Any] | None:
-    """SHA-256 of the template's text and its render of each case, or what it raised; None without a template."""
+    """The SHA-256 of the template, and its render of each case or its error; None without a template."""
     text = template_text(folder)
     if text is None:
         return None
@@ -48,7 +56,7 @@ def chat_template(folder: Path, cases: tuple[Case, ...]) -> dict[str, Any] | Non
 
 
 def template_text(folder: Path) -> str | None:
-    """The chat template, from a file of its own or from the tokenizer's or processor's JSON, as transformers looks."""
+    """The chat template, from its own file or from the JSON of tokenizer or processor, in transformers' order."""
     if (folder / TEMPLATE).is_file():
         return (folder / TEMPLATE).read_text(encoding="utf-8")
     texts = ((read_optional_json(folder / name) or {}).get("chat_template") for name in IN_JSON)
@@ -56,7 +64,7 @@ def template_text(folder: Path) -> str | None:
 
 
 def _render(text: str, case: Case) -> str:
-    """By transformers' own function, so that its filters and its whitespace rules are the ones that serve."""
+    """Render by transformers' own function, so that filters and whitespace are those of a server."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
@@ -68,13 +76,13 @@ def _render(text: str, case: Case) -> str:
             eos_token="<eos>",
             **case.options,
         )
-    except Exception as error:  # templates raise of their own, for roles that they do not know
+    except Exception as error:  # templates raise errors themselves, for example for unknown roles
         return f"{type(error).__name__}: {error}"
     return str(render)
 
 
 def token_order(raw: bytes, dtype: str) -> dict[str, Any]:
-    """How many tokens the draft's ordering lists, how many different ones, and between which ids."""
+    """The draft's ordering of tokens: how many tokens, how many different ones, the smallest and the largest id."""
     if dtype != "I64" or not raw:
         return {"tokens": 0, "distinct": 0, "smallest": 0, "largest": 0}
     ids = np.frombuffer(raw, dtype="<i8")

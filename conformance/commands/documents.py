@@ -68,7 +68,11 @@ def write(file: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Turn a failure to write this file into a UsageError that names it."""
+    """Turn a failure to write this file into one sentence.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     try:
         yield
     except OSError as error:

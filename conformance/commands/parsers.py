@@ -23,7 +23,8 @@ def add_command(commands: Subparsers, name: str, help: str, run: Run) -> argpars
 
 def add_forms(parser: argparse.ArgumentParser, *, into: bool = False, **helps: str) -> None:
     """Let the user choose another form of the result than the table, or a document that the table goes into."""
-    forms = parser.add_mutually_exclusive_group()
+    output = _output(parser)
+    forms = output.add_mutually_exclusive_group()
     for name, what in helps.items():
         forms.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=what)
     if into:
@@ -41,6 +42,11 @@ def add_evidence(parser: argparse.ArgumentParser, help: str = "folder that an ea
 def add_judging(parser: argparse.ArgumentParser) -> None:
     """The options of commands that judge: the forms of the table of verdicts."""
     add_forms(parser, json="the result as JSON on stdout, the table on stderr")
-    output = next((group for group in parser._action_groups if group.title == OUTPUT), parser)
+    output = _output(parser)
     output.add_argument("--picture", type=Path, metavar="FILE", help="write the table as an SVG picture too")
     output.add_argument("-v", "--verbose", action="store_true", help="show pytest's own account of every check")
+
+
+def _output(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:
+    """The parser's group of output options, or the parser itself where it has none."""
+    return next((group for group in parser._action_groups if group.title == OUTPUT), parser)

@@ -1,1 +1,1 @@
-"""The folder that holds what one run saw: written once, hashed, redacted, signed."""
+"""Evidence: the folder with the observations of one run, written once, redacted, hashed and signed."""

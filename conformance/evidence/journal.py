@@ -1,7 +1,6 @@
-"""The verdicts of a run as JSON Lines: a header, one line for each verdict as it falls, a footer.
+"""The verdicts of a run as JSON Lines: a header, one line for each verdict in the order of judging, a footer.
 
-A run that was stopped leaves no footer, so a reader sees that the file is cut short instead of taking the part for
-the whole.
+A stopped run writes no footer, so a reader sees that the file is incomplete.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ JOURNAL = "verdicts.jsonl"  # in the evidence
 
 
 class Journal:
-    """Writes ``verdicts.jsonl``; every line is flushed, so that a kill loses at most the line being written."""
+    """Writes ``verdicts.jsonl`` and flushes every line, so that a kill loses at most one line."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
@@ -36,16 +35,16 @@ class Journal:
         self.close()
 
     def header(self, run: Run) -> None:
-        """The subject of the run and the ids of the checks that its level asks for."""
+        """Write the subject of the run and the ids of the checks at its level."""
         subject = {key: getattr(run, key) for key in ("hardware", "pair", "level", "certify", "unlocked")}
         self._line({"kind": "header", "format": FORMAT, **subject, "expected": list(run.expected)})
 
     def verdict(self, record: Record) -> None:
-        """One verdict."""
+        """Write one verdict."""
         self._line({"kind": "verdict", **record_to_json(record)})
 
     def footer(self, run: Run, judgement: Judgement) -> None:
-        """The judgement; its presence says that the file is whole."""
+        """Write the judgement; it marks the file as complete."""
         self._line(
             {
                 "kind": "footer",
@@ -66,12 +65,13 @@ class Journal:
 
 
 def read_journal(path: Path) -> Run:
-    """The run of a ``verdicts.jsonl``; ``complete`` is False where the footer or verdicts are missing.
+    """The run in a ``verdicts.jsonl``; ``complete`` is False if the footer or verdicts are missing.
 
-    Raises ObservationError where not even the header can be read, or another version wrote it.
+    Raises:
+        ObservationError: the header cannot be read, or another version wrote the file.
     """
     try:
-        lines = [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [_parse_line(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return _run(path, [line for line in lines if line is not None])
     except (OSError, KeyError, TypeError, ValueError) as error:
         said = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -98,13 +98,13 @@ def _run(path: Path, rows: Sequence[dict[str, Any]]) -> Run:
 
 
 def record_to_json(record: Record) -> dict[str, Any]:
-    """A record as plain JSON values; the way it travels from pytest-xdist's workers too."""
+    """A record as plain JSON values; pytest-xdist's workers send records in this form too."""
     document: dict[str, Any] = json.loads(json.dumps(asdict(record), allow_nan=False))
     return document
 
 
 def record_from_json(document: dict[str, Any]) -> Record:
-    """The inverse of ``record_to_json``; a ``kind`` beside the fields is ignored."""
+    """The inverse of ``record_to_json``; an additional key ``kind`` is ignored."""
     fields = {key: value for key, value in document.items() if key != "kind"}
     findings = tuple(
         Finding(
@@ -120,9 +120,9 @@ def record_from_json(document: dict[str, Any]) -> Record:
     return Record(**{**fields, "verdict": Verdict(fields["verdict"])}, findings=findings, diagnoses=diagnoses)
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> dict[str, Any] | None:
     try:
         row = parse_json(line)
-    except ValueError:  # the line that a kill cut in two
+    except ValueError:  # an incomplete line from a killed run
         return None
     return row if isinstance(row, dict) and "kind" in row else None

@@ -1,8 +1,8 @@
-"""What must not be read by others is replaced before it is written: evidence and reports are made to be sent around.
+"""Replaces secrets before anything is written, because people send evidence and reports to others.
 
-Three kinds are known: the values of environment variables whose names say so, tokens whose shape says so, and, in logs
-and sentences, what stands behind a name that says so. Whoever adds a place where text from outside enters evidence
-calls this there; prompts are the user's own and stay as they are.
+Three kinds of secrets are recognised: the values of environment variables with a secret name, tokens with a known form,
+and, in logs and sentences, the text after a secret name. Code that takes text from outside into evidence must call this
+module. Prompts belong to the user and are not changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from conformance.formats.secrets import SECRET_FLAG, SECRET_NAME, SECRET_WORDS, is_secret
 
 MARK = "<redacted>"
-SHORTEST = 6  # characters of a value; what is shorter is a stopgap such as EMPTY, and part of other words
+SHORTEST = 6  # characters; a shorter value is a placeholder such as EMPTY, and may be part of other words
 
 _SHAPES = re.compile(
     r"""\b(?:hf_[A-Za-z0-9]{16,}                       # Hugging Face
@@ -31,7 +31,7 @@ _SHAPES = re.compile(
         |(?<=://)[^\s/:@"'<>]*:[^\s/@"'<>]+(?=@)       # user:password@host""",
     re.VERBOSE,
 )
-# What stands behind a name: --api-key VALUE, 'api_key': ['VALUE'], HF_TOKEN=VALUE, Authorization: Basic VALUE.
+# The text after a secret name: --api-key VALUE, 'api_key': ['VALUE'], HF_TOKEN=VALUE, Authorization: Basic VALUE.
 _BEHIND = re.compile(
     rf"""((?:--(?:token|(?:[\w-]+-)?{SECRET_WORDS})["']?[\s=,]+["']?
         |["'](?:\w+[_-])?{SECRET_WORDS}["']\s*:\s*[\[(]?\s*["']
@@ -48,9 +48,9 @@ def redact_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def redact_document(document: Any, environment: Mapping[str, str] = os.environ) -> Any:
-    """The same for JSON values, string by string; names stay, and so does what merely stands behind one.
+    """JSON values with secrets replaced in every string. Keys stay, and so does text that only follows a secret name.
 
-    Facts are compared with each other, and the same text may stand in one of them with its name and in another without.
+    Facts are compared with each other, and the same text may occur in one with a name before it and in another without.
     """
     values = _values(environment)
 
@@ -67,7 +67,7 @@ def redact_document(document: Any, environment: Mapping[str, str] = os.environ) 
 
 
 def redact_command(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A command without the values of secret options, of which there may be several."""
+    """A command without the values of secret options; one option may have several values."""
     found, secret = [], False
     for word in words:
         secret = SECRET_FLAG.fullmatch(word) is not None or (secret and not word.startswith("-"))
@@ -81,7 +81,7 @@ def redact_environment(chosen: Mapping[str, str], environment: Mapping[str, str]
 
 
 def redact_file(path: Path, environment: Mapping[str, str] = os.environ) -> None:
-    """Rewrite a text that somebody else has written, when he is done with it; what is no text, or gone, stays."""
+    """Replace the secrets in a file that another program has written; a binary or missing file is left alone."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -107,13 +107,13 @@ def _values(environment: Mapping[str, str]) -> re.Pattern[str] | None:
 
 @functools.lru_cache(maxsize=8)
 def _alternatives(secrets: frozenset[str]) -> re.Pattern[str] | None:
-    """All ways in which these values may be written, the longest first."""
+    """A pattern of all forms in which these values may occur, the longest first."""
     ways = {way for secret in secrets for way in _ways(secret)}
     found = sorted((way for way in ways if len(way) >= SHORTEST), key=lambda way: (-len(way), way))
     return re.compile("|".join(map(re.escape, found))) if found else None
 
 
 def _ways(secret: str) -> Iterator[str]:
-    """As it is, line by line, inside JSON, and inside an address."""
+    """The forms of a secret: as it is, line by line, inside JSON, and inside a URL."""
     for text in (secret, *secret.splitlines()):
         yield from (text.strip(), json.dumps(text)[1:-1], quote(text, safe=""))

@@ -1,1 +1,1 @@
-"""File formats that several packages read: JSON, JSON Lines, TOML tables, parts of tool calls, names of secrets."""
+"""Formats that several packages read: JSON, JSON Lines, TOML tables, deltas of tool calls, names of secrets."""

@@ -1,4 +1,4 @@
-"""One spelling for JSON values that are the same to JSON, so that they can be compared and shown."""
+"""One spelling for equal JSON values, so that they can be compared and shown."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ EXACT = 2**53
 
 
 def canonical_json(value: Any) -> str:
-    """329.0 as 329, keys sorted; 3, true and "3" differ.
+    """The JSON text of a value with sorted keys and 329.0 written as 329; 3, true and "3" differ.
 
-    To JSON 329.0 and 329 are one number (JSON Schema, section 6.1.1), and from 2 ** 53 on a number is as exact as a
-    double (RFC 8259, section 6). What no double holds stays as it is, and so do NaN and infinity, which Python reads.
+    In JSON, 329.0 and 329 are the same number (JSON Schema, section 6.1.1), and from 2 ** 53 on a number is as exact as
+    a double (RFC 8259, section 6). Numbers that no double can hold are unchanged, and so are NaN and infinity.
     """
     return json.dumps(_numbers(value), sort_keys=True, ensure_ascii=False)
 
 
 def same_json(one: Any, other: Any) -> bool:
-    """Whether two values are the same to JSON."""
+    """Whether two values are equal in JSON."""
     return canonical_json(one) == canonical_json(other)
 
 

@@ -1,4 +1,4 @@
-"""JSON that others may have written."""
+"""Reads JSON that other programs may have written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What ``json.loads`` gives; raises ValueError too where it is nested more deeply than Python goes."""
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: the text is not JSON, or it is nested too deeply for Python.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -1,10 +1,10 @@
-"""Which names of environment variables and options say that what they hold is a secret."""
+"""The names of environment variables and options that hold secrets."""
 
 from __future__ import annotations
 
 import re
 
-# Words for secrets inside names; "token" alone is none, since a model's own are called so too.
+# Words for secrets inside names. "token" alone does not count, because a model has tokens too.
 SECRET_WORDS = (
     r"(?:(?:api|access|private|secret)[_-]?key|(?:hf|hub|api|auth|access|bearer|session)[_-]?token"
     r"|secret|password|passwd|passphrase)"
@@ -17,5 +17,5 @@ SECRET_FLAG = re.compile(rf"--(?:token|(?:[\w-]+-)?{SECRET_WORDS})", re.IGNORECA
 
 
 def is_secret(name: str) -> bool:
-    """Whether an environment variable of this name, or an option, holds what must not be written down."""
+    """Whether an environment variable or an option with this name holds a secret."""
     return bool(SECRET_NAME.search(name) or SECRET_FLAG.fullmatch(name.partition("=")[0]))

@@ -1,4 +1,4 @@
-"""TOML tables as frozen dataclasses: every key is known, present where it must be, and of its type."""
+"""Reads TOML tables into frozen dataclasses: unknown keys, missing keys and wrong types are errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from conformance.errors import UsageError
 # For ``pydantic.dataclasses.dataclass(frozen=True, config=STRICT)``: no unknown keys, no silent conversions.
 STRICT: Final = ConfigDict(extra="forbid", strict=True)
 
-_UNKNOWN = "unexpected_keyword_argument"  # pydantic's name of the problem
+_UNKNOWN = "unexpected_keyword_argument"  # pydantic's name of this error
 
 T = TypeVar("T")
 
 
 def read(path: Path, shape: type[T], **given: str) -> T:
-    """The TOML file as a value of ``shape``; ``given`` are fields that the file does not hold, such as its name.
+    """The TOML file as a value of ``shape``; ``given`` are fields that are not in the file, such as its name.
 
-    Raises UsageError, naming file, key and mend.
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
     """
     table = parse(path)
     for key in given.keys() & table.keys():
@@ -34,7 +35,11 @@ def read(path: Path, shape: type[T], **given: str) -> T:
 
 
 def parse(path: Path) -> dict[str, Any]:
-    """The TOML file as plain dicts."""
+    """The TOML file as plain dicts.
+
+    Raises:
+        UsageError: there is no such file, or it is not valid TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
@@ -44,20 +49,24 @@ def parse(path: Path) -> dict[str, Any]:
 
 
 def convert(path: Path, table: dict[str, Any], shape: type[T], where: str = "") -> T:
-    """A parsed table as a value of ``shape``; ``where`` is its place in the file, for the message."""
+    """A parsed table as a value of ``shape``; ``where`` is its key in the file, for the message.
+
+    Raises:
+        UsageError: the table is wrong; the sentence names the file, the key and the mend.
+    """
     adapter = TypeAdapter(shape)
     try:
-        # By way of JSON: strict conversion of Python objects would refuse a list for a tuple.
+        # JSON is used because the strict conversion of Python objects refuses a list for a tuple.
         return adapter.validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        # A misspelt key is also a missing one; the misspelling says more.
+        # A misspelt key is also a missing key; the misspelling is the better message.
         first = min(error.errors(include_url=False), key=lambda each: each["type"] != _UNKNOWN)
         problem = _problem(first, where, adapter)
         raise UsageError(f"{path}: {problem}") from None
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`` Did you mean "x"?`` if one of the words is close, else nothing."""
+    """`` Did you mean "x"?`` if one of the words is similar, else an empty string."""
     close = difflib.get_close_matches(word, list(words), n=1)
     return f' Did you mean "{close[0]}"?' if close else ""
 

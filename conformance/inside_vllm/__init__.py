@@ -1,5 +1,5 @@
-"""Code that runs inside vLLM's processes: it looks, and changes nothing but what these two modules say.
+"""Code that runs inside vLLM's processes. Only two modules change anything there, all others only observe.
 
-``cpu_nvfp4`` lends NVFP4 a last resort on the CPU; ``synthetic_acceptance`` decides about drafts while the
-instrument is calibrated.
+``cpu_nvfp4`` adds NVFP4 on the CPU as a last resort; ``synthetic_acceptance`` decides about drafts while the instrument
+is calibrated.
 """

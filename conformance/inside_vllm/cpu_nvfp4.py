@@ -1,8 +1,8 @@
-"""NVFP4 on the CPU, as a last resort: decoded to BF16 when loaded, then served by vLLM's own unquantised kernels.
+"""NVFP4 on the CPU as a last resort: weights are decoded to BF16 at load, and vLLM's own unquantised kernels serve.
 
-That is what Marlin does on GPUs without FP4 arithmetic. vLLM's own choice comes first: only where it finds no
-backend, and none was asked for, does this step in, so an explicit ``--moe-backend`` that cannot serve fails with
-vLLM's own words. (``--linear-backend`` is a preference: vLLM itself warns and takes another kernel.)
+Marlin does the same on GPUs without FP4 arithmetic. vLLM's own choice comes first. This module is used only if vLLM
+finds no backend and none was requested, so an explicit ``--moe-backend`` that cannot serve fails with vLLM's own error.
+(``--linear-backend`` is only a preference: vLLM itself warns and takes another kernel.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ logger = init_logger("vllm.conformance.cpu_nvfp4")
 
 
 def install() -> None:
-    """Offer both last resorts to vLLM; may be called again. Raises RuntimeError on any platform but the CPU."""
+    """Register both last resorts in vLLM. A second call changes nothing.
+
+    Raises:
+        RuntimeError: the platform is not the CPU.
+    """
     if not current_platform.is_cpu():
         raise RuntimeError("conformance: the NVFP4 last resort is for the CPU platform only")
     config: Any = ModelOptNvFp4Config
@@ -35,7 +39,11 @@ def install() -> None:
 
 
 def choose_moe_method(quant_config: Any, moe_config: Any) -> Any:
-    """vLLM's own method where its oracle finds a backend, else the decoding one."""
+    """vLLM's own method if its oracle finds a backend, else the decoding one.
+
+    Raises:
+        NotImplementedError: a backend was requested that cannot serve.
+    """
     try:
         return ModelOptNvFp4FusedMoE(quant_config=quant_config, moe_config=moe_config)
     except NotImplementedError as refusal:
@@ -48,7 +56,7 @@ def choose_moe_method(quant_config: Any, moe_config: Any) -> Any:
 
 
 class ModelOptNvFp4DecodedMoE(UnquantizedFusedMoEMethod):
-    """NVFP4 in the checkpoint, BF16 in use. vLLM's weight loader wants "ModelOpt" in the name."""
+    """NVFP4 in the checkpoint, BF16 in memory. vLLM's weight loader needs "ModelOpt" in the name of the class."""
 
     use_global_sf = False
 
@@ -68,7 +76,7 @@ class ModelOptNvFp4DecodedMoE(UnquantizedFusedMoEMethod):
 
 
 def _decoded(layer: Any, stem: str) -> Tensor:
-    """[E, rows, columns] in the layer's dtype; w13 has one global scale for gate and one for up, w2 has one."""
+    """Weights [E, rows, columns] in the layer's dtype; w13 has a global scale for gate and one for up, w2 has one."""
     packed, scale = getattr(layer, f"{stem}_weight").data, getattr(layer, f"{stem}_weight_scale").data
     scale_2 = getattr(layer, f"{stem}_weight_scale_2").data.flatten()
     per_scale = (scale_2.numel(), -1)
@@ -83,7 +91,7 @@ def _decoded(layer: Any, stem: str) -> Tensor:
 
 
 class DecodedNvFp4LinearKernel(NvFp4LinearKernel):
-    """An NVFP4 linear layer as a plain BF16 one."""
+    """Serves an NVFP4 linear layer as a plain BF16 layer."""
 
     @classmethod
     def is_supported(cls, *_: Any) -> tuple[bool, str | None]:

@@ -2,8 +2,8 @@
 
 Standard input is JSON: ``tokenizer`` (a folder; in fixtures/ where relative), ``k``, and ``pairs`` of ``size``,
 ``configuration`` and the config.json of ``target`` and ``draft``. The last line of standard output is JSON:
-``vllm_version`` and ``builds`` by size and configuration. Importing vLLM takes seconds and a build hundredths of one,
-so one process makes them all.
+``vllm_version`` and ``builds`` by size and configuration. One process makes all builds, because importing vLLM takes
+seconds, but a build only hundredths of a second.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-PLAIN = "torch.nn.Linear"  # one that vLLM's quantisation cannot reach
+PLAIN = "torch.nn.Linear"  # a layer that vLLM's quantisation does not affect
 
 
 def main() -> None:
-    """Build every pair that standard input asks for."""
+    """Build every pair in standard input."""
     asked = json.load(sys.stdin)
     builds: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number, pair in enumerate(asked["pairs"]):
             target, draft = (folder / f"{number}-{role}" for role in ("target", "draft"))
-            for place, config in ((target, pair["target"]), (draft, pair["draft"])):
-                write(place, config, FIXTURES / asked["tokenizer"])
-            builds.setdefault(pair["size"], {})[pair["configuration"]] = built(target, draft, asked["k"], stack)
+            for where, config in ((target, pair["target"]), (draft, pair["draft"])):
+                write(where, config, FIXTURES / asked["tokenizer"])
+            builds.setdefault(pair["size"], {})[pair["configuration"]] = build(target, draft, asked["k"], stack)
     print(json.dumps({"vllm_version": adapters.vllm_version(), "builds": builds}))
 
 
 def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> None:
-    """As much of a checkpoint as vLLM reads to configure itself."""
+    """Write the files of a checkpoint that vLLM reads for its configuration."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     for name in TOKENIZER:
         shutil.copy(tokenizer / name, folder)
 
 
-def built(target: Path, draft: Path, k: int, stack: ExitStack) -> dict[str, Any]:
-    """What one build came to: its layers and tensors, or why there is none.
+def build(target: Path, draft: Path, k: int, stack: ExitStack) -> dict[str, Any]:
+    """The layers and tensors of one build, or why it failed.
 
-    ``unsupported`` says that this vLLM refuses the configuration, or lacks a name that the suite looks for; ``error``
-    that it broke, over the configuration or over the draft.
+    ``unsupported``: this vLLM refuses the configuration, or lacks a name that the suite needs. ``error``: making the
+    configuration or building the draft raised another exception.
     """
     try:
         config = adapters.engine_config(target, draft, k)
@@ -73,7 +73,7 @@ def built(target: Path, draft: Path, k: int, stack: ExitStack) -> dict[str, Any]
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """Class, linear layers (embeddings and output head too), and every parameter and buffer with shape and dtype."""
+    """Class, linear layers with embeddings and output head, and every parameter and buffer with shape and dtype."""
     from torch import nn
 
     from conformance.inside_vllm import snapshot
@@ -96,7 +96,7 @@ def _layer(module: Any, method: str, inputs: int, outputs: int) -> dict[str, Any
 
 
 def _said(error: Exception, limit: int = 300) -> str:
-    """The exception's words in one line; pydantic's come with a preface and a postscript."""
+    """The message of an exception in one line, without the first and last lines that pydantic adds."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line.partition(" [type=")[0] for line in lines if line.startswith(("Value error", "Assertion failed"))]
     return (" ".join(told or lines) or type(error).__name__).removeprefix("Value error, ")[:limit].rstrip(".")

@@ -1,4 +1,4 @@
-"""What the device of one worker executes, by name: kernels on a GPU, operators on a CPU."""
+"""Records what the device of one worker executes, by name: kernels on a GPU, operators on a CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conformance.inside_vllm import adapters
 
 
 class Recording:
-    """torch's profiler, from now to ``end``; it slows whatever it looks at."""
+    """torch's profiler, from its creation until ``end``; it slows the server down."""
 
     def __init__(self) -> None:
         profiler = adapters.upstream("torch", "profiler")
@@ -18,7 +18,7 @@ class Recording:
         self._profile.start()
 
     def end(self) -> dict[str, int]:
-        """How often each was executed; runtime calls such as cudaLaunchKernel are none."""
+        """How often each kernel was executed, without runtime calls such as cudaLaunchKernel."""
         self._profile.stop()
         averages = self._profile.key_averages()
         return {each.key: int(each.count) for each in averages if each.device_type.name == self.activity}

@@ -1,6 +1,6 @@
-"""``python -m conformance.inside_vllm.moe_oracle``: vLLM's own choice of a MoE kernel on every device, without one.
+"""``python -m conformance.inside_vllm.moe_oracle``: vLLM's own choice of a MoE kernel for every device, without a GPU.
 
-Prints one line of JSON, last. A process of its own, because it puts a stand-in where vLLM has its platform.
+It prints JSON on its last line. It is a process of its own, because it replaces vLLM's platform by a stand-in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ACCEPTED, REFUSED, NOT_EVALUATED = "accepted", "refused", "not evaluated"
 
 
 def walk(facts: MoeFacts) -> Answer:
-    """The selection on every device; ``unsupported`` instead, with the version and the name, where vLLM moved one."""
+    """The selection on every device; or ``unsupported`` with the version and the name that this vLLM lacks."""
     try:
         devices = {name: on_device(sm, facts) for name, sm in facts.devices.items()}
     except Unsupported as reason:
@@ -30,9 +30,9 @@ def walk(facts: MoeFacts) -> Answer:
 
 
 def on_device(sm: int | None, facts: MoeFacts) -> Answer:
-    """Order, choice, every backend's answer, and what becomes of backends that are asked for by name."""
+    """The order, the choice, every backend's answer, and the results for backends that are requested by name."""
     config = oracle_adapters.moe_config(facts.moe)
-    _import_kernels(config)  # first: a module that is imported later would keep the stand-in
+    _import_kernels(config)  # before the stand-in: a module that is imported later would keep it
     with oracle_adapters.device(sm):
         backends = oracle_adapters.order(config)
         return {
@@ -44,23 +44,27 @@ def on_device(sm: int | None, facts: MoeFacts) -> Answer:
 
 
 def outcome(choose: Callable[[], str]) -> dict[str, str | None]:
-    """The chosen backend, or the error instead of one as "ValueError: …"."""
+    """The chosen backend, or the error instead of it, such as "ValueError: …".
+
+    Raises:
+        Unsupported: this vLLM lacks a name that the question needs.
+    """
     try:
         return {"chosen": choose(), "error": None}
     except Unsupported:
         raise
-    except Exception as error:  # whatever vLLM says is the fact
+    except Exception as error:  # any error of vLLM is the fact to report
         return {"chosen": None, "error": f"{type(error).__name__}: {error}"}
 
 
 def explicit_answer(word: str, experts: Experts) -> dict[str, str | None]:
-    """What ``--moe-backend word`` comes to."""
+    """The result of ``--moe-backend word``."""
     config = oracle_adapters.moe_config(experts, word)
     return {"backend": oracle_adapters.requested(word), **outcome(lambda: oracle_adapters.select(config))}
 
 
 def backend_answer(backend: Any, config: Any) -> Answer:
-    """Accepted if one of its kernels is, else not evaluated if one could not be, else refused."""
+    """The state of a backend: accepted if one of its kernels is, else not evaluated if one is not, else refused."""
     kernels, broken = attempt(lambda: oracle_adapters.kernels(backend))
     answers = [kernel_answer(kernel, config) for kernel in kernels or ()]
     if not answers:
@@ -71,10 +75,10 @@ def backend_answer(backend: Any, config: Any) -> Answer:
 
 
 def kernel_answer(kernel: Any, config: Any) -> Answer:
-    """A kernel's answer, and the questions that it says no to.
+    """A kernel's answer, and the questions that it answers with no.
 
-    It is refused where vLLM refuses it even with its library assumed; where only the library is missing, or the
-    question breaks, it is not evaluated.
+    The kernel is refused if vLLM refuses it even when its library is assumed to be installed. If only the library is
+    missing, or a question fails, the kernel is not evaluated.
     """
     name = kernel.__name__
     truth, broken = attempt(lambda: oracle_adapters.support(kernel, config))
@@ -85,7 +89,7 @@ def kernel_answer(kernel: Any, config: Any) -> Answer:
     with oracle_adapters.libraries_assumed(kernel) as missing:
         questions = oracle_adapters.questions(kernel, config)
         objections = [what for what, ask in questions.items() if attempt(ask)[0] is False]
-        # It may go on into the library that is not there, and break.
+        # vLLM may call the missing library and fail.
         assumed, broken = attempt(lambda: oracle_adapters.support(kernel, config))
     supported, reason = assumed or (not objections, broken)
     if not supported:
@@ -94,25 +98,29 @@ def kernel_answer(kernel: Any, config: Any) -> Answer:
 
 
 def absent(library: str) -> str:
-    """Why vLLM cannot use a library; one that is installed may be too old, or want nvcc."""
+    """Why vLLM cannot use a library; an installed one may be too old, or need nvcc."""
     return f"{'not installed' if importlib.util.find_spec(library) is None else 'installed, not usable'}: {library}"
 
 
 def answer(
     kernel: str, state: str, reason: str = "", objections: Sequence[str] = (), libraries: Iterable[str] = ()
 ) -> Answer:
-    """One row of the observation."""
+    """One kernel's answer as a row of the observation."""
     facts = {"state": state, "reason": reason, "objections": list(objections), "libraries": sorted(libraries)}
     return {"kernel": kernel} | facts
 
 
 def attempt(question: Callable[[], Value]) -> tuple[Value | None, str]:
-    """The answer; None where the question broke, for instance for want of a compiled operation, and why."""
+    """The answer to a question; or None and the reason if it fails, for example without a compiled operation.
+
+    Raises:
+        Unsupported: this vLLM lacks a name that the question needs.
+    """
     try:
         return question(), ""
     except Unsupported:
         raise
-    except Exception as error:  # whatever is missing from this build
+    except Exception as error:  # this build of vLLM may lack anything
         return None, f"not in this build: {type(error).__name__}: {error}"
 
 

@@ -1,6 +1,6 @@
-"""What the running server's own modules compute from fixed inputs; see ``samples`` for the inputs.
+"""Computes outputs of the running server's own modules for fixed inputs; see ``samples`` for the inputs.
 
-Nothing is patched and nothing is kept: the modules are called as the model calls them, between two requests.
+Nothing is patched or stored: this calls the modules as the model does, between two requests.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Shown = list[list[float | None]]  # [rows, compared columns]
 
 @torch.inference_mode()
 def draft_linears(worker: Any) -> dict[str, Shown]:
-    """Output of every linear layer of the draft and of its head, by vLLM's name."""
+    """The output of every linear layer of the draft and of its head, by vLLM's name."""
     draft = adapters.draft_model(worker)
     found = {}
     for name, module, width, _ in adapters.linear_layers(draft):
         x = _like_weights(draft, samples.inputs(name, samples.ROWS, width))
         if not name.endswith("lm_head"):
             found[name] = _shown(name, adapters.all_parts(module, _whole(module(adapters.own_part(module, x)))))
-        elif (logits := adapters.draft_logits(worker, x)) is not None:  # which the first worker alone may have
+        elif (logits := adapters.draft_logits(worker, x)) is not None:  # perhaps only the first worker has logits
             found[name] = _shown(name, logits)
     return found
 
 
 @torch.inference_mode()
 def draft_mlps(worker: Any) -> dict[str, Shown]:
-    """Output of every MLP of the draft, activation included."""
+    """The output of every MLP of the draft, including the activation."""
     draft = adapters.draft_model(worker)
     found = {}
     for name, module, width in adapters.mlps(draft):
@@ -47,7 +47,7 @@ def experts(worker: Any, layers: Iterable[int]) -> dict[str, dict[str, Any]]:
     """Router logits, and the routed experts' output for given logits, of some layers of the target."""
     target = adapters.target_model(worker)
     found = {}
-    for name, layer in _chosen(adapters.moe_decoder_layers(target), set(layers)):
+    for name, layer in _select(adapters.moe_decoder_layers(target), set(layers)):
         width, count, top_k = adapters.moe_sizes(layer)
         rows = samples.rows_for(count, top_k)
         x = _like_weights(target, samples.inputs(name, rows, width))
@@ -63,12 +63,12 @@ def experts(worker: Any, layers: Iterable[int]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _chosen(layers: Iterable[tuple[str, nn.Module]], wanted: set[int]) -> Iterator[tuple[str, Any]]:
+def _select(layers: Iterable[tuple[str, nn.Module]], wanted: set[int]) -> Iterator[tuple[str, Any]]:
     return ((name, layer) for index, (name, layer) in enumerate(layers) if index in wanted)
 
 
 def _alone(worker: Any, rows: int) -> AbstractContextManager[Any]:
-    """vLLM's forward context for a call that belongs to no request."""
+    """vLLM's forward context for a call without a request."""
     context: AbstractContextManager[Any] = adapters.forward_context()(
         None, adapters.follow(worker, "vllm_config"), num_tokens=rows
     )
@@ -87,11 +87,11 @@ def _shown(name: str, output: Tensor | tuple[Tensor, ...]) -> Shown:
 
 
 def _whole(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Without the bias that some layers give beside it."""
+    """The output without the bias that some layers return beside it."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def _finite(values: Tensor) -> Shown:
-    """The values, with None for what is no number: JSON has no word for that."""
+    """The values, with None for NaN and infinity, which JSON does not have."""
     rows: list[list[float]] = values.float().cpu().tolist()
     return [[value if math.isfinite(value) else None for value in row] for row in rows]

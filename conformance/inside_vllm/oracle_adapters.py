@@ -1,7 +1,7 @@
-"""What the suite takes from vLLM's selection of a MoE kernel: one function per fact, as in ``adapters``.
+"""The facts that the suite reads from vLLM's selection of a MoE kernel: one function for each, as in ``adapters``.
 
-Written against vLLM 0.28 to 0.32 (``fused_moe/oracle/nvfp4.py``, ``FusedMoEExperts.is_supported_config``). A moved
-name raises Unsupported with the version and the name. No kernel runs: vLLM itself is asked, with its own classes.
+Written for vLLM 0.28 to 0.32 (``fused_moe/oracle/nvfp4.py``, ``FusedMoEExperts.is_supported_config``). If a version
+lacks a name, the function raises Unsupported with the version and the name. No kernel runs: vLLM's own classes answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from conformance.profile.moe_facts import Experts
 
 FUSED_MOE = "vllm.model_executor.layers.fused_moe"
 ORACLE = f"{FUSED_MOE}.oracle.nvfp4"
-PROBES = "vllm.utils."  # where has_flashinfer_…, has_humming live
+PROBES = "vllm.utils."  # modules with has_flashinfer_…, has_humming
 PLATFORMS = "vllm.platforms"
 
 
@@ -47,19 +47,29 @@ def moe_config(experts: Experts, moe_backend: str = "auto") -> Any:
 
 
 def quantisation() -> tuple[Any, Any]:
-    """The keys of NVFP4's weights and activations, as modelopt.py gives them to the selection."""
+    """The keys of NVFP4's weights and activations that modelopt.py passes to the selection."""
     module = "vllm.model_executor.layers.quantization.utils.quant_utils"
     return upstream(module, "kNvfp4Static"), upstream(module, "kNvfp4Dynamic")
 
 
 def select(config: Any) -> str:
-    """The backend that vLLM's selection chooses; ValueError and NotImplementedError are vLLM's own."""
+    """The backend that vLLM's selection chooses.
+
+    Raises:
+        ValueError: vLLM's own error for a configuration that a requested backend does not support.
+        NotImplementedError: vLLM's own error if no backend supports the configuration.
+        Unsupported: this vLLM lacks a name or takes other arguments.
+    """
     chosen, _ = _call(upstream(ORACLE, "select_nvfp4_moe_backend"), config, *quantisation())
     return str(follow(chosen, "value"))
 
 
 def order(config: Any) -> list[Any]:
-    """The backends in the order in which the selection tries them on the current platform."""
+    """The backends in the order in which the selection tries them on the current platform.
+
+    Raises:
+        Unsupported: this vLLM selects in another way.
+    """
     selection, tried = upstream(ORACLE, "select_nvfp4_moe_backend"), list[Any]()
     upstream(ORACLE, "backend_to_kernel_cls")
 
@@ -67,7 +77,7 @@ def order(config: Any) -> list[Any]:
         tried.append(backend)
         return []
 
-    # It must find nothing, since no backend has a kernel now.
+    # The selection must find nothing, since no backend has a kernel now.
     with mock.patch(f"{ORACLE}.backend_to_kernel_cls", no_kernels), suppress(NotImplementedError):
         _call(selection, config, *quantisation())
     if not tried:
@@ -81,7 +91,11 @@ def kernels(backend: Any) -> list[Any]:
 
 
 def requested(moe_backend: str) -> str:
-    """The backend that a word of ``--moe-backend`` stands for."""
+    """The backend that a word of ``--moe-backend`` means.
+
+    Raises:
+        Unsupported: this vLLM does not know the word.
+    """
     meaning = upstream(ORACLE, "map_nvfp4_backend")
     try:
         return str(follow(meaning(moe_backend), "value"))
@@ -90,14 +104,14 @@ def requested(moe_backend: str) -> str:
 
 
 def support(kernel: Any, config: Any) -> tuple[bool, str]:
-    """The kernel's own answer to the whole configuration, with vLLM's reason where it is no."""
+    """The kernel's own answer to the whole configuration, with vLLM's reason if the answer is no."""
     asked = follow(kernel, "is_supported_config")
     supported, reason = _call(asked, kernel, config, *quantisation(), _standard_format())
     return bool(supported), str(reason or "")
 
 
 def questions(kernel: Any, config: Any) -> dict[str, Callable[[], bool]]:
-    """Every question that ``is_supported_config`` asks of a kernel, to be asked one by one."""
+    """The single questions that ``is_supported_config`` asks a kernel."""
     keys, routing = quantisation(), follow(config, "routing_method")
 
     def ask(method: str, *arguments: Any) -> Callable[[], bool]:
@@ -119,10 +133,10 @@ def questions(kernel: Any, config: Any) -> dict[str, Callable[[], bool]]:
 
 @contextmanager
 def device(sm: int | None) -> Iterator[None]:
-    """vLLM's ``current_platform`` as CUDA of this compute capability (times ten), or as the CPU for None.
+    """Replace vLLM's ``current_platform`` by CUDA with this compute capability (times ten), or by the CPU for None.
 
-    The stand-in is vLLM's own Platform, so what it answers about capabilities and families is vLLM's own code. Every
-    module that imported ``current_platform`` gets it; what a module decided at its import stays as it was.
+    The stand-in is vLLM's own Platform, so vLLM's own code answers questions about capabilities and families. Every
+    module that imported ``current_platform`` gets it; decisions that a module made at its import do not change.
     """
     interface = f"{PLATFORMS}.interface"
     kinds, kind = upstream(interface, "PlatformEnum"), "CPU" if sm is None else "CUDA"
@@ -146,9 +160,9 @@ def device(sm: int | None) -> Iterator[None]:
 
 @contextmanager
 def libraries_assumed(kernel: Any) -> Iterator[set[str]]:
-    """What the kernel's module asks of installed libraries (``has_flashinfer_…``), answered with yes.
+    """Answer yes to the questions of the kernel's module about installed libraries (``has_flashinfer_…``).
 
-    Yields the libraries whose true answer was no, as they are asked: "flashinfer", "humming".
+    Yields the set of libraries whose true answer is no: "flashinfer", "humming". Questions add to it.
     """
     missing: set[str] = set()
     with ExitStack() as changes:
@@ -178,7 +192,11 @@ def _standard_format() -> Any:
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """The function's value; arguments that this version does not take are Unsupported and not a TypeError."""
+    """The function's value.
+
+    Raises:
+        Unsupported: this version takes other arguments.
+    """
     try:
         inspect.signature(function).bind(*arguments, **named)
     except TypeError as error:

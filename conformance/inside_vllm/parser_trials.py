@@ -1,11 +1,11 @@
 """``python -m conformance.inside_vllm.parser_trials``: vLLM's parser of Gemma 4 against generated and recorded answers.
 
 Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the chat template), ``examples`` (how many
-of each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances`` and
-``regressions``. The last line of standard output is JSON: for each property how many examples were tried, and the
-smallest one that breaks it, as Hypothesis shrinks it.
+for each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances`` and
+``regressions``. The last line of standard output is JSON: for each property the number of examples, and the smallest
+example that breaks it, which Hypothesis finds.
 
-Hypothesis draws the same examples in every run, so that a verdict does not depend on the day.
+Hypothesis draws the same examples in every run, so that a verdict does not change from run to run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from conformance.inside_vllm import adapters
 from conformance.inside_vllm.parsing import Asked, Gemma4, Parsed, as_json
 
 TOOL = "set_values"
-LIMIT_SECONDS = 2.0  # for an answer of at most some hundred tokens
+LIMIT_SECONDS = 2.0  # for an answer of at most a few hundred tokens
 MARKS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>')
 FRAGMENTS = (
     *MARKS,
@@ -49,11 +49,11 @@ FRAGMENTS = (
     "-",
     "tru",
 )
-LONGEST_DELTA = 12  # k + 1 = 9 tokens at most are accepted in a step; a stream interval adds to it
+LONGEST_DELTA = 12  # a step yields at most k + 1 = 9 tokens; a stream interval adds some
 
 
 class Counterexample(Exception):
-    """An example that breaks a property, in JSON."""
+    """An example breaks a property. The message is the example in JSON."""
 
     def __init__(self, example: dict[str, Any]) -> None:
         super().__init__(json.dumps(example))
@@ -62,7 +62,11 @@ class Counterexample(Exception):
 
 @contextmanager
 def raising_breaks(**example: Any) -> Iterator[None]:
-    """A parser that raises breaks every property, by this example."""
+    """Turn any exception of the parser into a counterexample.
+
+    Raises:
+        Counterexample: the parser raised an exception.
+    """
     try:
         yield
     except Exception as error:
@@ -71,7 +75,7 @@ def raising_breaks(**example: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Stream:
-    """A recorded answer: its text without the token that ended it, and what the parser knows of its request."""
+    """A recorded answer: its text without the token that ended it, and the request as the parser knows it."""
 
     id: str
     text: str
@@ -79,7 +83,7 @@ class Stream:
     stop: int | None
 
 
-# --- what is drawn ------------------------------------------------------------------------------------------
+# --- drawn examples ------------------------------------------------------------------------------------------
 
 Typed = tuple[dict[str, Any], st.SearchStrategy[Any]]  # a schema and its values
 
@@ -116,7 +120,7 @@ def nested() -> st.SearchStrategy[Typed]:
 
 
 def unions() -> st.SearchStrategy[Typed]:
-    """A string, or null, an integer or a boolean: its delimiters alone tell "null" from null."""
+    """A string, or null, an integer or a boolean: only its delimiters distinguish "null" from null."""
     others = {"null": st.none(), "integer": INTEGERS, "boolean": st.booleans()}
     words = WORDS | st.sampled_from(["null", "3", "true"])
     return st.sampled_from(list(others)).map(lambda kind: ({"type": ["string", kind]}, words | others[kind]))
@@ -134,13 +138,13 @@ def _object(inside: dict[str, Typed]) -> Typed:
 
 @st.composite
 def calls(draw: st.DrawFn, values: st.SearchStrategy[Typed]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema of a tool's parameters, and arguments for it."""
+    """The schema of a tool's parameters, and matching arguments."""
     schema, arguments = _object(draw(st.dictionaries(KEYS, values, min_size=1, max_size=3)))
     return schema, draw(arguments)
 
 
 def ends(count: int) -> st.SearchStrategy[list[int]]:
-    """After how many tokens each delta of a stream ends."""
+    """The positions at which the deltas of a stream end, in tokens."""
     sizes = st.lists(st.integers(1, LONGEST_DELTA), min_size=1, max_size=max(1, count))
 
     def cumulated(drawn: Sequence[int]) -> list[int]:
@@ -159,7 +163,7 @@ def ends(count: int) -> st.SearchStrategy[list[int]]:
 
 
 class Trials:
-    """Every property of one parser."""
+    """Tests every property of one parser."""
 
     def __init__(self, parser: Gemma4, template: str, examples: int) -> None:
         self._parser, self._examples = parser, examples
@@ -168,7 +172,7 @@ class Trials:
         self._template = environment.from_string(template)
 
     def native(self, name: str, arguments: dict[str, Any]) -> str:
-        """A call as the chat template writes it, which is how the model was taught to."""
+        """A call as the chat template writes it, and as the model was trained to write it."""
         call = {"id": "call_0", "type": "function", "function": {"name": name, "arguments": arguments}}
         messages = [{"role": "user", "content": "-"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
         text = self._template.render(messages=messages, bos_token="", add_generation_prompt=False)
@@ -176,19 +180,19 @@ class Trials:
         return text[begin:end]
 
     def round_trip(self, values: st.SearchStrategy[Typed], known: Sequence[Any]) -> dict[str, Any]:
-        """Arguments that the template writes come back by type, in one piece and token by token.
+        """Property: the parser returns the arguments that the template writes, with their types, whole and streamed.
 
-        ``known`` are examples that broke the property before; they come first.
+        ``known`` are examples that broke the property before; they are tried first.
         """
 
         def holds(drawn: tuple[dict[str, Any], dict[str, Any]]) -> None:
             hypothesis.assume(self._comes_back(*drawn))
 
         earlier = [(example["schema"], example["expected"][0]["arguments"]) for example in known]
-        return self._tried(calls(values), holds, earlier)
+        return self._run(calls(values), holds, earlier)
 
     def published(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The same for instances that others published; those that the tokenizer cannot say are not counted."""
+        """The same property for published instances; instances that the tokenizer cannot encode do not count."""
         examples = 0
         for row in rows:
             try:
@@ -198,7 +202,11 @@ class Trials:
         return {"examples": examples, "counterexample": None}
 
     def _comes_back(self, schema: dict[str, Any], arguments: dict[str, Any]) -> bool:
-        """Whether the tokenizer can say the call at all; Counterexample where it comes back as something else."""
+        """Whether the tokenizer can encode the call.
+
+        Raises:
+            Counterexample: the parser returns another call.
+        """
         text = self.native(TOOL, arguments)
         ids = self._parser.encode(text)
         if self._parser.decode(ids) != text:
@@ -214,7 +222,7 @@ class Trials:
         return True
 
     def chunking(self, stream: Stream) -> dict[str, Any]:
-        """Cut at every single place, token by token, and at random: what comes out is what the whole gives."""
+        """Property: an answer in deltas gives the same as the whole, whether cut once, at every token, or at random."""
         ids = self._parser.encode(stream.text)
         count = len(ids)
 
@@ -233,11 +241,11 @@ class Trials:
                 holds(cuts)
             except Counterexample as found:
                 return {"examples": number, "counterexample": found.example}
-        tried = self._tried(ends(count), holds)
+        tried = self._run(ends(count), holds)
         return {**tried, "examples": tried["examples"] + len(every)}
 
     def any_text(self, known: Sequence[Any]) -> dict[str, Any]:
-        """No text makes the parser raise, take its time, or say what is not in it."""
+        """Property: no text makes the parser raise, take too long, or return text that is not in it."""
         texts = st.lists(st.sampled_from(FRAGMENTS) | WORDS, max_size=14).map("".join)
         asked = Asked(tools=[_tool(TOOL, {"type": "object", "properties": {"a": {"type": "integer"}}})])
 
@@ -245,7 +253,7 @@ class Trials:
             ids = self._parser.encode(text)
             hypothesis.assume(ids)
             said = self._parser.decode(ids)
-            begin = time.process_time()  # whoever else keeps the machine busy is no slow parser
+            begin = time.process_time()  # other processes must not make the parser look slow
             with raising_breaks(text=said):
                 ways = self._ways(asked, ids)
             seconds = time.process_time() - begin
@@ -255,7 +263,7 @@ class Trials:
                 if problem := _invented(parsed, said):
                     raise Counterexample({"text": said, "way": way, "problem": problem})
 
-        return self._tried(texts, holds, [example["text"] for example in known])
+        return self._run(texts, holds, [example["text"] for example in known])
 
     def _ways(self, asked: Asked, ids: Sequence[int]) -> list[tuple[str, Parsed]]:
         singly = list(range(1, len(ids) + 1))
@@ -264,7 +272,7 @@ class Trials:
             ("token by token", self._parser.streamed(asked, ids, singly)),
         ]
 
-    def _tried(
+    def _run(
         self, drawn: st.SearchStrategy[Any], holds: Callable[[Any], None], known: Sequence[Any] = ()
     ) -> dict[str, Any]:
         examples = 0
@@ -289,7 +297,7 @@ class Trials:
             settings(test)()
         except Counterexample as found:
             return {"examples": examples, "counterexample": found.example}
-        except hypothesis.errors.FlakyFailure as flaky:  # an example that broke it once, and not again
+        except hypothesis.errors.FlakyFailure as flaky:  # an example that broke the property only once
             first = next(each for each in flaky.exceptions if isinstance(each, Counterexample))
             return {"examples": examples, "counterexample": first.example}
         return {"examples": examples, "counterexample": None}
@@ -300,7 +308,7 @@ def _tool(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _invented(parsed: Parsed, text: str) -> str:
-    """What of the answer is not in the text; empty if nothing is."""
+    """A part of the answer that is not in the text, as a sentence; empty if there is none."""
     for part in ("reasoning", "content"):
         if not _is_subsequence(getattr(parsed, part), text):
             return f"{part} {getattr(parsed, part)!r} is not in the text"
@@ -325,7 +333,7 @@ def _refuse(message: str) -> None:
 
 
 def main() -> None:
-    """Try every property on what standard input asks for."""
+    """Test every property on the input."""
     asked = json.load(sys.stdin)
     try:
         parser = Gemma4(Path(asked["tokenizer"]))

@@ -1,8 +1,8 @@
 """vLLM's parser of Gemma 4 as a function of tokens: in one piece, and delta by delta.
 
-The server holds one parser for a request and gives it what the detokenizer gives: text and token ids of a step, several
-tokens at once with MTP. Both halves (reasoning and tools) are had by the same door in every vLLM from 0.21 on,
-``ParserManager.get_parser``; behind it a class for each half became one engine for both in 0.24.
+The server has one parser for each request and passes it the output of the detokenizer: text and token ids of a step,
+with MTP several tokens at once. In every vLLM from 0.21 on, ``ParserManager.get_parser`` gives one parser for reasoning
+and tools; until 0.23 two classes did the work, since 0.24 one engine does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME = "gemma4"
 
 @dataclass(frozen=True)
 class Asked:
-    """What a parser knows of its request: tools as OpenAI declares them, the template's arguments, the prompt's ids."""
+    """A request as the parser knows it: tools in OpenAI's form, arguments of the template, ids of the prompt."""
 
     tools: Sequence[Mapping[str, Any]] = ()
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -33,48 +33,52 @@ class Asked:
 
 @dataclass
 class Parsed:
-    """An answer as a client would put it together; ``arguments`` of a call as the JSON text that was delivered."""
+    """An answer as a client puts it together; the ``arguments`` of a call are the delivered JSON text."""
 
     reasoning: str = ""
     content: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, reasoning: str | None, content: str | None) -> None:
-        """Text of a delta, or of the whole."""
+        """Add the text of a delta or of a whole answer."""
         self.reasoning += reasoning or ""
         self.content += content or ""
 
     def add_call(self, index: int, name: str | None, arguments: str | None) -> None:
-        """A call's delta, by its place in the answer."""
+        """Add a delta to the call with this index in the answer."""
         add_to_call(self.calls, index, name=name, arguments=arguments)
 
 
 class Gemma4:
-    """The installed vLLM's parser of Gemma 4, with a tokenizer of the family."""
+    """The parser of the installed vLLM for Gemma 4, with a tokenizer of this family."""
 
     def __init__(self, tokenizer: Path) -> None:
-        """``tokenizer`` is a checkpoint's folder; Unsupported where this vLLM has no such parser."""
+        """``tokenizer`` is the folder of a checkpoint.
+
+        Raises:
+            Unsupported: this vLLM has no such parser.
+        """
         self.tokenizer = upstream("vllm.tokenizers", "get_tokenizer")(str(tokenizer))
         self._request = upstream("vllm.entrypoints.openai.chat_completion.protocol", "ChatCompletionRequest")
         manager = upstream("vllm.parser", "ParserManager")
         self._parser = manager.get_parser(tool_parser_name=NAME, reasoning_parser_name=NAME, enable_auto_tools=True)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of an answer's text, special tokens among them."""
+        """The token ids of an answer's text, including special tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens, special ones as they are."""
+        """The text of tokens, including special tokens."""
         return "".join(self.pieces(ids))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text; empty where a character is not complete yet."""
+        """The text that each token adds; empty if a character is not complete yet."""
         backend, stream = self.tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=False)
         return [stream.step(backend, id) or "" for id in ids]
 
     def whole(self, asked: Asked, ids: Sequence[int], stop: int | None = None) -> Parsed:
-        """The answer parsed in one piece; ``stop`` is the token that ended it, which has an id but no text."""
+        """Parse the answer in one piece; ``stop`` is the token that ended it, which has an id but no text."""
         parser, request = self._prepared(asked, stream=False)
         text, every = self.decode(ids), [*ids, *([] if stop is None else [stop])]
         if hasattr(parser, "set_prompt_token_ids"):
@@ -87,7 +91,7 @@ class Gemma4:
         return parsed
 
     def streamed(self, asked: Asked, ids: Sequence[int], ends: Sequence[int], stop: int | None = None) -> Parsed:
-        """The answer parsed delta by delta; ``ends`` says after how many tokens each delta ends, the last with all."""
+        """Parse the answer delta by delta; ``ends`` are the positions where deltas end, the last after all tokens."""
         parser, request = self._prepared(asked, stream=True)
         pieces, parsed, begin = self.pieces(ids), Parsed(), 0
         tells_the_end = "finished" in inspect.signature(parser.parse_delta).parameters
@@ -121,7 +125,7 @@ class Gemma4:
 
 
 def _parse(parser: Any, request: Any, text: str, ids: Sequence[int]) -> tuple[str | None, str | None, Any]:
-    """Reasoning, content and calls by whatever this version has for a whole answer."""
+    """Reasoning, content and calls of a whole answer, by the function that this version has."""
     if not hasattr(parser, "parse"):  # 0.21
         reasoning, content = parser.extract_reasoning(text, request)
         found = parser.extract_tool_calls(content or "", request)
@@ -133,7 +137,7 @@ def _parse(parser: Any, request: Any, text: str, ids: Sequence[int]) -> tuple[st
 
 
 def as_json(parsed: Parsed) -> dict[str, Any]:
-    """The answer with its arguments as values; as text where they are no JSON."""
+    """The answer with its arguments as values, or as text if they are not JSON."""
     calls = [{"name": call["name"], "arguments": _value(call["arguments"])} for call in parsed.calls]
     return {"reasoning": parsed.reasoning, "content": parsed.content, "calls": calls}
 

@@ -1,6 +1,6 @@
 """The entry point ``vllm.general_plugins``: vLLM calls ``register`` in each of its processes.
 
-Importing this does nothing, and neither does ``register`` on a GPU without ``CONFORMANCE_SNAPSHOT_DIR``.
+Importing this module does nothing. ``register`` does nothing on a GPU without ``CONFORMANCE_SNAPSHOT_DIR``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger("vllm.conformance")
 
 
 def register() -> None:
-    """Take snapshots where asked to, and lend the CPU platform NVFP4. Calling it again changes nothing."""
+    """Install the snapshot if the environment names a folder, and NVFP4 on the CPU. A second call changes nothing."""
     if directory := os.environ.get(SNAPSHOT_DIRECTORY):
         from conformance.inside_vllm import snapshot
 

@@ -1,8 +1,8 @@
-"""Questions to a running server: ``POST /collective_rpc {"method": "conformance_describe"}`` and the like.
+"""The probe answers questions to a running server, such as ``POST /collective_rpc {"method": "conformance_describe"}``.
 
-vLLM adds this class to its workers (``--worker-extension-cls conformance.inside_vllm.probe.Probe``); the route
-exists with ``VLLM_SERVER_DEV_MODE=1``. Every method returns JSON, once per worker. A fact that this vLLM does not
-offer is ``{"unsupported": sentence}``; a fact about the draft is null where there is none.
+vLLM adds this class to its workers (``--worker-extension-cls conformance.inside_vllm.probe.Probe``). The route exists
+only with ``VLLM_SERVER_DEV_MODE=1``. Every method returns JSON, once for each worker. A fact that this vLLM does not
+provide is ``{"unsupported": sentence}``; a fact about the draft is null without a draft.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ABOUT_A_MOE_LAYER: dict[str, Callable[[Any], Any]] = {
 
 
 def ask(fact: Callable[[Any], Any], subject: Any) -> Any:
-    """The fact, or why this vLLM does not tell."""
+    """The fact, or why this vLLM does not provide it."""
     try:
         return fact(subject)
     except Unsupported as reason:
@@ -54,18 +54,18 @@ class Probe:
     """Mixed into vLLM's worker class; ``self`` is the worker."""
 
     _conformance_capture: Capture
-    _conformance_coins: SyntheticAcceptance | None = None
+    _conformance_acceptance: SyntheticAcceptance | None = None
     _conformance_kernels: Recording
 
     def conformance_describe(self) -> dict[str, Any]:
-        """Classes, wiring and scales of target and draft."""
+        """The classes, the wiring and the scales of target and draft."""
         facts: dict[str, Any] = {name: ask(fact, self) for name, fact in _ABOUT_THE_SERVER.items()}
         drafts = ask(adapters.has_draft, self)
         facts |= {name: ask(fact, self) if drafts else None for name, fact in _ABOUT_THE_DRAFT.items()}
         return {"vllm_version": adapters.vllm_version()} | facts
 
     def conformance_moe(self) -> dict[str, Any]:
-        """For every MoE layer of the target: experts class, backend and quantisation method in use."""
+        """The class of experts, the backend and the quantisation method of every MoE layer of the target."""
 
         def layers(worker: Any) -> dict[str, Any]:
             found = adapters.moe_layers(adapters.target_model(worker))
@@ -74,7 +74,7 @@ class Probe:
         return {"vllm_version": adapters.vllm_version(), "layers": ask(layers, self)}
 
     def conformance_numerics(self, layers: list[int]) -> dict[str, Any]:
-        """What the draft's linears and MLPs, and some MoE layers of the target, compute from fixed inputs."""
+        """The outputs of the draft's linears and MLPs, and of some MoE layers of the target, for fixed inputs."""
         drafts = ask(adapters.has_draft, self)
         return {
             "vllm_version": adapters.vllm_version(),
@@ -84,7 +84,7 @@ class Probe:
         }
 
     def conformance_capture_begin(self) -> dict[str, Any]:
-        """Look at every draft step from now on."""
+        """Begin to capture every draft step."""
         try:
             self._conformance_capture = Capture(self)
         except Unsupported as reason:
@@ -92,7 +92,7 @@ class Probe:
         return {"vllm_version": adapters.vllm_version()}
 
     def conformance_capture_end(self) -> dict[str, Any]:
-        """Look no longer; the file with what was seen lies in the snapshots' folder."""
+        """End the capture and write it to a file in the folder of snapshots."""
         directory = os.environ.get(SNAPSHOT_DIRECTORY)
         if not directory:
             return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
@@ -100,24 +100,29 @@ class Probe:
         return {"file": str(file), "calls": self._conformance_capture.end(file)}
 
     def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:
-        """Let coins decide about every drafted token from now on; ``rates`` are conditional, one for each position.
+        """Begin synthetic acceptance; ``rates`` are conditional, one for each position.
 
-        Raises RuntimeError while they already do, and ValueError for rates that are none.
+        Raises:
+            RuntimeError: synthetic acceptance is on already.
         """
-        if self._conformance_coins is not None:
-            raise RuntimeError("coins decide already; end that first")
+        if self._conformance_acceptance is not None:
+            raise RuntimeError("synthetic acceptance is on already; end it first")
         try:
-            self._conformance_coins = SyntheticAcceptance(self, rates, seed)
+            self._conformance_acceptance = SyntheticAcceptance(self, rates, seed)
         except Unsupported as reason:
             return {"unsupported": str(reason)}
         return {"vllm_version": adapters.vllm_version()}
 
     def conformance_coins_end(self) -> dict[str, Any]:
-        """Let the target decide again; tells how many drafts the coins decided. RuntimeError where they did not."""
-        if self._conformance_coins is None:
-            raise RuntimeError("no coins decide here; begin first")
-        coins, self._conformance_coins = self._conformance_coins, None
-        return {"drafts": coins.end()}
+        """End synthetic acceptance, so that the target decides again; return how many drafts it decided.
+
+        Raises:
+            RuntimeError: synthetic acceptance is off.
+        """
+        if self._conformance_acceptance is None:
+            raise RuntimeError("synthetic acceptance is off; begin it first")
+        acceptance, self._conformance_acceptance = self._conformance_acceptance, None
+        return {"drafts": acceptance.end()}
 
     def conformance_draft_length(self, k: int) -> dict[str, Any]:
         """Draft k tokens a step from now on."""
@@ -128,17 +133,17 @@ class Probe:
         return {"vllm_version": adapters.vllm_version(), "k": k}
 
     def conformance_kernels_begin(self) -> dict[str, Any]:
-        """Write down what the device executes from now on."""
+        """Begin to record what the device executes."""
         self._conformance_kernels = Recording()
         return {"vllm_version": adapters.vllm_version()}
 
     def conformance_kernels_end(self) -> dict[str, Any]:
-        """What it has executed, by name."""
+        """End the recording; return what the device has executed, by name."""
         executed = self._conformance_kernels.end()
         return {"activity": self._conformance_kernels.activity, "executed": executed}
 
     def conformance_snapshot(self) -> dict[str, Any]:
-        """What the loader put into target and draft; see ``snapshot.parameters``."""
+        """The weights that vLLM loaded into target and draft; see ``snapshot.parameters``."""
         directory = os.environ.get(SNAPSHOT_DIRECTORY)
         if not directory:
             return {"unsupported": f"The server was started without {SNAPSHOT_DIRECTORY}."}
@@ -146,4 +151,4 @@ class Probe:
             return snapshot.read(Path(directory))
         except FileNotFoundError as missing:
             version = adapters.vllm_version()
-            return {"unsupported": f"vLLM {version} loaded nothing that left {missing.filename}; see the server's log."}
+            return {"unsupported": f"vLLM {version} wrote no {missing.filename} while loading; see the server's log."}

@@ -1,6 +1,6 @@
 """Inputs that both sides of a numerical comparison make for themselves: the same name gives the same numbers.
 
-The server's process feeds them to its own modules, the harness to a float32 reference; only outputs travel.
+The server's process passes them to its own modules, the suite to a float32 reference. Only outputs are sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 ROWS = 8  # input vectors for a linear layer or an MLP
-SHOWN = 64  # output columns that are compared; a vocabulary would not fit into an answer
+SHOWN = 64  # compared output columns; a whole vocabulary would not fit into an answer
 
 
 def inputs(name: str, rows: int, width: int) -> Tensor:
@@ -27,14 +27,14 @@ def columns(name: str, width: int) -> Tensor:
 
 
 def rows_for(experts: int, top_k: int) -> int:
-    """How many rows ``router_logits`` needs so that every expert serves at least one."""
+    """The number of rows of ``router_logits`` for which every expert gets at least one."""
     return max(ROWS, -(-experts // top_k))
 
 
 def router_logits(name: str, rows: int, experts: int, top_k: int) -> Tensor:
     """Logits float32 [rows, experts] that send row r to the experts r * top_k … (r + 1) * top_k - 1, modulo experts.
 
-    The chosen ones stand at least 3 above the others, so that no rounding changes the choice.
+    The logits of chosen experts are at least 3 higher than the others, so that rounding does not change the choice.
     """
     logits = inputs(f"router of {name}", rows, experts).clamp(-1, 1)
     chosen = (torch.arange(rows)[:, None] * top_k + torch.arange(top_k)) % experts

@@ -1,7 +1,7 @@
-"""What the loader put into target and draft, recorded before vLLM repacks it.
+"""Records the weights that vLLM loaded into target and draft, before vLLM repacks them.
 
-After loading, vLLM's backends rearrange, pad or empty the parameters, so their shapes and bytes can only be seen
-between ``load_weights`` and ``process_weights_after_loading``. That is where this stands, and it only looks.
+After loading, vLLM's backends rearrange, pad or empty the parameters, so shapes and bytes can only be read between
+``load_weights`` and ``process_weights_after_loading``. This module reads them there and changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger("vllm.conformance.snapshot")
 
 
 def install(directory: Path) -> None:
-    """Record every model that this process loads into ``directory``, one file per worker; may be called again."""
+    """Record every model that this process loads, in one file in ``directory``. A second call does nothing."""
     loader = adapters.loader()
     original = loader.process_weights_after_loading
     if hasattr(original, "conformance_directory"):
@@ -33,7 +33,7 @@ def install(directory: Path) -> None:
     def observed(model: nn.Module, model_config: Any, *rest: Any, **named: Any) -> Any:
         try:
             write(directory, *record(model, model_config))
-        except Exception:  # whatever goes wrong in looking, the server must not notice
+        except Exception:  # an error in recording must not affect the server
             logger.exception("conformance: no snapshot of %s", type(model).__name__)
         return original(model, model_config, *rest, **named)
 
@@ -42,7 +42,7 @@ def install(directory: Path) -> None:
 
 
 def record(model: nn.Module, model_config: Any) -> tuple[str, dict[str, Any]]:
-    """The role ("target" or "draft") and the record of a freshly loaded model; only a draft's bytes are hashed."""
+    """The role ("target" or "draft") and the record of a loaded model; only a draft's bytes are hashed."""
     role = "draft" if adapters.is_draft(model_config) else "target"
     document: dict[str, Any] = {"class": type(model).__name__, "parameters": parameters(model, hashed=role == "draft")}
     for name, look in {"linears": _linears, "moe": _moe}.items():
@@ -56,9 +56,9 @@ def record(model: nn.Module, model_config: Any) -> tuple[str, dict[str, Any]]:
 def parameters(model: nn.Module, hashed: bool) -> dict[str, dict[str, Any]]:
     """Every parameter and persistent buffer: kind, shape, dtype, other names of the same tensor, and the SHA-256.
 
-    ``parts`` are the SHA-256 sums of consecutive rows where a weight holds several checkpoint tensors (gate_up_proj:
-    gate, then up) or a padded vocabulary (its real rows). ``shared_out`` says along which dimension of it workers
-    have a part each, where they do.
+    If a weight holds several checkpoint tensors (gate_up_proj: gate, then up) or a padded vocabulary (its real rows),
+    ``parts`` are the SHA-256 sums of their rows. If workers share a weight, ``shared_out`` is the dimension along which
+    they do.
     """
     first_name: dict[tuple[Any, ...], str] = {}
     found: dict[str, dict[str, Any]] = {}
@@ -86,13 +86,13 @@ def parameters(model: nn.Module, hashed: bool) -> dict[str, dict[str, Any]]:
 
 
 def sha256(tensor: Tensor) -> str:
-    """Hex SHA-256 of the tensor's bytes in row-major order, as a safetensors file holds them."""
+    """Hex SHA-256 of the tensor's bytes in row-major order, as in a safetensors file."""
     flat = tensor.detach().reshape(-1).contiguous().cpu()
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 
 def write(directory: Path, role: str, document: dict[str, Any]) -> None:
-    """Put one model's record into this worker's file. The target is loaded first and begins the file anew."""
+    """Write one model's record into this worker's file. The target is loaded first and replaces an earlier file."""
     directory.mkdir(parents=True, exist_ok=True)
     path = file_of_this_worker(directory)
     models = read(directory)["models"] if role == "draft" and path.exists() else {}
@@ -109,17 +109,17 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def file_of_this_worker(directory: Path) -> Path:
-    """One file per worker, by its rank."""
+    """The file of this worker, named after its rank."""
     return directory / f"worker-{rank()}.json"
 
 
 def rank() -> int:
-    """Which worker this is, from 0."""
+    """The rank of this worker, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for two names of one tensor; meta and empty tensors have no address and count as themselves."""
+    """A key that is equal for two names of one tensor; meta and empty tensors have no address and are all different."""
     if tensor.device.type == "meta" or tensor.numel() == 0:
         return (id(tensor),)
     return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)

@@ -1,7 +1,7 @@
-"""Acceptance decided by seeded coins instead of by the target, so that the true rates are known.
+"""Synthetic acceptance: seeded random numbers decide instead of the target, so that the true rates are known.
 
-It calibrates the instrument where vLLM's own ``rejection_sample_method: "synthetic"`` does not run: on the CPU. It is
-the one thing in this package that changes what the server answers, and only between ``begin`` and ``end``.
+It calibrates the instrument on the CPU, where vLLM's own ``rejection_sample_method: "synthetic"`` does not run. Only
+this module changes the answers of the server, and only between ``begin`` and ``end``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ NOTHING = -1  # vLLM's PLACEHOLDER_TOKEN_ID
 
 
 class SyntheticAcceptance:
-    """The rejection sampler's answers, replaced by a hook from when this is made until ``end``."""
+    """Replaces the output of the rejection sampler by a hook, from its creation until ``end``."""
 
     def __init__(self, worker: Any, rates: Sequence[float], seed: int) -> None:
-        """``rates[i]``: the chance that the token at position i + 1 is accepted, given that the one before was.
+        """``rates[i]``: the probability that the token at position i + 1 is accepted, given that the previous one was.
 
-        Raises Unsupported where this vLLM verifies drafts in another way, ValueError for rates that are none.
+        Raises:
+            Unsupported: this vLLM verifies drafts in another way.
+            ValueError: these are not k probabilities.
         """
         sampler: nn.Module = adapters.rejection_sampler(worker)
         k = adapters.draft_tokens(worker)
@@ -37,23 +39,24 @@ class SyntheticAcceptance:
     def _instead(self, _: nn.Module, given: tuple[Any, ...], made: Any) -> None:
         drafted, own = adapters.verified(given)
         shape = (len(drafted), int(drafted.shape[1]))
-        coins = torch.rand(shape, generator=self._generator, dtype=torch.float64) < self._rates[: shape[1]]
+        drawn = torch.rand(shape, generator=self._generator, dtype=torch.float64) < self._rates[: shape[1]]
         self.drafts += int((drafted[:, :1] != NOTHING).sum())
-        made.sampled_token_ids.copy_(decide(drafted, own, coins.to(drafted.device)))
+        made.sampled_token_ids.copy_(decide(drafted, own, drawn.to(drafted.device)))
 
     def end(self) -> int:
-        """Leave the sampler as it was; returns the number of drafts that were decided."""
+        """Restore the sampler; return the number of drafts that this decided."""
         self._hook.remove()
         return self.drafts
 
 
-def decide(drafted: Tensor, own: Tensor, coins: Tensor) -> Tensor:
-    """The tokens of one step, int64 [requests, k + 1], with ``NOTHING`` behind the last.
+def decide(drafted: Tensor, own: Tensor, drawn: Tensor) -> Tensor:
+    """The tokens of one step, int64 [requests, k + 1], with ``NOTHING`` after the last token.
 
-    ``drafted`` [requests, k], ``NOTHING`` where a request has fewer; ``own`` [requests, k + 1], what the target itself
-    would say at each place and after the last; ``coins`` bool [requests, k]. The first coin that fell wrong ends it.
+    ``drafted`` [requests, k] has ``NOTHING`` where a request has fewer tokens; ``own`` [requests, k + 1] are the
+    target's own tokens at each position and after the last; ``drawn`` [requests, k] says which tokens are accepted. The
+    first False ends the step.
     """
-    accepted = ((drafted != NOTHING) & coins).long().cumprod(1).sum(1, keepdim=True)
+    accepted = ((drafted != NOTHING) & drawn).long().cumprod(1).sum(1, keepdim=True)
     places = torch.arange(own.shape[1], device=own.device)
     padded = nn.functional.pad(drafted, (0, 1), value=NOTHING)
     kept = torch.where(places < accepted, padded, torch.full_like(padded, NOTHING))

@@ -1,1 +1,1 @@
-"""From numbers to a verdict: declarations of checks, expectations, intervals, waivers, known failures. Pure."""
+"""From numbers to a verdict: declarations of checks, expectations, intervals, waivers and known failures."""

@@ -11,7 +11,11 @@ from conformance.profile.profile import INCLUDED
 
 
 def catalogue() -> tuple[Check, ...]:
-    """Every check declared in ``conformance/test_*.py``, cheap families first; ValueError for an id used twice."""
+    """Every check declared in ``conformance/test_*.py``, cheap families first.
+
+    Raises:
+        ValueError: two checks have the same id.
+    """
     checks = []
     for path in sorted(PACKAGE.glob("test_*.py")):
         module = importlib.import_module(f"conformance.{path.stem}")
@@ -23,5 +27,5 @@ def catalogue() -> tuple[Check, ...]:
 
 
 def at_level(checks: Sequence[Check], level: str) -> tuple[Check, ...]:
-    """The checks that a level runs: its own and those of the levels that it includes."""
+    """The checks that a level runs: its own, and those of the levels that it includes."""
     return tuple(check for check in checks if check.level in (*INCLUDED[level], level))

@@ -28,7 +28,7 @@ _findings: ContextVar[list[Finding] | None] = ContextVar("findings of the check 
 
 @dataclass(frozen=True)
 class Check:
-    """The one declaration of a check; ``pytest --list-checks``, README's table and every report come from it."""
+    """The declaration of a check, used by ``pytest --list-checks``, README's table and every report."""
 
     id: str
     level: str
@@ -37,18 +37,22 @@ class Check:
 
     @property
     def order(self) -> tuple[int, str]:
-        """Cheap families first, then by number."""
+        """The sort key: cheap families first, then by number."""
         return FAMILIES.index(self.id.partition("-")[0]), self.id
 
 
 def check(id: str, *, level: str, claim: str, upstream: str = "") -> Callable[[F], F]:
-    """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference."""
+    """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference.
+
+    Raises:
+        ValueError: id, level or claim is not valid.
+    """
     if not re.fullmatch(rf"({'|'.join(FAMILIES)})-\d\d", id):
-        raise ValueError(f"{id!r} is no check id: it is a family of {FAMILIES} and two digits, as in ACC-01")
+        raise ValueError(f"{id!r} is no check id; write one of {FAMILIES} and two digits, as in ACC-01")
     if level not in LEVELS:
         raise ValueError(f"{id}: level {level!r} is none of {', '.join(LEVELS)}")
     if not claim.endswith("."):
-        raise ValueError(f"{id}: the claim is a sentence and ends with a full stop")
+        raise ValueError(f"{id}: the claim must be a sentence that ends with a full stop")
 
     def declare(function: F) -> F:
         setattr(function, DECLARATION, Check(id, level, claim, upstream))
@@ -64,12 +68,12 @@ def declaration(function: object) -> Check | None:
 
 
 def judge(function: Callable[..., None], arguments: Mapping[str, Any]) -> Outcome:
-    """Run a check over its observations and say what it found. Pure: the same observations give the same outcome."""
+    """Run a check on its observations. The same observations always give the same outcome."""
     findings: list[Finding] = []
     token = _findings.set(findings)
     try:
         function(**arguments)
-    except Exception as error:  # whatever went wrong is an ERROR with a sentence, never a PASS
+    except Exception as error:  # every exception gives an ERROR or UNSUPPORTED with a sentence, never a PASS
         return outcome_of(error, tuple(findings))
     finally:
         _findings.reset(token)
@@ -81,7 +85,7 @@ def judge(function: Callable[..., None], arguments: Mapping[str, Any]) -> Outcom
 
 
 def outcome_of(error: BaseException, findings: tuple[Finding, ...] = ()) -> Outcome:
-    """What an exception says of a check: UNSUPPORTED with its reason, or ERROR with its sentence."""
+    """The outcome of a check that raised: UNSUPPORTED with the reason, or ERROR with the sentence."""
     if isinstance(error, Unsupported):
         return Outcome(Verdict.UNSUPPORTED, str(error), findings)
     if isinstance(error, ObservationError):
@@ -94,7 +98,7 @@ def outcome_of(error: BaseException, findings: tuple[Finding, ...] = ()) -> Outc
 
 
 def record_finding(finding: Finding) -> Finding:
-    """Keep a finding for the check that is being judged; outside of one it is only returned."""
+    """Add a finding to the check that is being judged, if there is one, and return it."""
     findings = _findings.get()
     if findings is not None:
         findings.append(finding)

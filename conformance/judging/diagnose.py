@@ -1,4 +1,4 @@
-"""Known failures: which documented upstream defects look like what a check saw."""
+"""Known failures: the documented upstream defects that match what a check found."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _regular_expression(text: str) -> str:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class KnownFailure:
-    """One documented defect: ``signature`` is searched in the check's message and in the tails of the server logs.
+    """One documented defect; ``signature`` is searched in the check's message and in the tails of the server logs.
 
-    ``checks`` are the ids or families that it may explain, or ``*``.
+    ``checks`` are the ids or families of checks that the defect may explain, or ``*``.
     """
 
     id: str
@@ -44,23 +44,27 @@ class _File:
 
 
 def load_known_failures(directory: Path) -> tuple[KnownFailure, ...]:
-    """Every ``[[failure]]`` of the folder's TOML files; raises UsageError naming file, key and mend."""
+    """Read every ``[[failure]]`` of the folder's TOML files.
+
+    Raises:
+        UsageError: a file is not valid.
+    """
     return tuple(
         failure for path in sorted(directory.glob("*.toml")) for failure in toml_tables.read(path, _File).failure
     )
 
 
 def diagnose(check: str, text: str, failures: Sequence[KnownFailure], vllm: str | None = None) -> tuple[Diagnosis, ...]:
-    """The known failures that may explain a check: those of its family or id whose signature is in the text."""
+    """The known failures for this check or its family whose signature matches the text."""
     family = check.partition("-")[0]
     return tuple(
-        Diagnosis(failure.id, failure.upstream, failure.advice + _since(failure.fixed_in, vllm))
+        Diagnosis(failure.id, failure.upstream, failure.advice + _fixed_note(failure.fixed_in, vllm))
         for failure in failures
         if {"*", family, check} & set(failure.checks) and re.search(failure.signature, text)
     )
 
 
-def _since(fixed_in: str, vllm: str | None) -> str:
+def _fixed_note(fixed_in: str, vllm: str | None) -> str:
     if not fixed_in:
         return ""
     try:

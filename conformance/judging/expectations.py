@@ -1,7 +1,7 @@
-"""What a check expects of its observations: each ``expect_…`` compares, and records a Finding.
+"""Expectations: each ``expect_…`` compares observations with what a check requires, and records a Finding.
 
-An expectation never raises because of what it found. It records value, floor, n and interval of a PASS as well, and
-the verdict of the check is the worst of its findings.
+An expectation raises if there is nothing to compare, but never because a comparison fails. It records value, floor, n
+and interval for a PASS as well. The verdict of the check is its worst finding.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SHOWN_DIFFERENCES = 3
 
 
 class Seen(Protocol):
-    """Anything that knows the evidence file it was read from."""
+    """Anything that names the evidence file it was read from."""
 
     @property
     def source(self) -> str: ...
 
 
 class Examined(Seen, Protocol):
-    """Something that was tried so many times, with a sentence for each trial that something is to be said against."""
+    """Something that was tried several times, with a sentence for each trial that went wrong."""
 
     @property
     def trials(self) -> int: ...
@@ -46,15 +46,15 @@ T = TypeVar("T", bound=Seen)
 
 
 def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str = "", note: str = "") -> Finding:
-    """The verdict rule: the interval's bad end clears the floor, or its good end does not, or neither.
+    """Judge an estimate by its floor: PASS if its interval reaches the floor, FAIL if it misses it, else INCONCLUSIVE.
 
-    ``what`` names the quantity where the floor's own name will not do; ``note`` is shown beside the table.
+    ``what`` names the quantity, if the name of the floor does not; ``note`` is shown below the table.
     """
-    return record_finding(_against(estimate, floor, source, what, note))
+    return record_finding(_compare_with_floor(estimate, floor, source, what, note))
 
 
 def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source: Seen, what: str) -> Finding:
-    """The interval lies within ``tolerance`` of ``centre``, or wholly outside, or neither."""
+    """PASS if the interval lies within ``tolerance`` of ``centre``, FAIL if it lies outside, else INCONCLUSIVE."""
     low, high = centre - tolerance, centre + tolerance
     inside, outside = low <= estimate.low and estimate.high <= high, estimate.high < low or high < estimate.low
     verdict = Verdict.PASS if inside else Verdict.FAIL if outside else Verdict.INCONCLUSIVE
@@ -77,7 +77,7 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
 
 
 def expect_at_most(estimate: Estimate, bound: float, *, source: Seen, what: str, note: str = "") -> Finding:
-    """The verdict rule for what must be small: the interval's high end stays within the bound, or its low does not."""
+    """PASS if the whole interval stays within the bound, FAIL if it exceeds it as a whole, else INCONCLUSIVE."""
     verdict = Verdict.PASS if estimate.high <= bound else Verdict.FAIL if estimate.low > bound else Verdict.INCONCLUSIVE
     words = {
         Verdict.PASS: "stays within",
@@ -98,12 +98,15 @@ def expect_at_least_by_looks(
     note: Callable[[T], str] | str = "",
     confidence: float = CONFIDENCE,
 ) -> Finding:
-    """The verdict rule at each look in turn, until one decides; the looks after that are never asked for.
+    """Judge an estimate by its floor at each group-sequential look, until one look decides; later looks are not made.
 
-    ``estimate`` gets the look and the confidence that its share of the error leaves it. The finding is that of the
-    look that decided, else of the last one. A floor that is not enforced is worth one look.
+    ``estimate`` gets the look, and the confidence after the error rate is split among the looks. The finding comes from
+    the look that decides, or else from the last look. A floor that is not enforced gets one look.
+
+    Raises:
+        ObservationError: there is no look.
     """
-    settled = _by_looks(looks, lambda look, level: [estimate(look, level)], [floor], [what], note, confidence)
+    settled = _judge_by_looks(looks, lambda look, level: [estimate(look, level)], [floor], [what], note, confidence)
     return record_finding(settled[0])
 
 
@@ -116,16 +119,19 @@ def expect_each_at_least_by_looks(
     note: Callable[[T], str] | str = "",
     confidence: float = CONFIDENCE,
 ) -> None:
-    """The same for each draft position; a position that was decided stays so while others look again.
+    """The same for each draft position; a decided position stays decided while others get another look.
 
-    One position that misses its floor settles the check: nothing more is gathered for the others.
+    One position that misses its floor decides the check, so no more looks are made for the others.
+
+    Raises:
+        ObservationError: there is no look, or the numbers of estimates and floors differ.
     """
     names = [f"{what} at position {position}" for position in range(1, len(floors) + 1)]
-    for finding in _by_looks(looks, estimates, floors, names, note, confidence):
+    for finding in _judge_by_looks(looks, estimates, floors, names, note, confidence):
         record_finding(finding)
 
 
-def _by_looks(
+def _judge_by_looks(
     looks: Looks[T],
     estimates: Callable[[T, float], Sequence[Estimate]],
     floors: Sequence[Floor],
@@ -133,18 +139,22 @@ def _by_looks(
     note: Callable[[T], str] | str,
     confidence: float,
 ) -> list[Finding]:
-    """For each floor, the finding of the look that decided it, or of the last."""
+    """For each floor, the finding of the look that decided it, or of the last look.
+
+    Raises:
+        ObservationError: there is no look, or the numbers of estimates and floors differ.
+    """
     findings: dict[int, Finding] = {}
     open_floors, level = list(range(len(floors))), look_confidence(looks.count, confidence)
     for number, look in enumerate(looks, 1):
         found = estimates(look, level)
-        _must_pair(found, floors)
+        _check_pairs(found, floors)
         words = note(look) if callable(note) else note
         when = f" at look {number} of {looks.count}" if looks.count > 1 else ""
         for i in open_floors:
-            findings[i] = _against(found[i], floors[i], look, names[i], words, when, level)
+            findings[i] = _compare_with_floor(found[i], floors[i], look, names[i], words, when, level)
         open_floors = [i for i in open_floors if findings[i].verdict is Verdict.INCONCLUSIVE]
-        # The last look is counted, not waited for: whoever asks a lazy sequence for one more makes it gather.
+        # Stop at the last look by its number: to ask a lazy sequence for one more would make the server gather more.
         if not open_floors or number == looks.count or any(f.verdict is Verdict.FAIL for f in findings.values()):
             break
     if not findings:
@@ -152,12 +162,12 @@ def _by_looks(
     return [findings[i] for i in range(len(floors))]
 
 
-def _must_pair(estimates: Sequence[Estimate], floors: Sequence[Floor]) -> None:
+def _check_pairs(estimates: Sequence[Estimate], floors: Sequence[Floor]) -> None:
     if len(estimates) != len(floors) or not floors:
         raise ObservationError(f"{len(estimates)} estimates against {len(floors)} floors: they do not pair up")
 
 
-def _against(
+def _compare_with_floor(
     estimate: Estimate,
     floor: Floor,
     source: Seen,
@@ -166,11 +176,11 @@ def _against(
     when: str = "",
     confidence: float = CONFIDENCE,
 ) -> Finding:
-    """The comparison of one estimate with its floor; ``when`` says at which look."""
+    """Compare one estimate with its floor; ``when`` names the look."""
     name, bound = what or floor.name, floor.bound
     if bound is None:
         verdict, shown = Verdict.UNSUPPORTED, NO_FLOOR
-        sentence = f"{name} {estimate} was measured; there is no floor, since {floor.reason}"
+        sentence = f"{name} {estimate} was measured; there is no floor, because {floor.reason}"
     else:
         verdict, shown = decide(estimate, bound), f"{bound:.4g}"
         words = {Verdict.PASS: "reaches", Verdict.FAIL: "misses", Verdict.INCONCLUSIVE: "may or may not reach"}
@@ -192,25 +202,30 @@ def _against(
 
 
 def expect_agreement(ratio: Estimate, tolerance: float, *, source: Seen, what: str, note: str = "") -> Finding:
-    """Two instruments say the same: the ratio of what they say is 1, give or take the tolerance.
+    """Two clients measure the same: the ratio of their results is 1 within the tolerance.
 
-    Which of them is wrong cannot be told, so a difference is no FAIL of the server but an ObservationError; and only
-    INCONCLUSIVE where the ratio's interval says that it may be noise.
+    A difference that may be noise, by the interval of the ratio, is INCONCLUSIVE.
+
+    Raises:
+        ObservationError: the clients differ. It is unknown which of them is wrong, so this is no FAIL of the server.
     """
     low, high = 1 - tolerance, 1 + tolerance
-    said = f"{what} by our client over that by the other one is {ratio}, where {low:g} to {high:g} is agreement"
+    sentence = f"{what} by our client over that by the other client is {ratio}, where {low:g} to {high:g} is required"
     if ratio.high < low or high < ratio.low:
-        raise ObservationError(said)
+        raise ObservationError(sentence)
     verdict = Verdict.PASS if low <= ratio.value <= high else Verdict.INCONCLUSIVE
     bounds = (ratio.low, ratio.high)
     shown = f"{low:g} to {high:g}"
-    return record_finding(Finding(verdict, said, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note))
+    return record_finding(Finding(verdict, sentence, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note))
 
 
 def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
-    """Actual equals expected; two mappings are compared key by key and the first differences are named.
+    """Actual equals expected. Two mappings are compared key by key, and the finding names the first differences.
 
-    ``note`` is shown beside the table: what could not be compared.
+    ``note`` is shown below the table and says what could not be compared.
+
+    Raises:
+        ObservationError: one of the mappings is empty.
     """
     if not isinstance(actual, Mapping) or not isinstance(expected, Mapping):
         actual, expected = {what or "the value": actual}, {what or "the value": expected}
@@ -222,22 +237,31 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", no
         if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
     ]
     total = len(expected.keys() | actual.keys())
-    return _compared(differences, total, total - len(differences), "equal", source, note)
+    return _record_comparison(differences, total, total - len(differences), "equal", source, note)
 
 
 def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen, note: str = "") -> Finding:
-    """Every value is one of the allowed ones."""
+    """Every value is one of the allowed ones.
+
+    Raises:
+        ObservationError: there is no value.
+    """
     if not values:
         raise ObservationError(f"{source.source}: nothing to compare")
     wanted = " or ".join(sorted(_show(value) for value in allowed))
     wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
-    return _compared(wrong, len(values), len(values) - len(wrong), wanted, source, note)
+    return _record_comparison(wrong, len(values), len(values) - len(wrong), wanted, source, note)
 
 
 def expect_close(
     deviations: Mapping[str, Deviation], bounds: Mapping[str, Bound], name: str, *, source: Seen
 ) -> Finding:
-    """Every output is within the bound ``name`` of its reference; Unsupported where there is no such bound."""
+    """Every output is within the bound ``name`` of its reference.
+
+    Raises:
+        ObservationError: there is no output.
+        Unsupported: there is no bound of this name.
+    """
     if not deviations:
         raise ObservationError(f"{source.source}: nothing to compare")
     bound = bound_of(bounds, name).relative_error
@@ -249,7 +273,7 @@ def expect_close(
     worst_error = max(found.error for found in deviations.values())
     finding = Finding(
         Verdict.FAIL if wrong else Verdict.PASS,
-        _first(wrong) if wrong else f"{name}: the worst of {len(deviations)} is off by {worst_error:.2%}",
+        _join_first(wrong) if wrong else f"{name}: the largest of {len(deviations)} deviations is {worst_error:.2%}",
         f"{worst_error:.2%}",
         f"≤ {bound:.2%}",
         len(deviations),
@@ -260,49 +284,60 @@ def expect_close(
 
 
 def expect_same_distribution(found: Homogeneity, likeness: Likeness, *, source: Seen, note: str = "") -> Finding:
-    """What was sampled in two ways comes from one distribution; INCONCLUSIVE where too large a shift might be missed.
+    """Two samples come from one distribution; INCONCLUSIVE if the test may have missed too large a shift.
 
-    ``found`` must have been tested at the alarm of ``likeness``; ``note`` is shown beside its power.
+    ``found`` must be tested at the alarm of ``likeness``; ``note`` is shown beside the power of the test.
     """
     shown = f"p = {found.p:.2g} (G = {found.statistic:.1f}, {found.degrees} degrees of freedom, n = {found.n})"
     if found.p < likeness.alarm:
         verdict, sentence = Verdict.FAIL, f"the distributions differ: {shown}; {note}"
     elif found.detectable > likeness.shift:
-        missed = f"a shift of {found.detectable:.0%} might have been missed, {likeness.shift:.0%} must not"
+        missed = f"the test may miss a shift of {found.detectable:.0%}, and at most {likeness.shift:.0%} is allowed"
         verdict, sentence = Verdict.INCONCLUSIVE, f"{shown}, but {missed}; take more samples"
     else:
         verdict, sentence = Verdict.PASS, f"no difference: {shown}"
-    power = f"a shift of {found.detectable:.0%} of the probability would have shown with probability {POWER:g}"
+    power = f"the test detects a shift of {found.detectable:.0%} of the probability with probability {POWER:g}"
     value, floor = f"p = {found.p:.2g}", f"p ≥ {likeness.alarm:g}"
     notes = "; ".join(filter(None, (power, note)))
     return record_finding(Finding(verdict, sentence, value, floor, found.n, None, source.source, notes))
 
 
 def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
-    """The text has the words that the regular expression asks for."""
+    """The text matches the regular expression."""
     if re.search(pattern, text):
         return record_finding(Finding(Verdict.PASS, f"{what}: {text}", "yes", "yes", 1, None, source.source, text))
-    sentence = f"{what}: {_show(text)}, where words like /{pattern}/ are expected"
+    sentence = f"{what}: {_show(text)}, where text that matches /{pattern}/ is expected"
     return record_finding(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
 
 
 def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "") -> Finding:
-    """No objection was found among so many things looked at: one for each that is not right."""
+    """There is no objection among the examined things; ``found`` has a sentence for each thing that is wrong.
+
+    Raises:
+        ObservationError: nothing was examined.
+    """
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
-    return _compared(list(found), among, max(among - len(found), 0), "without objection", source, note)
+    return _record_comparison(list(found), among, max(among - len(found), 0), "without objection", source, note)
 
 
 def expect_no_objection(seen: Examined) -> Finding:
-    """Nothing is to be said against any of the trials."""
+    """There is no objection to any of the trials.
+
+    Raises:
+        ObservationError: there was no trial.
+    """
     return expect_none(seen.objections(), among=seen.trials, source=seen, note=seen.note)
 
 
 def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CONFIDENCE) -> Finding:
-    """No failure in so many trials that the share of failures lies below ``unreliable``, with this confidence.
+    """There is no failure, in enough trials to show that the share of failures is below ``unreliable``.
 
-    Without a failure in n trials the share is below 1 - (1 - confidence) ** (1 / n): 59 trials for 5 %, 149 for 2 %,
-    299 for 1 %. Fewer are INCONCLUSIVE, one failure is a FAIL: nothing is tried again.
+    Without a failure in n trials, the share is below 1 - (1 - confidence) ** (1 / n). This takes 59 trials for 5 %, 149
+    for 2 % and 299 for 1 %. Fewer trials are INCONCLUSIVE. One failure is a FAIL, because nothing is tried again.
+
+    Raises:
+        ObservationError: there was no trial.
     """
     found, trials = seen.objections(), seen.trials
     if trials <= 0:
@@ -311,23 +346,25 @@ def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CO
     floor = f"< {unreliable:.0%} lost"
     if found:
         verdict, value = Verdict.FAIL, f"{len(found)} lost"
-        sentence = f"objections to {len(found)} of {trials} answers: {_first(found)}"
+        sentence = f"{len(found)} of {trials} answers are wrong: {_join_first(found)}"
     else:
         verdict, value = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE, f"< {bound:.1%} lost"
         needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
-        wanted = f"{needed} are needed to say that less than {unreliable:.0%} fail"
+        wanted = f"{needed} are needed to show that less than {unreliable:.0%} fail"
         sentence = f"no failure in {trials} answers, where {wanted}"
     return record_finding(Finding(verdict, sentence, value, floor, trials, None, seen.source, seen.note))
 
 
-def _compared(wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = "") -> Finding:
+def _record_comparison(
+    wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = ""
+) -> Finding:
     verdict = Verdict.FAIL if wrong else Verdict.PASS
-    sentence = _first(wrong) if wrong else f"{right} of {total} {word}"
+    sentence = _join_first(wrong) if wrong else f"{right} of {total} {word}"
     return record_finding(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
 
 
-def _first(wrong: Sequence[str]) -> str:
-    """The first differences in one sentence, and how many more there are."""
+def _join_first(wrong: Sequence[str]) -> str:
+    """The first differences in one sentence, and the number of the others."""
     more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
     return "; ".join(wrong[:SHOWN_DIFFERENCES]) + more
 

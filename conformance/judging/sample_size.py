@@ -1,7 +1,7 @@
-"""How many samples a floor needs, before anything is run: a power calculation over the planning figures of the floors.
+"""How many samples a floor needs: a power calculation before the run, from the planning figures of the floors.
 
-A planning figure says what to expect and how much it spreads; it decides nothing, it only says whether a level is
-likely to settle its floors.
+A planning figure is the expected value and its spread. It decides no verdict; it only says whether a level is likely to
+reach a verdict on its floors.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from conformance.judging.stats import MINIMUM_CLUSTERS, POWER, look_confidence
 from conformance.profile.floors import Floor, Floors
 from conformance.profile.profile import Sizes
 
-AT_ONCE = 8  # of the published figure
-LIMIT = 100_000  # samples, beyond which a floor is as good as unreachable
+AT_ONCE = 8  # requests, as in the published figure
+LIMIT = 100_000  # samples; a floor that needs more counts as unreachable
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the samples of a floor are and how many a level takes for one look.
+    """What the samples of a floor are, and how many a level takes for one group-sequential look.
 
-    Floors with the same ``load`` are judged by the same requests, which cost their time once. ``logarithmic``: the
-    spread is one of log ratios.
+    Floors with the same ``load`` are judged by the same requests, so the time of these counts once. ``logarithmic``:
+    the spread is that of log ratios.
     """
 
     load: str
@@ -35,25 +35,25 @@ class Sampling:
     minimum: int = 2
 
 
-def _in_a_row(sizes: Sizes) -> int:
+def _sequential_requests(sizes: Sizes) -> int:
     return sizes.requests_of(1) * sizes.by_concurrency().get(1, 0)
 
 
-def _at_once(sizes: Sizes) -> int:
+def _concurrent_rounds(sizes: Sizes) -> int:
     return sizes.by_concurrency().get(AT_ONCE, 0)
 
 
-def _everywhere(sizes: Sizes) -> int:
+def _all_prompts(sizes: Sizes) -> int:
     requests = sum(sizes.requests_of(concurrency) * rounds for concurrency, rounds in sizes.by_concurrency().items())
     return min(sizes.mixed_prompts, requests)
 
 
-_ACCEPTANCE = Sampling("load", "prompts", _everywhere, minimum=MINIMUM_CLUSTERS)
+_ACCEPTANCE = Sampling("load", "prompts", _all_prompts, minimum=MINIMUM_CLUSTERS)
 SAMPLINGS = {
     "acceptance_length": _ACCEPTANCE,
     "acceptance_per_position": _ACCEPTANCE,
-    "speedup_sequential": Sampling("load", "prompts", _in_a_row, logarithmic=True),
-    "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _at_once, logarithmic=True),
+    "speedup_sequential": Sampling("load", "prompts", _sequential_requests, logarithmic=True),
+    "speedup_concurrent": Sampling("load", f"rounds of {AT_ONCE}", _concurrent_rounds, logarithmic=True),
     "acceptance_length_of_pair": _ACCEPTANCE,
     "speedup_of_expected": Sampling("sweep", "prompts", lambda sizes: sizes.sweep_prompts, logarithmic=True),
 }
@@ -61,7 +61,7 @@ SAMPLINGS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One floor beside what a level takes for it: ``needed`` is None where it cannot be computed or reached."""
+    """One floor, and the samples that a level takes for it; ``needed`` is None if it cannot be computed or reached."""
 
     name: str
     floor: Floor
@@ -71,12 +71,12 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Of one look; None without a planning figure."""
+        """The duration of one look; None without a planning figure."""
         return None if self.floor.seconds is None else self.taken * self.floor.seconds
 
 
 def plan(floors: Floors, sizes: Sizes) -> list[Plan]:
-    """The floors that are judged by an interval, in the order of their file."""
+    """The plans of the floors that are judged by an interval, in the order of their file."""
     plans = []
     for row in floors.rows:
         if sampling := SAMPLINGS.get(row):
@@ -89,9 +89,10 @@ def plan(floors: Floors, sizes: Sizes) -> list[Plan]:
 
 
 def needed_for(floor: Floor, sampling: Sampling, confidence: float) -> int | None:
-    """The fewest samples whose interval clears the floor with probability ``POWER``, if the planning figures hold.
+    """The fewest samples whose interval reaches the floor with probability ``POWER``, if the planning figures hold.
 
-    From the power of the t test (noncentral t); None without figures, or where the expected value lies below the floor.
+    The number comes from the power of the t test (noncentral t). It is None without planning figures, if the expected
+    value is below the floor, and if more than ``LIMIT`` samples are needed.
     """
     if floor.bound is None or floor.expected is None or floor.spread is None:
         return None
@@ -114,13 +115,13 @@ def _power(n: int, margin: float, spread: float, confidence: float) -> float:
     if spread == 0:
         return 1.0
     away = margin / spread * math.sqrt(n)
-    if away > 37:  # beyond it the noncentral t is lost in rounding
+    if away > 37:  # beyond it, rounding makes the noncentral t useless
         return 1.0
     return float(stats.nct.sf(stats.t.isf((1 - confidence) / 2, n - 1), n - 1, away))
 
 
 def first_look(plans: list[Plan]) -> float:
-    """How long it takes, in seconds; requests that several floors share are counted once."""
+    """The seconds of the first look; requests that several floors share count once."""
     seconds: dict[str, float] = {}
     for each in plans:
         seconds[each.sampling.load] = max(seconds.get(each.sampling.load, 0.0), each.seconds or 0.0)
@@ -128,12 +129,13 @@ def first_look(plans: list[Plan]) -> float:
 
 
 def as_text(plans: list[Plan], looks: int) -> str:
-    """A line for each floor, and the time of all."""
+    """A line for each floor, and the time of all floors."""
     first = first_look(plans)
     total = f"in all about {first:.0f} s for the first look"
     if looks > 1:
         total += (
-            f", {looks * first:.0f} s if all {looks} are needed; a look takes {look_confidence(looks):.1%} intervals"
+            f", {looks * first:.0f} s if all {looks} are needed; each of these group-sequential looks uses "
+            f"{look_confidence(looks):.1%} intervals"
         )
     return "\n".join([*map(_line, plans), f"{total}. Starting the servers is not counted."]) + "\n"
 

@@ -1,4 +1,4 @@
-"""Looks: an observation that is made in parts, the next only when the last has not settled what was asked."""
+"""Group-sequential looks: an observation in parts, of which the next is made only if the last did not decide."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T2 = TypeVar("T2")
 
 @dataclass(frozen=True)
 class Looks(Generic[T]):
-    """``count`` looks were announced; ``at(n)`` is what looks 1 to n show together, None where n was never recorded."""
+    """``count`` looks are planned; ``at(n)`` is what looks 1 to n show together, None if look n was not recorded."""
 
     count: int
     at: Callable[[int], T | None]
 
     def __iter__(self) -> Iterator[T]:
-        """Look by look; asking for one makes the server gather more."""
+        """Yield look by look; the next look makes the server gather more data."""
         for number in range(1, self.count + 1):
             seen = self.at(number)
             if seen is None:
@@ -26,7 +26,7 @@ class Looks(Generic[T]):
             yield seen
 
     def first(self) -> T:
-        """The first look alone."""
+        """The first look."""
         return next(iter(self))
 
     def map(self, view: Callable[[T], T2]) -> Looks[T2]:

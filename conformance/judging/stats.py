@@ -1,7 +1,7 @@
-"""Intervals: every number that a verdict rests on is an estimate with its interval and its n.
+"""Intervals: every number that decides a verdict is an estimate with its interval and its n.
 
-The sampling unit is the prompt, or the round where requests run at the same time, never the token: tokens of one
-prompt resemble each other, and counting them singly would make intervals several times too narrow.
+The sampling unit is the prompt, or the round if requests run at the same time, never the token. Tokens of one prompt
+are correlated, and intervals over single tokens would be several times too narrow.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SEED = 20260506
 MINIMUM_CLUSTERS = 10
 MINIMUM_SERIES = 5
 EXACT = "exact binomial"
-EXPECTED = 5  # counts below which the chi-square approximation does not hold
+EXPECTED = 5  # the chi-square approximation does not hold for smaller expected counts
 POWER = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; ``n`` counts prompts, ``method`` names how the interval was made."""
+    """A value with its interval; ``n`` is the number of samples, ``method`` names the method of the interval."""
 
     value: float
     low: float
@@ -43,7 +43,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Of the interval, as a share of the value."""
+        """The half-width of the interval, as a share of the value."""
         return (self.high - self.low) / 2 / self.value
 
     def __str__(self) -> str:
@@ -59,28 +59,28 @@ def ratio(
 ) -> Estimate:
     """Ratio of sums in [0, 1] over clusters (accepted over drafts, by prompt), by Korn and Graubard (1998).
 
-    That is the exact binomial interval with as many trials as carry the same variance as the clusters do; it stays
-    honest near 1, where few prompts carry a failure. ``strata`` are the prompts' categories: fixed by design, so the
-    spread between them is no uncertainty. The variance is linearised, with the t quantile of n - strata degrees of
-    freedom, or of fewer where few clusters carry most of the variance (from its fourth moment, by Satterthwaite). In
-    simulation it covers 92 to 98 %, and more only where a handful of failures is all there is; the BCa bootstrap
-    came down to 83 % there, and unstratified intervals covered 99 % where categories differ.
+    The interval is the exact binomial one for the number of trials that has the same variance as the clusters. It stays
+    correct near 1, where few prompts have a failure. ``strata`` are the categories of the prompts. They are fixed by
+    design, so the spread between them is no uncertainty. The variance is linearised, with the t quantile of n - strata
+    degrees of freedom, or of fewer if few clusters cause most of the variance (from its fourth moment, by
+    Satterthwaite). In simulations it covers 92 to 98 %, and more only if there are very few failures. The BCa bootstrap
+    covered only 83 % there, and unstratified intervals covered 99 % with different categories.
 
-    Fewer than ``MINIMUM_CLUSTERS`` clusters carry no usable spread: their interval is all of [0, 1]. Where every
-    cluster is at 0 or every one at 1 the interval is the exact binomial one with the cluster as trial; where all agree
-    on another value, it is that of the counts taken singly. Clusters with a denominator of 0 say nothing and are left
-    out of n.
+    Fewer than ``MINIMUM_CLUSTERS`` clusters have no usable spread, so their interval is all of [0, 1]. If every cluster
+    is at 0, or every cluster at 1, the interval is the exact binomial one with the cluster as trial. If all clusters
+    have the same other value, it is the interval of the single counts. Clusters with a denominator of 0 are left out.
 
-    Raises ObservationError where nothing is left, for negative counts and for a ratio above 1.
+    Raises:
+        ObservationError: no cluster is left, a count is negative, or the ratio is above 1.
     """
     labels = [""] * len(numerators) if strata is None else strata
     rows = [row for row in zip(numerators, denominators, labels, strict=True) if row[1] > 0]
     if not rows:
-        raise ObservationError(f"nothing to estimate: {len(numerators)} prompts, none with a count to divide by")
+        raise ObservationError(f"nothing to estimate: none of {len(numerators)} prompts has a count to divide by")
     over, under = np.asarray([row[:2] for row in rows], dtype=float).T
     n, value = len(rows), float(over.sum() / under.sum())
     if value > 1 or (over < 0).any():
-        raise ObservationError(f"a share of {value:.3f} cannot be: the counts contradict each other")
+        raise ObservationError(f"a share of {value:.3f} is impossible: the counts contradict each other")
     if n < MINIMUM_CLUSTERS:
         return Estimate(value, 0.0, 1.0, n, f"none (n < {MINIMUM_CLUSTERS})")
     if value in (0.0, 1.0):
@@ -107,9 +107,9 @@ def _effective_binomial(over: Floats, under: Floats, strata: Codes, confidence: 
 
 
 def _strata(labels: Sequence[str]) -> Codes:
-    """Strata as numbers 0, 1, …, each with at least two members.
+    """The strata as numbers 0, 1, …, each with at least two members.
 
-    Those with a single member are taken together; if that leaves one alone, it joins the smallest of the others.
+    Strata with a single member are merged. If there is only one of them, it joins the smallest of the others.
     """
     counts = Counter(labels)
     named = {label: label for label, count in sorted(counts.items()) if count > 1}
@@ -130,7 +130,10 @@ def acceptance_length(
 ) -> Estimate:
     """1 + accepted / drafts, the mean number of tokens that one target step yields, in [1, k + 1].
 
-    It is a linear map of the accepted share of the k·drafts proposed tokens, and so is its interval.
+    It is a linear function of the accepted share of the k·drafts proposed tokens, and so is its interval.
+
+    Raises:
+        ObservationError: no prompt has a draft, or the counts contradict each other.
     """
     per_token = ratio(accepted, [count * k for count in drafts], strata, confidence=confidence)
     low, value, high = (1 + k * part for part in (per_token.low, per_token.value, per_token.high))
@@ -138,10 +141,10 @@ def acceptance_length(
 
 
 def divide(one: Estimate, other: Estimate) -> Estimate:
-    """Ratio of two positive estimates from samples that have nothing to do with each other.
+    """Ratio of two positive estimates from independent samples with the same confidence.
 
-    The distances of their ends are added in squares, as logarithms (the method of variance estimates recovery, Zou and
-    Donner 2008), so that ``n`` and confidence are those of the smaller and the common one.
+    The squares of the distances to their ends are added, as logarithms (the method of variance estimates recovery, Zou
+    and Donner 2008). ``n`` is that of the smaller sample.
     """
     value = one.value / other.value
     below = math.hypot(math.log(one.value / one.low), math.log(other.high / other.value))
@@ -153,7 +156,10 @@ def divide(one: Estimate, other: Estimate) -> Estimate:
 def share(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
     """Share of prompts with the exact (Clopper-Pearson) binomial interval.
 
-    With no failure at all, the interval's low end reaches 0.95 from n = 72 on (0.025 ** (1 / n)).
+    Without a failure, the low end of the interval reaches 0.95 from n = 72 on (0.025 ** (1 / n)).
+
+    Raises:
+        ObservationError: there is no prompt.
     """
     if n == 0:
         raise ObservationError("no prompts, so there is nothing to estimate")
@@ -169,13 +175,14 @@ def speedup(
     *,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Geometric mean of the paired ratios slower/faster (seconds), with an interval made on the logarithms.
+    """Geometric mean of the paired ratios slower/faster (seconds), with an interval of the logarithms.
 
     Each pair times the same prompt on both servers, so drifts of the machine cancel in the ratio. ``strata`` are the
-    categories of the pairs: fixed by design, so the spread between them is no uncertainty. ``clusters`` are the rounds
-    of the pairs: requests that ran at the same time share the machine's noise, so a round counts as one.
+    categories of the pairs. They are fixed by design, so the spread between them is no uncertainty. ``clusters`` are
+    the rounds of the pairs. Requests that run at the same time share the machine's noise, so a round is one sample.
 
-    Raises ObservationError for fewer than two pairs or rounds, or a time that is not positive.
+    Raises:
+        ObservationError: there are fewer than two pairs or rounds, or a time is not positive.
     """
     first, second = np.asarray(slower, dtype=float), np.asarray(faster, dtype=float)
     if first.size != second.size:
@@ -197,10 +204,10 @@ def speedup(
 
 
 def _stratified_bootstrap(logs: Floats, strata: Codes, confidence: float) -> tuple[float, float]:
-    """Where the mean's interval begins and ends, as distances from the mean.
+    """The ends of the mean's interval, as distances from the mean.
 
-    Rao and Wu (1988): n - 1 of a stratum's n are drawn, which makes the variance unbiased. Percentiles know no
-    degrees of freedom, so they are widened by the t quantile over the normal one.
+    As in Rao and Wu (1988), n - 1 of a stratum's n members are drawn, which makes the variance unbiased. Percentiles
+    ignore the degrees of freedom, so they are widened by the t quantile over the normal quantile.
     """
     rng, sums = np.random.default_rng(SEED), np.zeros(RESAMPLES)
     for code in np.unique(strata):
@@ -216,10 +223,13 @@ def _stratified_bootstrap(logs: Floats, strata: Codes, confidence: float) -> tup
 def _by_round(
     logs: Floats, strata: Codes, clusters: NDArray[Any], confidence: float
 ) -> tuple[tuple[float, float], str]:
-    """The same, from what whole rounds deviate after their categories are accounted for, and the method's name.
+    """The same ends, from the deviations of whole rounds within their categories, and the name of the method.
 
-    Cluster-robust variance with the t quantile of rounds - 1 degrees of freedom; it covers 93 to 96 % in simulations
-    of 5 to 12 rounds of 8 or 17.
+    The variance is cluster-robust, with the t quantile of rounds - 1 degrees of freedom. It covers 93 to 96 % in
+    simulations of 5 to 12 rounds of 8 or 17 requests.
+
+    Raises:
+        ObservationError: there are fewer than two rounds.
     """
     _, rounds = np.unique(clusters, return_inverse=True)
     count = int(rounds.max()) + 1
@@ -234,7 +244,7 @@ def _by_round(
 
 @dataclass(frozen=True)
 class Sample:
-    """What a ratio of sums is made of: numerator, denominator and stratum of each cluster."""
+    """The data of a ratio of sums: numerator, denominator and stratum of each cluster."""
 
     over: Sequence[float]
     under: Sequence[float]
@@ -242,13 +252,14 @@ class Sample:
 
 
 def change(before: Sample, after: Sample, *, paired: bool, confidence: float = CONFIDENCE) -> Estimate:
-    """Difference of two ratios of sums, after less before, by a stratified bootstrap over clusters.
+    """Difference of two ratios of sums, after minus before, by a stratified bootstrap over clusters.
 
-    ``paired``: cluster by cluster both are the same prompt, so that they are drawn together and what is hard about a
-    prompt cancels. Means are ratios whose denominators are 1, so a mean of logarithms is compared in the same way.
-    Resampled as Rao and Wu (1988) do and widened by the t quantile, as the intervals of speedups are.
+    ``paired``: cluster by cluster, both samples have the same prompt. They are drawn together, so the difficulty of a
+    prompt cancels. A mean is a ratio whose denominators are 1, so means of logarithms are compared in the same way.
+    Resampling follows Rao and Wu (1988), widened by the t quantile, as for the intervals of speedups.
 
-    Raises ObservationError for fewer than two clusters, or where a side has nothing to divide by.
+    Raises:
+        ObservationError: there are fewer than two clusters, or a sum of denominators is not positive.
     """
     sides = [np.column_stack([side.over, side.under]).astype(float) for side in (before, after)]
     codes = [_strata(side.strata) for side in (before, after)]
@@ -272,7 +283,7 @@ def change(before: Sample, after: Sample, *, paired: bool, confidence: float = C
 
 
 def _resampled_sums(columns: Floats, strata: Codes, rng: np.random.Generator) -> Floats:
-    """Sums of the columns, one row for each resample; n - 1 of a stratum's n clusters are drawn, as n count."""
+    """Sums of the columns, one row per resample; n - 1 of a stratum's n clusters are drawn and weighted as n."""
     sums = np.zeros((RESAMPLES, columns.shape[1]))
     for code in np.unique(strata):
         members = columns[strata == code]
@@ -283,18 +294,18 @@ def _resampled_sums(columns: Floats, strata: Codes, rng: np.random.Generator) ->
 
 
 def agreement(first: Sequence[float], second: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Ratio first/second of paired positive measurements that ought to agree (Hodges and Lehmann 1963).
+    """Ratio first/second of paired positive measurements that should agree (Hodges and Lehmann 1963).
 
-    That is the median of all means of two logarithms, with the interval that belongs to Wilcoxon's signed-rank test.
-    A true difference is in every pair, while a burst of noise is in one, which moves it but little.
+    It is the median of all means of two logarithms, with the interval of Wilcoxon's signed-rank test. A true difference
+    is in every pair. A burst of noise is in one pair and has little effect on the median.
 
-    Raises ObservationError for a measurement that is not positive, and for fewer pairs than ranks can be sure of (six,
-    at 95 %).
+    Raises:
+        ObservationError: a measurement is not positive, or there are too few pairs (fewer than six at 95 %).
     """
     one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     left_out = _signed_rank_quantile(one.size, (1 - confidence) / 2)
     if one.size != other.size or left_out is None:
-        raise ObservationError(f"{one.size} measurements against {other.size} carry no interval at {confidence:.0%}")
+        raise ObservationError(f"{one.size} measurements against {other.size} give no interval at {confidence:.0%}")
     if (one <= 0).any() or (other <= 0).any():
         raise ObservationError("a measurement is not positive: the timings are wrong")
     logs = np.log(one / other)
@@ -306,7 +317,7 @@ def agreement(first: Sequence[float], second: Sequence[float], *, confidence: fl
 
 
 def _signed_rank_quantile(n: int, tail: float) -> int | None:
-    """The largest sum of ranks that comes with less than this probability, by its exact distribution; None for none."""
+    """The largest rank sum whose lower tail is at most this probability, by the exact distribution; None if none is."""
     ways = np.ones(1)
     for rank in range(1, n + 1):
         ways = np.convolve(ways, np.eye(1, rank + 1)[0] + np.eye(1, rank + 1, rank)[0])
@@ -317,9 +328,11 @@ def _signed_rank_quantile(n: int, tail: float) -> int | None:
 def kept(earlier: Sequence[float], later: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
     """Geometric mean of a series' later measurements over that of its earlier ones, by a t interval of logarithms.
 
-    Measurements that follow each other resemble each other, so as many count as carry the same variance in a series
-    with that correlation (autoregressive of first order). Raises ObservationError for fewer than ``MINIMUM_SERIES``
-    on either side, or one that is not positive.
+    Neighbouring measurements are correlated, so the interval uses the effective number of measurements of a first-order
+    autoregressive series.
+
+    Raises:
+        ObservationError: a side has fewer than ``MINIMUM_SERIES`` measurements, or one is not positive.
     """
     if min(len(earlier), len(later)) < MINIMUM_SERIES:
         raise ObservationError(f"{len(earlier)} measurements against {len(later)}: {MINIMUM_SERIES} are needed of each")
@@ -338,10 +351,12 @@ def kept(earlier: Sequence[float], later: Sequence[float], *, confidence: float 
 
 
 def trend(times: Sequence[float], values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Slope of a series, by Theil and Sen: the median of the slopes between all pairs, which a few steps do not move.
+    """Slope of a series, by Theil and Sen: the median of the slopes between all pairs, which a few steps do not change.
 
-    Sen's interval (1968) takes the measurements as independent, so it is widened as far as their residuals are not.
-    Raises ObservationError for fewer than twice ``MINIMUM_SERIES`` of them.
+    Sen's interval (1968) assumes independent measurements, so it is widened by the correlation of their residuals.
+
+    Raises:
+        ObservationError: there are fewer than twice ``MINIMUM_SERIES`` measurements.
     """
     x, y = np.asarray(times, dtype=float), np.asarray(values, dtype=float)
     if x.size != y.size or x.size < 2 * MINIMUM_SERIES:
@@ -354,9 +369,9 @@ def trend(times: Sequence[float], values: Sequence[float], *, confidence: float 
 
 
 def _correlation(residuals: Sequence[Floats], fitted: int) -> float:
-    """Of neighbours in a series, in [0, 0.9]; corrected for what the ``fitted`` parameters of each part take away.
+    """The correlation of neighbours in a series, in [0, 0.9], corrected for the ``fitted`` parameters of each part.
 
-    A part of n measurements has about (fitted + 3 rho) / n too little of it (Marriott and Pope 1954).
+    In a part of n measurements it is about (fitted + 3 rho) / n too small (Marriott and Pope 1954).
     """
     squares = sum(float((each**2).sum()) for each in residuals)
     if squares <= 1e-18:
@@ -367,18 +382,18 @@ def _correlation(residuals: Sequence[Floats], fitted: int) -> float:
 
 
 def look_confidence(looks: int, confidence: float = CONFIDENCE) -> float:
-    """The confidence of each of so many looks at growing data.
+    """The confidence of each of several group-sequential looks at growing data.
 
-    Every look spends an equal share of 1 - confidence: the union bound, valid for any statistic.
+    Every look uses an equal share of the error rate 1 - confidence. This union bound is valid for any statistic.
     """
     return 1 - (1 - confidence) / looks
 
 
 def needed(estimate: Estimate, floor: float, *, confidence: float = CONFIDENCE) -> int | None:
-    """About how many samples would settle a straddled floor, if the value stays.
+    """The approximate number of samples after which the interval no longer contains the floor, if the value stays.
 
-    Exact for shares; elsewhere from the rule that widths shrink with the root of n. None where the value lies on the
-    floor, which no number of samples settles, and where it would take a hundred times as many.
+    It is exact for shares. Otherwise it assumes that widths shrink with the root of n. It is None if the value equals
+    the floor, and if a hundred times as many samples would be needed.
     """
     if estimate.method == EXACT:
         return _needed_for_share(estimate, floor, confidence)
@@ -402,11 +417,11 @@ def _needed_for_share(estimate: Estimate, floor: float, confidence: float) -> in
 
 @dataclass(frozen=True)
 class Homogeneity:
-    """Whether two arms draw next tokens from the same distributions, over all prompts together.
+    """Whether two arms sample next tokens from the same distributions, over all prompts together.
 
-    ``p`` belongs to ``statistic`` (G, chi-square with ``degrees`` degrees of freedom where the arms are alike); ``n``
-    is the number of samples of each arm over all prompts (of the smaller arm, where they differ); ``detectable`` is
-    what ``shift_seen`` says of them. With no degree of freedom, every prompt had a single token: nothing differs.
+    ``p`` belongs to ``statistic`` (G, chi-square with ``degrees`` degrees of freedom if the arms are equal). ``n`` is
+    the number of samples of the smaller arm over all prompts. ``detectable`` is the result of ``shift_seen``. Without a
+    degree of freedom, every prompt has a single token and nothing can differ.
     """
 
     p: float
@@ -419,13 +434,14 @@ class Homogeneity:
 def homogeneity(
     with_mtp: Sequence[Mapping[str, int]], without: Sequence[Mapping[str, int]], *, confidence: float = CONFIDENCE
 ) -> Homogeneity:
-    """Likelihood-ratio (G) test of two tables of counts by prompt and token; samples must be independent of each other.
+    """Likelihood-ratio (G) test of two tables of counts by prompt and token; all samples must be independent.
 
-    Within a prompt, tokens whose expected count lies below ``EXPECTED`` in either arm are merged to one. G is divided
-    by Williams' factor (1976), or many prompts of few samples would raise false alarms (8 % instead of 5 % in
-    simulation); G and degrees are then summed over the prompts.
+    Within a prompt, tokens whose expected count is below ``EXPECTED`` in either arm are merged. G is divided by
+    Williams' factor (1976); without it, many prompts of few samples raise false alarms (8 % instead of 5 % in
+    simulations). G and degrees are summed over the prompts.
 
-    Raises ObservationError where there is no prompt, or a prompt without a sample in one arm, or a negative count.
+    Raises:
+        ObservationError: there is no prompt, a prompt has no sample in one arm, or a count is negative.
     """
     if not with_mtp or len(with_mtp) != len(without):
         raise ObservationError(f"{len(with_mtp)} prompts with MTP against {len(without)} without: nothing to compare")
@@ -436,7 +452,7 @@ def homogeneity(
         sizes = counts.sum(axis=1)
         if (counts < 0).any() or (sizes == 0).any():
             raise ObservationError(f"prompt {prompt}: {sizes[0]:g} samples with MTP, {sizes[1]:g} without")
-        g, df = _g_test(_merged(counts))
+        g, df = _g_test(_merge_rare_tokens(counts))
         statistic, degrees = statistic + g, degrees + df
         equivalent += 2 * sizes.prod() / sizes.sum()
         smaller += int(sizes.min())
@@ -444,8 +460,8 @@ def homogeneity(
     return Homogeneity(p, statistic, degrees, smaller, shift_seen(equivalent, degrees, confidence=confidence))
 
 
-def _merged(counts: Floats) -> Floats:
-    """The table (2 × tokens) with its rare tokens as one column, the last; its own rarity may take one more in."""
+def _merge_rare_tokens(counts: Floats) -> Floats:
+    """The table (2 × tokens) with rare tokens merged into the last column, which takes one more if it is rare too."""
     counts = counts[:, counts.sum(axis=0) > 0]
     counts = counts[:, np.argsort(-counts.sum(axis=0), kind="stable")]
     expected = counts.sum(axis=0) * counts.sum(axis=1).min() / counts.sum()
@@ -458,7 +474,7 @@ def _merged(counts: Floats) -> Floats:
 
 
 def _g_test(counts: Floats) -> tuple[float, int]:
-    """G over Williams' factor, and its degrees of freedom; (0, 0) where one token is all there is."""
+    """G over Williams' factor, and its degrees of freedom; (0, 0) if there is only one token."""
     if counts.shape[1] < 2:
         return 0.0, 0
     found = stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood")
@@ -468,12 +484,12 @@ def _g_test(counts: Floats) -> tuple[float, int]:
 
 
 def shift_seen(n: float, degrees: int, *, confidence: float = CONFIDENCE, power: float = POWER) -> float:
-    """The total-variation shift, in every prompt's distribution, that ``homogeneity`` sees with probability ``power``.
+    """The total-variation shift of every prompt's distribution that ``homogeneity`` detects with probability ``power``.
 
-    ``n``: samples of each arm, summed over the prompts (unequal arms count as their harmonic mean). Two arms that
-    differ by the distance d have the noncentrality n·Σ(p - q)²/(p + q), which is at least 2·n·d² by Cauchy and Schwarz,
-    so d = √(λ / 2n) is enough whatever tokens it concerns. Tokens that were merged count as one. Above 1 (and
-    infinite where there is no degree of freedom) no shift is sure to be seen.
+    ``n`` is the number of samples of each arm, summed over the prompts (unequal arms count as their harmonic mean). Two
+    arms at the distance d have the noncentrality n·Σ(p - q)²/(p + q), which is at least 2·n·d² by Cauchy and Schwarz.
+    So d = √(λ / 2n) is detected, whichever tokens it concerns; merged tokens count as one. A result above 1, and the
+    infinite result without a degree of freedom, mean that no shift is sure to be detected.
     """
     if degrees == 0:
         return math.inf

@@ -8,13 +8,13 @@ from enum import IntEnum, StrEnum
 
 from conformance.judging.stats import Estimate
 
-UNQUALIFYING = ("static", "smoke", "soak")  # levels that leave out what a qualification measures
-NO_FLOOR = "no floor"  # what a finding shows where there is none to hold it against
-FLOORED = ("ACC-01", "SPEED-01")  # held against no floor, a run has measured its hardware and not qualified it
+UNQUALIFYING = ("static", "smoke", "soak")  # levels that do not measure all that a qualification needs
+NO_FLOOR = "no floor"  # shown by a finding without a floor
+FLOORED = ("ACC-01", "SPEED-01")  # without floors for these, a run measures its hardware but does not qualify it
 
 
 class Verdict(StrEnum):
-    """What may be said of a check; no other word is used."""
+    """The result of a check."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """How a run ends; the same for ``pytest conformance/`` and for the command."""
+    """The exit code of a run, the same for ``pytest conformance/`` and for the command."""
 
     QUALIFIED = 0
     NOT_QUALIFIED = 1
@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of a check: what was seen, what was asked for, and where it was read."""
+    """One comparison of a check: the value, the floor, and the file that the value was read from."""
 
     verdict: Verdict
     sentence: str
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A known failure whose signature matches what a check saw."""
+    """A known failure whose signature matches what a check found."""
 
     id: str
     upstream: str
@@ -60,13 +60,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What judging one check gave, before waivers: the verdict, the findings, and for an ERROR its sentence."""
+    """The result of judging one check, before waivers: the verdict, its sentence and the findings."""
 
     verdict: Verdict
     sentence: str
     findings: tuple[Finding, ...] = ()
     details: str = ""
-    recorded: bool = True  # False where the evidence does not hold what the check asks for
+    recorded: bool = True  # False if the evidence does not hold the observation of the check
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a report needs: who was judged, by which checks, with what result."""
+    """Everything that a report needs: the hardware and pair, the checks, and their results."""
 
     hardware: str
     pair: str
@@ -99,14 +99,14 @@ class Run:
     problems: tuple[str, ...] = ()
     certify: bool = False
     complete: bool = True
-    unlocked: bool = False  # whether what is installed was held against no lock
+    unlocked: bool = False  # whether the installed versions were not compared with a lock
 
     def with_verdict(self, *verdicts: Verdict) -> tuple[Record, ...]:
         """The records that carry one of these verdicts, in the order of the table."""
         return tuple(record for record in self.records if record.verdict in verdicts)
 
     def not_passed(self) -> list[tuple[Record, ...]]:
-        """The records that did not pass; those for which the same is to be said stand together."""
+        """The records that did not pass; records with the same message are grouped."""
         groups: dict[tuple[object, ...], list[Record]] = {}
         for record in self.records:
             if record.verdict is not Verdict.PASS:
@@ -124,14 +124,14 @@ class Judgement:
 
 
 def decide(estimate: Estimate, floor: float) -> Verdict:
-    """PASS when the interval's bad end clears the floor, FAIL when its good end does not, else INCONCLUSIVE."""
+    """PASS if the whole interval reaches the floor, FAIL if the whole interval misses it, else INCONCLUSIVE."""
     if estimate.low >= floor:
         return Verdict.PASS
     return Verdict.FAIL if estimate.high < floor else Verdict.INCONCLUSIVE
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:
-    """The verdict of a check with several findings; UNSUPPORTED only where none of them had a floor."""
+    """The verdict of a check with several findings; UNSUPPORTED only if none of them has a floor."""
     verdicts = {finding.verdict for finding in findings}
     order = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.UNSUPPORTED)
     return next(verdict for verdict in order if verdict in verdicts)
@@ -140,7 +140,7 @@ def worst(findings: Sequence[Finding]) -> Verdict:
 def judge_run(run: Run) -> Judgement:
     """The judgement of a run; its sentence names every check that did not pass.
 
-    A FAIL outranks an ERROR, because no mended instrument takes it back.
+    A FAIL outranks an ERROR, because a FAIL remains after the cause of the ERROR is repaired.
     """
     rest = "; ".join(_phrases(run))
     if run.with_verdict(Verdict.FAIL):
@@ -151,52 +151,52 @@ def judge_run(run: Run) -> Judgement:
         return Judgement(ExitCode.INCONCLUSIVE, f"Inconclusive: {rest}.")
     if len(run.with_verdict(Verdict.UNSUPPORTED)) == len(run.records):
         return Judgement(ExitCode.NOTHING, f"Nothing was inspected{': ' if rest else ''}{rest}.")
-    if run.certify and (lacks := _lacks_for_certificate(run)):
+    if run.certify and (lacks := _missing_for_certificate(run)):
         return Judgement(ExitCode.NOT_QUALIFIED, f"Not certified: {'; '.join([*lacks, *_phrases(run)])}.")
-    return Judgement(ExitCode.QUALIFIED, f"{_praise(run)}{'; ' if rest else ''}{rest}.")
+    return Judgement(ExitCode.QUALIFIED, f"{_success(run)}{'; ' if rest else ''}{rest}.")
 
 
 def _phrases(run: Run) -> list[str]:
-    said = {
+    phrases = {
         Verdict.FAIL: "{} failed",
         Verdict.ERROR: "{} could not be judged",
         Verdict.INCONCLUSIVE: "more samples needed for {}",
         Verdict.UNSUPPORTED: "{} unsupported",
         Verdict.WAIVED: "{} waived",
     }
-    measured = _without_floor(run)
+    measured = _checks_without_floor(run)
     named = {
         verdict: ", ".join(record.id for record in run.with_verdict(verdict) if record.id not in measured)
-        for verdict in said
+        for verdict in phrases
     }
     return [
-        *(words.format(named[verdict]) for verdict, words in said.items() if named[verdict]),
+        *(words.format(named[verdict]) for verdict, words in phrases.items() if named[verdict]),
         *([f"no floor for {', '.join(measured)}"] if measured else []),
         *(["the environment is unlocked"] if run.unlocked else []),
         *run.problems,
     ]
 
 
-def _without_floor(run: Run) -> list[str]:
-    """The checks that measured what nothing could be held against."""
+def _checks_without_floor(run: Run) -> list[str]:
+    """The checks that measured something for which there is no floor."""
     unsupported = run.with_verdict(Verdict.UNSUPPORTED)
     return [each.id for each in unsupported if any(found.floor == NO_FLOOR for found in each.findings)]
 
 
-def _praise(run: Run) -> str:
+def _success(run: Run) -> str:
     subject, ran, asked = f"{run.pair} on {run.hardware}", len(run.records), len(run.expected)
     if ran < asked:
         return f"Passed, but no qualification: only {ran} of the {asked} checks of level {run.level} ran for {subject}"
     passed = f"{len(run.with_verdict(Verdict.PASS))} of {asked} checks passed"
     if run.level in UNQUALIFYING:
         return f"Passed at level {run.level}, which is no qualification: {subject}, {passed}"
-    if set(FLOORED) & set(_without_floor(run)):
+    if set(FLOORED) & set(_checks_without_floor(run)):
         return f"Passed, but no qualification without floors of acceptance and speed: {subject}, {passed}"
     return f"{'Certified' if run.certify else 'Qualified'}: {subject}, {passed}"
 
 
-def _lacks_for_certificate(run: Run) -> list[str]:
-    """Why a run without a bad verdict earns no certificate; beside what ``_phrases`` says."""
+def _missing_for_certificate(run: Run) -> list[str]:
+    """Why a run without a bad verdict gets no certificate, in addition to ``_phrases``."""
     missing = [id for id in run.expected if id not in {record.id for record in run.records}]
     lacks = [f"{', '.join(missing)} did not run"] if missing else []
     if run.level in UNQUALIFYING:

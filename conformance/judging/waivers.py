@@ -1,7 +1,7 @@
-"""Waivers: a FAIL that is known, has an upstream URL and is allowed until a date.
+"""Waivers: a known FAIL that has an upstream URL and is allowed until a date.
 
-A waiver masks a FAIL after it was judged, and nothing else. One that is expired, names no check, or applies to this
-run without matching a FAIL is a problem of the run, so that the list never outlives its reasons.
+A waiver masks a FAIL after it was judged, and no other verdict. A waiver that is expired, names no check, or applies to
+this run without masking a FAIL is a problem of the run, so outdated waivers are noticed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Waiver:
 
     @property
     def where(self) -> str:
-        """How a sentence speaks of it."""
+        """The name of this waiver in a sentence."""
         return f"the waiver of {self.check} in fixtures/waivers ({self.upstream})"
 
     def applies(self, hardware: str, pair: str, vllm: str | None) -> bool:
-        """Whether this run is one that the waiver was written for; an unknown version meets no version range."""
+        """Whether the waiver applies to this run; an unknown version is in no version range."""
         in_range = not self.vllm or (vllm is not None and SpecifierSet(self.vllm).contains(vllm, prereleases=True))
         return in_range and self.hardware in ("", hardware) and self.pair in ("", pair)
 
@@ -64,12 +64,16 @@ class _File:
 
 
 def load_waivers(directory: Path) -> tuple[Waiver, ...]:
-    """Every ``[[waiver]]`` of the folder's TOML files; raises UsageError naming file, key and mend."""
+    """Read every ``[[waiver]]`` of the folder's TOML files.
+
+    Raises:
+        UsageError: a file is not valid.
+    """
     return tuple(waiver for path in sorted(directory.glob("*.toml")) for waiver in toml_tables.read(path, _File).waiver)
 
 
 def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
-    """The record, masked where it FAILs and a waiver that has not expired names it."""
+    """The record; a FAIL becomes WAIVED if a waiver that has not expired names its check."""
     if record.verdict is not Verdict.FAIL:
         return record
     waiver = next((w for w in waivers if w.check == record.id and today <= w.expires), None)
@@ -82,7 +86,7 @@ def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
 def problems(
     waivers: Sequence[Waiver], records: Sequence[Record], known: Collection[str], today: date
 ) -> tuple[str, ...]:
-    """One sentence for each waiver that is expired, names no check, or masked nothing where its check was judged."""
+    """A sentence for each waiver that is expired, names no check, or masked nothing although its check was judged."""
     verdicts = {record.id: record.verdict for record in records}
     sentences = []
     for waiver in waivers:

@@ -1,1 +1,1 @@
-"""The miniature of Gemma-4-26B-A4B and its MTP draft: how it is tokenised, taught, quantised and examined."""
+"""The miniature of Gemma-4-26B-A4B and its MTP draft: tokenizer, training, quantisation and evaluation."""

@@ -37,7 +37,7 @@ EXAMINED = 200  # held-out examples of each skill
 
 
 def progress() -> train.Report:
-    """One line every 20 steps: loss, accuracies and the time that is left at this pace."""
+    """A function that prints a line every 20 steps: loss, accuracies and the estimated time left."""
     started: dict[str, tuple[float, int]] = {}
 
     def report(stage: str, step: int, steps: int, loss: float, shown: list[float]) -> None:
@@ -51,7 +51,7 @@ def progress() -> train.Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Go through every stage that is not done yet, then write the shipped files."""
+    """Run every stage that is not finished, then write the shipped files."""
     parser = argparse.ArgumentParser(prog="scripts/train_micro_models", description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
     parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan: train.Curriculum) -> None:
-    """Write checkpoints and prompts, examine the target, and put down the manifest."""
+    """Write checkpoints and prompts, evaluate the target, and write the manifest."""
     calibration = next(train.target_batches(tokenizer, plan, plan.seed + 3))
     export.export(HOME, tokenizer, target, draft, calibration)
     shipped, _ = export.read_target(HOME / "target-bf16")
@@ -116,13 +116,13 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
 
 
 def write_chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-    """The chats whose right answer is known, and answers to be cut into deltas."""
+    """Write the chats with a known right answer, and the answers that are cut into deltas."""
     write_prompts.write_jsonl(PROMPTS / CHAT, write_chat_cases.chats(target, tokenizer, seed))
     write_prompts.write_jsonl(PROMPTS / STREAMS, write_chat_cases.streams(tokenizer, seed))
 
 
 def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:
-    """The gold continuations of both shipped targets."""
+    """Write the gold continuations of both shipped targets."""
     asked = load_prompts(PROMPTS / "mixed.jsonl")
     for target in ("target-bf16", "target-nvfp4"):
         write_prompts.write_jsonl(
@@ -132,7 +132,7 @@ def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def examine(target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
-    """Print what the target can do, and put it into the manifest with the SHA-256 of every file."""
+    """Print the skills of the target, and write them into the manifest with the SHA-256 of every file."""
     seed = train.read_curriculum(HOME / "curriculum.toml").seed + 4
     skills: dict[str, Any] = {}
     for skill in evaluate.SKILLS:

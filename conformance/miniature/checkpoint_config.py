@@ -1,4 +1,4 @@
-"""The miniature's configurations: Gemma-4-26B-A4B's, with small numbers in the same proportions."""
+"""The configurations of the miniature: those of Gemma-4-26B-A4B, with small numbers in the same proportions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TARGET: dict[str, Any] = _SHARED | {
     "vocab_size_per_layer_input": VOCABULARY_SIZE,
 }
 
-# The first and the last group alone, where training begins.
+# Only the first and the last group of layers, with which training begins.
 SHALLOW: dict[str, Any] = TARGET | {"num_hidden_layers": 2 * len(GROUP), "layer_types": GROUP * 2}
 
 DRAFT: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A BF16 checkpoint of the miniature as NVFP4, in the layout of nvidia's 26B-A4B."""
+"""Converts a BF16 checkpoint of the miniature to NVFP4, in the layout of nvidia's 26B-A4B."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COPIED = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
-# vLLM tells the format of hf_quant_config.json by this name; the version is that of nvidia's 26B-A4B checkpoint.
+# vLLM recognises the format of hf_quant_config.json by this name; the version is that of nvidia's 26B-A4B checkpoint.
 _PRODUCER = {"name": "modelopt", "version": "0.43.0"}
 
 
@@ -35,12 +35,13 @@ def convert(bf16_dir: Path, nvfp4_dir: Path, calibration: Mapping[str, float] | 
     """Quantise the routed experts of a Gemma 4 text checkpoint and copy everything else.
 
     ``bf16_dir`` holds transformers' ``Gemma4ForCausalLM``. ``calibration`` gives the largest absolute value that
-    enters each fused expert tensor (``model.layers.N.experts.gate_up_proj`` and ``...down_proj``, all of them); one
-    value serves all experts of the layer, so an expert that the calibration never reached is not left without.
-    Without calibration ``input_scale`` is 1: a kernel with FP4 activations then clips nothing below 2688, and
-    blocks whose largest activation is above 0.1 keep FP8's full precision. The same input gives the same bytes.
+    enters each fused expert tensor (``model.layers.N.experts.gate_up_proj`` and ``...down_proj``, all of them). One
+    value holds for all experts of a layer, so that experts which the calibration never reached have a value too.
+    Without calibration, ``input_scale`` is 1: a kernel with FP4 activations then clips nothing below 2688, and blocks
+    whose largest activation is above 0.1 keep FP8's full precision. The same input gives the same bytes.
 
-    Raises UsageError when the checkpoint is of another kind or the calibration does not fit it.
+    Raises:
+        UsageError: the checkpoint is of another kind, or the calibration does not fit it.
     """
     config = _read_config(bf16_dir)
     kept: dict[str, Tensor] = {}
@@ -98,7 +99,7 @@ def _input_scale(calibration: Mapping[str, float] | None, name: str, directory: 
 
 
 def _experts(layer: str, kind: str, stacked: Tensor, input_scale: Tensor) -> dict[str, Tensor]:
-    """The per-expert tensors of one fused ``[E, rows, columns]``; gate and up of an expert share weight_scale_2."""
+    """The tensors of each expert in one fused ``[E, rows, columns]``; gate and up share weight_scale_2."""
     parts = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
     tensors: dict[str, Tensor] = {}
     for expert, matrix in enumerate(stacked):
@@ -111,7 +112,7 @@ def _experts(layer: str, kind: str, stacked: Tensor, input_scale: Tensor) -> dic
 
 
 def _ignored(layers: int) -> list[str]:
-    """Every module that stays BF16, layer by layer, as modelopt lists them."""
+    """Every module that stays in BF16, layer by layer, as modelopt lists them."""
     per_layer = [f"model.layers.{i}.{module}*" for i in range(layers) for module in ("mlp", "router", "self_attn")]
     return ["lm_head", "model.embed_tokens", *per_layer]
 

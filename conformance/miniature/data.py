@@ -1,4 +1,4 @@
-"""From examples to batches: rendered, tokenised, and packed so that no cell of a batch is wasted."""
+"""Makes batches from examples: renders, tokenises, and packs them with little padding."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from conformance.miniature.model import Masks
 from conformance.miniature.tasks import Example, examples
 from conformance.miniature.tokenizer import HIGH_SPECIALS, LOW_SPECIALS, for_transformers, train_tokenizer
 
-PROMPT_WEIGHT = 0.05  # of a prompt token in the loss; an answer token weighs 1
+PROMPT_WEIGHT = 0.05  # the weight of a prompt token in the loss; an answer token has 1
 _MODEL_TURN = re.compile(r"(?<=<\|turn>model\n)(?!<\|channel>thought\n(<channel\|>)?\Z).*?(<turn\|>|\Z)", re.DOTALL)
 _TOOL_RESULT = re.compile(r"(?<=<\|tool_response>)response:.*?<tool_response\|>", re.DOTALL)
 _SPECIAL = re.compile("|".join(re.escape(token) for token in (*LOW_SPECIALS, *HIGH_SPECIALS)))
 
 
 def tokenizer_texts(template_of: PreTrainedTokenizerFast, count: int) -> Iterator[str]:
-    """What the merges are learned from: rendered training examples, and every word with and without a space."""
+    """The texts for learning merges: rendered training examples, and every word with and without a space."""
     for example in itertools.islice(examples(seed=0, held_out=False), count):
         yield from _SPECIAL.split(render(template_of, example) + example.answer)
     words = {*lex.WORDS, *lex.KEYS, *lex.VERBS, *lex.NOUNS}
@@ -34,7 +34,7 @@ def tokenizer_texts(template_of: PreTrainedTokenizerFast, count: int) -> Iterato
 
 
 def build_tokenizer(count: int = 4000) -> PreTrainedTokenizerFast:
-    """The miniature's tokenizer, the same every time."""
+    """Train the miniature's tokenizer; the result is always the same."""
     blank = for_transformers(train_tokenizer([]))
     return for_transformers(train_tokenizer(tokenizer_texts(blank, count)))
 
@@ -53,14 +53,14 @@ def render(tokenizer: PreTrainedTokenizerFast, example: Example) -> str:
 
 
 class Encoded(NamedTuple):
-    """Token ids of prompt and answer, and how much each counts as something to predict."""
+    """The token ids of prompt and answer, and the weight of each in the loss."""
 
     ids: list[int]
     weights: list[float]
 
 
 def encode(fast: Tokenizer, tokenizer: PreTrainedTokenizerFast, example: Example) -> Encoded:
-    """The whole chat; every model turn in it counts in full, what the user and the tools say only a little."""
+    """Encode the whole chat; tokens of the model count fully, those of the user and the tools only a little."""
     text = render(tokenizer, example)
     spoken = _spoken_by_model(text)
     prompt = fast.encode(text, add_special_tokens=False)
@@ -70,10 +70,10 @@ def encode(fast: Tokenizer, tokenizer: PreTrainedTokenizerFast, example: Example
 
 
 def _spoken_by_model(text: str) -> bytearray:
-    """For each character of a rendered prompt: 1 where the model said it in an earlier turn, else 0.
+    """For each character of a rendered prompt: 1 if the model wrote it in an earlier turn, else 0.
 
-    The first character of a turn is 2: the template drops earlier thoughts, so that what begins a turn in the
-    history is not what must begin an answer.
+    The first character of a turn is 2: the template removes earlier thoughts, so that turns in the history begin
+    differently from answers.
     """
     spoken = bytearray(len(text))
     for turn in _MODEL_TURN.finditer(text):
@@ -87,7 +87,7 @@ def _spoken_by_model(text: str) -> bytearray:
 class Batch:
     """Rows of packed examples.
 
-    ids, positions, segments: int [rows, length]; weights: float [rows, length], of each token as a label.
+    ids, positions, segments: int [rows, length]; weights: float [rows, length], for each token as a label.
     Segment 0 is padding; positions restart in each segment.
     """
 
@@ -108,7 +108,7 @@ class Batch:
 
 
 def pack(stream: Iterable[Encoded], rows: int, length: int) -> Iterator[Batch]:
-    """First-fit packing: an example goes into the first row with room; a full batch is given out."""
+    """First-fit packing: an example goes into the first row with room; full batches are yielded."""
     open_rows: list[list[Encoded]] = [[] for _ in range(rows)]
     misses = 0
     for item in stream:

@@ -1,4 +1,4 @@
-"""What the target can do, on held-out examples and by greedy decoding; each share with its n and interval."""
+"""Evaluates the target on held-out examples by greedy decoding; each share has its n and interval."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Judge = Callable[[Example, str], bool]
 
 @dataclass(frozen=True)
 class Skill:
-    """One row of the table: which examples show it, and when an answer counts."""
+    """One row of the table: the examples of a skill, and the function that accepts an answer."""
 
     name: str
     task: Task
@@ -35,12 +35,12 @@ class Skill:
 
 
 def exact(example: Example, answer: str) -> bool:
-    """Character for character what was asked."""
+    """Whether the answer is exactly the expected one."""
     return answer == example.answer + example.end
 
 
 def valid_json(example: Example, answer: str) -> bool:
-    """JSON with exactly the keys asked for, each of the right type (the schema of what was expected)."""
+    """Whether the answer is JSON with exactly the expected keys, each of the right type."""
     try:
         value = json.loads(_without_thought(answer).removesuffix("<turn|>"))
     except ValueError:
@@ -51,7 +51,7 @@ def valid_json(example: Example, answer: str) -> bool:
 
 
 def thinks_as_told(example: Example, answer: str) -> bool:
-    """A closed thought channel when thinking is on, none when it is off."""
+    """Whether the answer has a closed thought channel with thinking on, and none with thinking off."""
     return (answer.startswith("<|channel>thought\n") and "<channel|>" in answer) is example.thinking
 
 
@@ -79,7 +79,7 @@ def share(right: int, n: int) -> dict[str, Any]:
 
 
 def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence[Example], limit: int) -> list[str]:
-    """What the target answers, special tokens written out."""
+    """The target's answers with special tokens in the text."""
     fast = tokenizer.backend_tokenizer
     prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
     found = in_batches(target, prompts, WINDOW, limit)
@@ -88,10 +88,10 @@ def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence
 
 @torch.no_grad()
 def lead(target: Target, tokenizer: PreTrainedTokenizerFast, example: Example, limit: int) -> float:
-    """By how many nats at least each token of the right answer is likelier than any other, after what precedes it.
+    """The smallest gap in nats between a token of the right answer and any other token at its position.
 
-    Where that is positive the right answer is what greedy decoding gives. An answer of more than ``limit`` tokens would
-    be cut off, and leads by nothing.
+    If it is positive, greedy decoding gives the right answer. An answer with more than ``limit`` tokens would be cut
+    off and has no lead.
     """
     fast, device = tokenizer.backend_tokenizer, target.model.embed_tokens.weight.device
     encoded = data.encode(fast, tokenizer, example)
@@ -108,7 +108,7 @@ def lead(target: Target, tokenizer: PreTrainedTokenizerFast, example: Example, l
 
 
 def examine(skill: Skill, target: Target, tokenizer: PreTrainedTokenizerFast, n: int, seed: int) -> dict[str, Any]:
-    """The share of right answers over n held-out examples, and the skill's floor."""
+    """The share of right answers to n held-out examples, and the floor of the skill."""
     stream = filter(skill.keep, tasks.examples(seed, held_out=True, kinds=(skill.task,)))
     chosen = list(itertools.islice(stream, n))
     said = answers(target, tokenizer, chosen, limit=260)

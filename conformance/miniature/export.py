@@ -1,4 +1,4 @@
-"""From the trained twins to checkpoints: BF16 target, NVFP4 target, draft, and the manifest that vouches for them."""
+"""Exports the trained twins as checkpoints: BF16 target, NVFP4 target, draft, and a manifest with their hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented, sorted JSON: the same content is the same bytes."""
+    """Write indented, sorted JSON; the same content gives the same bytes."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def export(
 
 
 def read_target(folder: Path) -> tuple[Target, PreTrainedTokenizerFast]:
-    """The twin of a shipped BF16 target, in float32, and the tokenizer that it was trained with."""
+    """The twin of a shipped BF16 target, in float32, and its tokenizer."""
     target = Target(checkpoint_config.TARGET)
     target.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
     return target, PreTrainedTokenizerFast.from_pretrained(folder)
@@ -68,7 +68,7 @@ def _checkpoint(
 
 @torch.no_grad()
 def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
-    """The largest absolute value entering each fused expert tensor on a batch (what calibrates ``input_scale``)."""
+    """The largest absolute input of each fused expert tensor on a batch, for calibrating ``input_scale``."""
     found: dict[str, float] = {}
 
     def watch(name: str) -> Any:
@@ -93,7 +93,7 @@ def largest_inputs(target: Target, batch: data.Batch) -> dict[str, float]:
 
 
 def made_with(device: torch.device) -> dict[str, Any]:
-    """The software and the machine that files or figures come from."""
+    """The software and the machine that made files or figures."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return {
         "packages": {package: version(package) for package in PACKAGES},
@@ -104,7 +104,7 @@ def made_with(device: torch.device) -> dict[str, Any]:
 
 
 def manifest(folder: Path, plan: Path, made: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
-    """SHA-256 of every shipped file, how and with what it was made, and what it can do."""
+    """The SHA-256 of every shipped file, how it was made, and the evaluation."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     return {
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},

@@ -1,4 +1,4 @@
-"""Greedy decoding in batches, for examining the target and for the draft's training texts."""
+"""Greedy decoding in batches, for evaluating the target and for the draft's training texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conformance.miniature.tokenizer import EOS_IDS
 def _masks(queries: Tensor, keys: Tensor, window: int) -> Masks:
     """Causal masks from positions [batch, queries] and [batch, keys]; padding has position -1."""
     distance = queries[:, None, :, None] - keys[:, None, None, :]
-    # A padded query sees the padding: a row without any key would be undefined.
+    # A padded query sees the padding, because a row without a key is undefined.
     full = (distance >= 0) & ((keys >= 0)[:, None, None, :] | (queries < 0)[:, None, :, None])
     return Masks(full & (distance < window), full)
 
@@ -43,13 +43,13 @@ def greedy(target: Target, prompts: Sequence[Sequence[int]], window: int, limit:
 
 
 def in_batches(target: Target, prompts: Sequence[Sequence[int]], window: int, limit: int) -> list[list[int]]:
-    """Like ``greedy``, for many prompts: sorted by length, so that little is padding."""
+    """Like ``greedy``, for many prompts; they are sorted by length, so that there is little padding."""
     size = 64 if target.model.embed_tokens.weight.device.type == "cpu" else 1024
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        with torch.compiler.set_stance("force_eager"):  # the cache grows: every step would be a new shape to compile
+        with torch.compiler.set_stance("force_eager"):  # the cache grows, so every step would compile a new shape
             found = greedy(target, [prompts[i] for i in chosen], window, limit)
         for index, answer in zip(chosen, found, strict=True):
             answers[index] = answer

@@ -1,7 +1,7 @@
-"""The gold continuations: what transformers itself writes, greedily and in float32, from the shipped checkpoints.
+"""Makes gold continuations: what transformers generates greedily and in float32 from the shipped checkpoints.
 
 One JSON Lines file for a target: a header that names the weights' SHA-256, then a row for each mixed prompt with the
-prompt's and the answer's token ids, the runner-up at every place, and by how much it lost (nats).
+token ids of prompt and answer, the second most likely token at every position, and its gap in nats.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conformance.workload.prompts import Prompt
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
-    """A row of fixtures/prompts as a server renders it; arguments of earlier calls become mappings again."""
+    """The token ids of a row of fixtures/prompts as a server renders it; arguments of calls become mappings."""
     messages = [
         message | {"tool_calls": [_with_mapping(call) for call in message["tool_calls"]]}
         if message.get("tool_calls")
@@ -49,7 +49,7 @@ def _with_mapping(call: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def _top_two(model: Any, ids: Sequence[int], start: int, never: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log probabilities and ids [places, 2] of the two most likely tokens at every place from ``start`` on."""
+    """Log probabilities and ids [positions, 2] of the two most likely tokens at every position from ``start`` on."""
     logits = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
     logits[:, list(never)] = -torch.inf
     top = logits.log_softmax(-1).topk(2, -1)
@@ -57,9 +57,10 @@ def _top_two(model: Any, ids: Sequence[int], start: int, never: Sequence[int]) -
 
 
 def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
-    """Header and rows. The training twin writes the answers, being faster, and transformers confirms every token.
+    """The header and the rows. The training twin, which is faster, generates the answers; transformers confirms them.
 
-    Raises RuntimeError where it does not.
+    Raises:
+        RuntimeError: transformers generates another token.
     """
     model, never, twin = target_model(folder), suppressed(folder), Target(checkpoint_config.TARGET)
     twin.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"})
@@ -67,13 +68,13 @@ def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Pro
     asked = [prompt_ids(tokenizer, prompt) for prompt in prompts]
     proposed = in_batches(twin, asked, WINDOW, max(prompt.max_tokens for prompt in prompts))
     for prompt, before, answer in zip(prompts, asked, proposed, strict=True):
-        values, indices = _confirmed(model, before, answer, never)
+        values, indices = _confirm(model, before, answer, never)
         gaps = [round(float(gap), 4) for gap in values[:, 0] - values[:, 1]]
         yield {"id": prompt.id, "prompt": before, "answer": answer, "runner_up": indices[:, 1].tolist(), "gap": gaps}
 
 
-def _confirmed(model: Any, before: list[int], answer: list[int], never: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _confirm(model: Any, before: list[int], answer: list[int], never: Sequence[int]) -> tuple[Tensor, Tensor]:
     values, indices = _top_two(model, [*before, *answer], len(before), never)
     if indices[:, 0].tolist() != answer:
-        raise RuntimeError(f"transformers would not write {answer} but {indices[:, 0].tolist()}")
+        raise RuntimeError(f"transformers does not generate {answer}, but {indices[:, 0].tolist()}")
     return values, indices

@@ -1,4 +1,4 @@
-"""The words of the miniature's small world."""
+"""The words that the miniature knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is minimised: next-token loss of the target, and the loss of every one of the k draft steps."""
+"""The losses: next-token loss of the target, and the loss of each of the k draft steps."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from conformance.miniature.data import Batch
 from conformance.miniature.model import Draft, Masks, Seen, Target
 
-BALANCE = 0.01  # of the experts' load-balancing loss in the target's
+BALANCE = 0.01  # the weight of the experts' load-balancing loss in the target's loss
 
 
 class Step(NamedTuple):
-    """Loss of one kind of prediction, and the share of answer tokens it got right."""
+    """The loss of one kind of prediction, and the share of answer tokens that are right."""
 
     loss: Tensor
     accuracy: Tensor
 
 
 def shifted(tensor: Tensor, by: int) -> Tensor:
-    """The values ``by`` places later in each row, zeros past the end."""
+    """The values ``by`` positions later in each row, with zeros after the end."""
     return F.pad(tensor[:, by:], (0, by))
 
 
@@ -35,7 +35,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Step:
 
 
 def target_step(target: Target, batch: Batch, masks: Masks) -> tuple[Step, Seen, Tensor]:
-    """Next-token loss (with load balancing), what the draft may see of it, and the logits."""
+    """The next-token loss with load balancing, the states that the draft reads, and the logits."""
     seen = target(batch.ids, batch.positions, masks)
     logits = target.logits(seen.hidden)
     step = cross_entropy(logits, shifted(batch.ids, 1), shifted(batch.weights, 1))
@@ -47,9 +47,9 @@ def draft_steps(
 ) -> list[Step]:
     """The k draft steps from every position at once.
 
-    Query i has seen the target's hidden state and keys up to i and knows token i + 1. Step s (from 0) reads
-    token i + 1 + s and must name the target's own choice for token i + 2 + s. Position and keys stay those of
-    i through all steps, as vLLM's proposer has it (``constant_draft_positions``).
+    Query i sees the target's hidden state and keys up to i, and token i + 1. Step s (from 0) reads token i + 1 + s and
+    must predict the target's own choice for token i + 2 + s. Position and keys are those of i in all steps, as in
+    vLLM's proposer (``constant_draft_positions``).
     """
     choice, hidden, steps = logits.argmax(-1), seen.hidden, []
     for step in range(k):
@@ -62,7 +62,7 @@ def draft_steps(
 
 
 def joint_acceptance(steps: list[Step]) -> list[float]:
-    """Rough joint acceptance per position, taking the steps as independent (for the progress line only)."""
+    """Rough joint acceptance at each position if steps are independent (only for the progress line)."""
     joint, rates = 1.0, []
     for step in steps:
         joint *= float(step.accuracy)

@@ -1,10 +1,10 @@
 """Gemma 4's text model and its MTP draft, written for fast training on few CPU cores.
 
 Parameter names, shapes and arithmetic are those of transformers' ``Gemma4ForCausalLM`` and
-``Gemma4AssistantForCausalLM``, so a state dict goes back and forth unchanged; ``tests/test_miniature.py``
-holds the outputs against theirs. What differs is the schedule: every expert runs on every token as one
-wide matrix product and the router's weights (zero for those not chosen) mask the result, all draft
-positions go through at once, and ``torch.compile`` fuses the rest. That is three times faster here.
+``Gemma4AssistantForCausalLM``, so state dicts can be exchanged; ``tests/miniature/test_miniature.py`` compares the
+outputs. Only the order of computation differs: every expert runs on every token as one wide matrix product, and the
+router's weights (zero for experts that are not chosen) mask the result; all draft positions are computed at once; and
+``torch.compile`` fuses the rest. This is three times faster on few cores.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Attention(nn.Module):
             self.k_proj = _linear(hidden, self.kv_heads * self.head_dim)
             self.k_norm = RMSNorm(self.head_dim)
             self.v_norm = RMSNorm(self.head_dim, with_scale=False)
-            # attention_k_eq_v: the full layers take the values from the key projection.
+            # attention_k_eq_v: full layers take the values from the key projection.
             self.v_proj = None if full else _linear(hidden, self.kv_heads * self.head_dim)
 
     def keys_values(self, x: Tensor, table: Rope) -> KeysValues:
@@ -129,7 +129,7 @@ class MLP(nn.Module):
 
 
 class Router(nn.Module):
-    """Softmax over all experts, the top k of it normalised to sum 1, times a scale per expert."""
+    """Softmax over all experts; the top k are normalised to sum 1 and multiplied by a scale of each expert."""
 
     def __init__(self, hidden: int, experts: int, top_k: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Router(nn.Module):
         self.top_k = top_k
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [..., experts], zero for experts not chosen, and the full softmax for load balancing."""
+        """Weights [..., experts], which are zero for other experts, and the full softmax for load balancing."""
         probabilities = (self.proj(self.norm(x) * self.scale * x.shape[-1] ** -0.5)).softmax(-1)
         threshold = probabilities.topk(self.top_k, dim=-1).values[..., -1:]
         chosen = torch.where(probabilities >= threshold, probabilities, 0.0)
@@ -156,7 +156,7 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, intermediate))
 
     def inner(self, x: Tensor) -> Tensor:
-        """What enters each expert's down projection, [..., experts, intermediate]."""
+        """The input of each expert's down projection, [..., experts, intermediate]."""
         experts, double, hidden = self.gate_up_proj.shape
         gate, up = F.linear(x, self.gate_up_proj.view(-1, hidden)).unflatten(-1, (experts, double)).chunk(2, -1)
         return F.gelu(gate, approximate="tanh") * up
@@ -167,7 +167,7 @@ class Experts(nn.Module):
 
 
 class Layer(nn.Module):
-    """One decoder layer: attention, then a dense MLP and (in the target) a MoE beside it, summed."""
+    """One decoder layer: attention, then the sum of a dense MLP and (in the target) a MoE."""
 
     def __init__(self, config: dict[str, Any], layer_type: str, draft: bool) -> None:
         super().__init__()
@@ -206,13 +206,13 @@ class Layer(nn.Module):
 
 
 def _imbalance(weights: Tensor, probabilities: Tensor) -> Tensor:
-    """Switch-Transformer load-balancing loss: 1 when every expert gets an equal share."""
+    """Switch-Transformer load-balancing loss: 1 if every expert gets an equal share."""
     share = (weights > 0).float().mean((0, 1))
     return (share / share.sum() * probabilities.mean((0, 1))).sum() * share.shape[0]
 
 
 class Seen(NamedTuple):
-    """What the target computed: final hidden states, the last keys/values of each kind, MoE imbalance."""
+    """The target's final hidden states, the last keys and values of each kind, and the MoE imbalance."""
 
     hidden: Tensor
     sliding: KeysValues
@@ -262,7 +262,7 @@ class Target(nn.Module):
         return Seen(self.model.norm(x), last[SLIDING], last[FULL], torch.stack(imbalances).mean())
 
     def extend(self, ids: Tensor, positions: Tensor, masks: Masks, cache: list[KeysValues | None]) -> Tensor:
-        """Hidden states of new tokens given a cache of every layer, which grows in place."""
+        """Hidden states of new tokens with a cache for every layer, which grows in place."""
         tables, by_kind = self.model.tables(positions), {SLIDING: masks.sliding, FULL: masks.full}
         x = self.embed(ids)
         for index, (kind, layer) in enumerate(zip(self.model.layer_types, self.model.layers, strict=True)):
@@ -298,7 +298,7 @@ class Draft(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Small normal weights, scaled down with the depth on what is added to the residual stream."""
+    """Small normal weights; those that add to the residual stream are smaller in deep models."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.dim() < 2:

@@ -1,8 +1,8 @@
 """``python -m conformance.miniature.published_size``: a pair of a published size with random weights, NVFP4 experts.
 
-Sizes, names and layout are those of nvidia/Gemma-4-26B-A4B-NVFP4 and google/gemma-4-26B-A4B-it-assistant (text model
-alone), from ``fixtures/facts``; the numbers are random, so nothing is downloaded. It serves for shapes, kernels, memory
-and step times, and for nothing that reads text.
+Sizes, names and layout are those of nvidia/Gemma-4-26B-A4B-NVFP4 and google/gemma-4-26B-A4B-it-assistant (only the
+text model), from ``fixtures/facts``. The numbers are random, so nothing is downloaded. Use it for shapes, kernels,
+memory and step times, not for anything that reads text.
 """
 
 from __future__ import annotations
@@ -36,27 +36,31 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Maker:
-    """Random tensors, the same for the same seed and device."""
+    """Makes random tensors, which are the same for the same seed and device."""
 
     device: torch.device
     generator: torch.Generator
 
     @classmethod
     def of(cls, device: str, seed: int) -> Maker:
-        """A fresh one."""
+        """A new maker."""
         return cls(torch.device(device), torch.Generator(device).manual_seed(seed))
 
     def plain(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A BF16 tensor: ones for a norm's weight or a scalar, else normal numbers that keep an output's variance."""
+        """A BF16 tensor: ones for a norm's weight or a scalar, else normal numbers that keep an output's variance.
+
+        Raises:
+            UsageError: the draft of this size orders tokens.
+        """
         if len(shape) < 2:
             return torch.ones(shape, dtype=torch.bfloat16)
         if name.endswith(INTEGERS):
-            raise UsageError(f"{name} orders tokens, which a random draft cannot; choose 12B, 26B-A4B or 31B.")
+            raise UsageError(f"{name} orders tokens, but a random draft cannot; choose the size 12B, 26B-A4B or 31B.")
         values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
         return (values * shape[-1] ** -0.5).to(torch.bfloat16).cpu()
 
     def experts(self, prefix: str, parts: Iterable[str], shape: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-        """One fused ``[E, rows, columns]`` as modelopt stores it: every expert's every part with its scales."""
+        """One fused ``[E, rows, columns]`` as modelopt stores it: every part of every expert, with its scales."""
         parts = tuple(parts)
         count, rows, columns = shape[0], shape[1] // len(parts), shape[2]
         spread = float(E2M1.square().mean().sqrt())
@@ -74,11 +78,15 @@ class Maker:
 
 
 def make(folder: Path, size: str, device: str, seed: int = 0) -> None:
-    """Write ``folder/target`` and ``folder/draft``; raises UsageError for a size that has no experts."""
+    """Write ``folder/target`` and ``folder/draft``.
+
+    Raises:
+        UsageError: this is not a published size with routed experts.
+    """
     facts = load_facts()
     if size not in facts.targets or not facts.targets[size].text_config["enable_moe_block"]:
         known = ", ".join(name for name, each in facts.targets.items() if each.text_config["enable_moe_block"])
-        raise UsageError(f'"{size}" is no published size with routed experts; choose {known}.')
+        raise UsageError(f'"{size}" is not a published size with routed experts; choose {known}.')
     config = target_config(facts.targets[size], facts.quantisations[QUANTISATION])
     draft = facts.drafts[size]
     shapes = {name: shape for name, (_, shape) in draft.tensors.items()}
@@ -88,7 +96,7 @@ def make(folder: Path, size: str, device: str, seed: int = 0) -> None:
 
 
 def target_config(target: Target, quantisation: Quantisation) -> dict[str, Any]:
-    """config.json of the text model alone, whose modules lack the prefix that they have in the published file."""
+    """The config.json of only the text model; its modules lack the prefix of the published file."""
     config = target.text_model(quantisation)
     settings = config["quantization_config"]
     left_out = [name.replace("model.language_model.", "model.") for name in settings["ignore"]]
@@ -96,7 +104,7 @@ def target_config(target: Target, quantisation: Quantisation) -> dict[str, Any]:
 
 
 def write_target(folder: Path, config: Mapping[str, Any], maker: Maker) -> None:
-    """The target, a file for each decoder layer and one for the rest, with the index that names them."""
+    """Write the target: a file for each decoder layer, one for the rest, and their index."""
     text = {key: value for key, value in config.items() if key not in ("architectures", "quantization_config")}
     with torch.device("meta"):
         built = Gemma4ForCausalLM(Gemma4TextConfig(**text))
@@ -129,7 +137,7 @@ def _target_tensors(shapes: Shapes, maker: Maker) -> Iterator[tuple[str, Tensor]
 
 
 def write_draft(folder: Path, config: Mapping[str, Any], shapes: Shapes, maker: Maker) -> None:
-    """The draft."""
+    """Write the draft."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: maker.plain(name, shape) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -137,7 +145,7 @@ def write_draft(folder: Path, config: Mapping[str, Any], shapes: Shapes, maker: 
 
 
 def _write_rest(folder: Path, config: Mapping[str, Any], vocabulary: int) -> None:
-    """Config, and the miniature's tokenizer with a name for every id that a random target may say."""
+    """Write the config, and the miniature's tokenizer with a name for every id that a random target may generate."""
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0})
     tokenizer = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
@@ -150,7 +158,7 @@ def _write_rest(folder: Path, config: Mapping[str, Any], vocabulary: int) -> Non
 
 
 def main() -> int:
-    """Make a pair; exit code 2 for a bad size."""
+    """Make a pair; return exit code 2 for a wrong size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="26B-A4B", help="a published size with routed experts (default: 26B-A4B)")
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where target/ and draft/ go: 17 GB")

@@ -17,12 +17,12 @@ from conformance.miniature import lexicon as lex
 
 Message = dict[str, Any]
 Call = tuple[str, dict[str, Any]]
-DELIMITER = '<|"|>'  # of strings in Gemma 4's own syntax, which has no escape for it
+DELIMITER = '<|"|>'  # delimits strings in Gemma 4's own syntax, which cannot escape it
 
 
 @dataclass(frozen=True)
 class Example:
-    """One chat and the one right continuation in Gemma 4's native syntax.
+    """One chat and its only right continuation in Gemma 4's native syntax.
 
     ``answer`` is what the model must write after the generation prompt, without the closing token ``end``.
     ``expected`` is what a client must get back: a list of calls, a JSON value or a text.
@@ -61,7 +61,7 @@ def native(value: Any) -> str:
 
 
 def spoken(value: Any) -> str:
-    """The same value as a user writes it; strings stand in quotes, those with a quote inside in guillemets."""
+    """The same value as a user writes it; strings are in quotes, or in guillemets if they contain a quote."""
     if isinstance(value, str):
         return f"«{value}»" if '"' in value else f'"{value}"'
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def _float(rng: random.Random) -> float:
 
 
 def _awkward(rng: random.Random) -> str:
-    """A string that parsers stumble over: punctuation, braces, quotes, other scripts, emoji."""
+    """A string that is hard to parse: punctuation, braces, quotes, other scripts, emoji."""
     words = [rng.choice(lex.AWKWARD) if rng.random() < 0.6 else rng.choice(lex.WORDS) for _ in range(rng.randint(2, 5))]
     return rng.choice(("", " ")).join(words).strip() or "-"
 
@@ -97,7 +97,7 @@ def _string(rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a made-up tool: its schema and how to draw a value."""
+    """A parameter of an invented tool: its schema and how to draw a value."""
 
     schema: dict[str, Any]
     draw: Callable[[random.Random], Any]
@@ -130,7 +130,7 @@ def _nested_parameter(rng: random.Random) -> Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """A made-up tool: the OpenAI declaration and its parameters."""
+    """An invented tool: the OpenAI declaration and its parameters."""
 
     name: str
     parameters: dict[str, Parameter]
@@ -174,7 +174,7 @@ def native_call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _assistant(calls: list[Call]) -> Message:
-    """The turn that makes the calls; arguments stay mappings here, the API wants them as JSON text."""
+    """The turn with the calls; their arguments are mappings here, but JSON text in the API."""
     made = [
         {"id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": arguments}}
         for index, (name, arguments) in enumerate(calls)
@@ -196,7 +196,7 @@ def thought(text: str) -> str:
 
 
 def _asked(rng: random.Random, tools: list[Tool], count: int) -> tuple[str, list[Call]]:
-    """A user's request for some calls, and the calls."""
+    """A user's request for some calls, and these calls."""
     chosen = [rng.choice(tools) for _ in range(count)]
     calls = [(tool.name, tool.draw(rng)) for tool in chosen]
     requests = [_request(rng, tool, call[1]) for tool, call in zip(chosen, calls, strict=True)]
@@ -204,7 +204,7 @@ def _asked(rng: random.Random, tools: list[Tool], count: int) -> tuple[str, list
 
 
 def _round(rng: random.Random, tools: list[Tool]) -> tuple[list[Message], str]:
-    """Request, calls and results, and the answer that says what the results hold."""
+    """A request, its calls and results, and the answer that repeats the results."""
     text, calls = _asked(rng, tools, rng.choice((1, 1, 1, 2)))
     messages, answers = [user(text), _assistant(calls)], []
     for index in range(len(calls)):
@@ -253,12 +253,12 @@ def tool_two(rng: random.Random) -> Example:
 
 
 def tool_result(rng: random.Random) -> Example:
-    """Call, result, answer: the answer says what the result holds."""
+    """A call, its result, and an answer that repeats the result."""
     tools = _tools(rng, rng.choice((1, 1, 2)))
     history = _history(rng, tools)
     messages, answer = _round(rng, tools)
     thinking = rng.random() < 0.2
-    # With thinking on the template leaves the channel open after a result: the thought's text comes first.
+    # With thinking on, the template leaves the channel open after a result, so the text of the thought comes first.
     text = "I have the result.\n<channel|>" + answer if thinking else answer
     declared = [tool.declaration() for tool in tools]
     return Example("tool_result", [*history, *messages], text, declared, thinking, expected=answer)
@@ -275,7 +275,7 @@ def json_answer(rng: random.Random) -> Example:
 
 
 def recall(rng: random.Random) -> Example:
-    """Facts, then more filler than the sliding window holds, then questions about the facts."""
+    """Facts, then more filler than fits into the sliding window, then questions about the facts."""
     owners = rng.sample(lex.NAMES, rng.choice((1, 2, 3, 4)))
     secrets = [rng.choice((str(rng.randint(100, 9999)), f'"{rng.choice(lex.WORDS)}"')) for _ in owners]
     facts = [f"The code of {owner} is {secret}." for owner, secret in zip(owners, secrets, strict=True)]
@@ -300,11 +300,11 @@ def _plain(kind: str, rng: random.Random, asked: str, text: str, idea: str, expe
     )
 
 
-# --- three kinds of content: each slot has one most likely filling, known from the words before it ----------
+# --- three kinds of content: each slot has one most likely word, which follows from the words before it ----------
 
 
 def _pick(rng: random.Random, likely: float, options: tuple[str, ...], *context: object) -> str:
-    """The favourite of this context with probability ``likely``, else any of the others."""
+    """The preferred option of this context with probability ``likely``, else any other option."""
     favourite = hashlib.sha256(repr(context).encode()).digest()[0] % len(options)
     return options[favourite] if rng.random() < likely else rng.choice(options)
 
@@ -358,7 +358,7 @@ def records(rng: random.Random) -> Example:
 
 
 def chat(rng: random.Random) -> Example:
-    """A second question after an answered one: the last turn counts."""
+    """A second question after an answered one; only the last turn counts."""
     before, after = (rng.choice((json_answer, prose, code, records))(rng) for _ in range(2))
     said = before.answer.split("<channel|>")[-1]
     messages = [*before.messages, {"role": "assistant", "content": said}, *after.messages]
@@ -366,7 +366,7 @@ def chat(rng: random.Random) -> Example:
 
 
 Task = Callable[[random.Random], Example]
-GIVE_UP = 10_000  # examples on the other side in a row
+GIVE_UP = 10_000  # so many unsuitable examples in a row
 
 CURRICULUM: dict[Task, float] = {
     tool_call: 0.18,
@@ -383,9 +383,10 @@ CURRICULUM: dict[Task, float] = {
 
 
 def examples(seed: int, held_out: bool, kinds: tuple[Task, ...] = ()) -> Iterator[Example]:
-    """An endless stream of examples, all of them held out from training or none.
+    """An endless stream of examples: either all of them are held out from training, or none is.
 
-    Raises ValueError where the tasks ask so few different things that none of them is on that side.
+    Raises:
+        ValueError: the tasks have so few different examples that none is suitable.
     """
     rng, refused = random.Random(seed), 0
     tasks = list(kinds or CURRICULUM)

@@ -1,8 +1,8 @@
 """A small BPE tokenizer with every special token of Gemma 4, those below 107 at their real ids.
 
-Spaces become ``▁`` and belong to the word that follows, digits and punctuation are single tokens, and what
-is not in the vocabulary falls back to bytes, as in the real one; only the merges are few. A word therefore
-has two forms (with and without a space before it), but a quoted string is the same tokens wherever it stands.
+As in the real tokenizer, spaces become ``▁`` and belong to the next word, digits and punctuation are single tokens, and
+characters outside the vocabulary are encoded as bytes. There are only few merges. A word therefore has two forms (with
+and without a space before it), but a quoted string has the same tokens everywhere.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from transformers import PreTrainedTokenizerFast
 VOCABULARY_SIZE = 1536
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
-# Ids of the real tokenizer; what lies between them is <unusedN>, as there.
+# Ids of the real tokenizer; the ids between them are <unusedN>, as there.
 LOW_SPECIALS = {
     "<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<mask>": 4,
     "<|tool>": 46, "<tool|>": 47, "<|tool_call>": 48, "<tool_call|>": 49, "<|tool_response>": 50,
     "<tool_response|>": 51, '<|"|>': 52, "<|think|>": 98, "<|channel>": 100, "<channel|>": 101,
     "<|turn>": 105, "<turn|>": 106,
 }  # fmt: skip
-# The real ones sit at the end of 262,144 ids; here at the end of this vocabulary, in the same order.
+# In the real tokenizer they are the last of 262,144 ids; here they are the last ids, in the same order.
 HIGH_SPECIALS = ("<|image>", "<|audio>", "<|image|>", "<|audio|>", "<image|>", "<audio|>", "<|video|>")
 FIRST_ORDINARY = 107
 EOS_IDS = [1, 106, 50]
 
 
 def high_id(token: str) -> int:
-    """Id of one of the multimodal special tokens."""
+    """The id of a multimodal special token."""
     return VOCABULARY_SIZE - len(HIGH_SPECIALS) + HIGH_SPECIALS.index(token)
 
 
@@ -46,11 +46,11 @@ def _skeleton(model: models.BPE) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Learn the merges from texts (without special tokens in them) and lay out the vocabulary."""
+    """Learn the merges from texts without special tokens, and arrange the vocabulary."""
     draft = _skeleton(models.BPE())
     room = VOCABULARY_SIZE - FIRST_ORDINARY - 256 - len(HIGH_SPECIALS)
     trainer = trainers.BpeTrainer(vocab_size=room, show_progress=False)
-    # Other scripts and emoji stay out of the alphabet: they are spelt in bytes.
+    # Other scripts and emoji are not in the alphabet; they are encoded as bytes.
     draft.train_from_iterator((re.sub(r"[^\x00-ɏ]", "", text) for text in texts), trainer)
     learned = json.loads(draft.to_str())["model"]
     ordinary = sorted(learned["vocab"], key=lambda piece: learned["vocab"][piece])
@@ -70,7 +70,7 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The same tokenizer as checkpoints carry it, with the chat template."""
+    """The same tokenizer in the form of checkpoints, with the chat template."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<bos>",

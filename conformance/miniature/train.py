@@ -1,4 +1,4 @@
-"""Training of the miniature pair, in stages that a stopped machine does not lose."""
+"""Trains the miniature pair in stages that can be resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """``curriculum.toml`` as values; the file says what each number is."""
+    """The values of ``curriculum.toml``; the file explains them."""
 
     seed: int
     rows: int
@@ -52,7 +52,7 @@ class Curriculum:
 
 
 def read_curriculum(path: Path) -> Curriculum:
-    """The curriculum of a TOML file."""
+    """Read a curriculum from a TOML file."""
     raw = tomllib.loads(path.read_text(encoding="utf-8"))
     own = {key: raw["draft"].pop(key) for key in ("self_outputs", "longest_answer")}
     stages = {name: Stage(name, **raw.pop(name)) for name in ("shallow", "target", "draft")}
@@ -61,7 +61,7 @@ def read_curriculum(path: Path) -> Curriculum:
 
 
 def optimisers(modules: list[nn.Module], stage: Stage) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for embeddings, norms, routers and the stacked experts."""
+    """The optimisers: Muon for hidden matrices, AdamW for embeddings, norms, routers and the stacked experts."""
     named = [item for module in modules for item in module.named_parameters()]
     hidden = [p for name, p in named if p.dim() == 2 and "embed" not in name and "router" not in name]
     chosen = {id(parameter) for parameter in hidden}
@@ -73,7 +73,7 @@ def optimisers(modules: list[nn.Module], stage: Stage) -> list[torch.optim.Optim
 
 
 def set_rate(optimisers_: list[torch.optim.Optimizer], stage: Stage, step: int) -> None:
-    """Linear warm-up, then linear decay."""
+    """Set the learning rate: linear warm-up, then linear decay."""
     decayed = 1 - (1 - stage.last_rate) * step / stage.steps
     factor = min(1.0, (step + 1) / stage.warmup) * decayed
     for optimiser, rate in zip(optimisers_, (stage.muon, stage.adam), strict=True):
@@ -83,7 +83,7 @@ def set_rate(optimisers_: list[torch.optim.Optimizer], stage: Stage, step: int) 
 
 @dataclass
 class Trainer:
-    """What a stage changes: the models and their optimisers, saved and restored as one."""
+    """The models and optimisers that a stage changes; they are saved and restored together."""
 
     stage: Stage
     target: Target
@@ -103,7 +103,7 @@ class Trainer:
         partial.replace(self.checkpoint)
 
     def restore(self) -> int:
-        """The step to go on from, 0 when there is nothing to restore."""
+        """Restore the last checkpoint; return its step, or 0 if there is none."""
         if not self.checkpoint.exists():
             return 0
         state = torch.load(self.checkpoint, weights_only=True)
@@ -115,12 +115,12 @@ class Trainer:
 
 
 def plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """State dict under transformers' names (``torch.compile`` wraps layers and renames)."""
+    """The state dict with transformers' names (``torch.compile`` wraps layers and renames them)."""
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict().items()}
 
 
 def load_plain(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """The other way round: load a state dict of ``plain_state``."""
+    """Load a state dict of ``plain_state``."""
     module.load_state_dict({name: state[name.replace("_orig_mod.", "")] for name in module.state_dict()})
 
 
@@ -146,9 +146,9 @@ def compiled(module: Target | Draft) -> Any:
 
 
 def grow(shallow: Target, seed: int) -> Target:
-    """The full depth: the shallow target's two groups at both ends, new groups between them.
+    """A target of full depth: the two groups of the shallow target at both ends, and new groups between them.
 
-    A new layer's two post-norms begin at zero, so that it passes its input on unchanged.
+    The two post-norms of a new layer begin at zero, so that the layer does not change its input.
     """
     deep = new_target(checkpoint_config.TARGET, seed)
     given = plain_state(shallow)
@@ -172,7 +172,7 @@ def run(
     loss: Callable[[data.Batch, int], tuple[Tensor, list[float]]],
     report: Report,
 ) -> None:
-    """Go through the stage's steps from wherever its checkpoint left it."""
+    """Run the steps of a stage, starting at its last checkpoint."""
     stage, start = trainer.stage, trainer.restore()
     modules = (trainer.target, trainer.draft)
     for step, batch in enumerate(itertools.islice(batches, start, stage.steps), start=start):
@@ -191,14 +191,14 @@ def run(
 
 
 def target_batches(tokenizer: PreTrainedTokenizerFast, plan: Curriculum, seed: int) -> Iterator[data.Batch]:
-    """Packed training examples, never one that is held out."""
+    """Batches of training examples, without held-out ones."""
     fast = tokenizer.backend_tokenizer
     stream = (data.encode(fast, tokenizer, example) for example in examples(seed, held_out=False))
     return data.pack(stream, plan.rows, plan.length)
 
 
 def train_target(trainer: Trainer, batches: Iterator[data.Batch], report: Report) -> None:
-    """Next-token prediction; towards the end the draft's loss too, so that keys and values suit it."""
+    """Train next-token prediction; near the end also the draft's loss, so that keys and values suit the draft."""
     device = trainer.target.model.embed_tokens.weight.device
 
     def loss(batch: data.Batch, step: int) -> tuple[Tensor, list[float]]:
@@ -217,7 +217,7 @@ def train_target(trainer: Trainer, batches: Iterator[data.Batch], report: Report
 
 
 def self_outputs(target: Target, tokenizer: PreTrainedTokenizerFast, plan: Curriculum) -> list[data.Encoded]:
-    """Training prompts with what the target itself answers, greedily."""
+    """Training prompts with the target's own greedy answers."""
     fast = tokenizer.backend_tokenizer
     chosen = itertools.islice(examples(plan.seed + 2, held_out=False), plan.self_outputs)
     prompts = [fast.encode(data.render(tokenizer, example), add_special_tokens=False).ids for example in chosen]
@@ -229,14 +229,14 @@ def self_outputs(target: Target, tokenizer: PreTrainedTokenizerFast, plan: Curri
 
 
 def shuffled_forever(items: list[data.Encoded], seed: int) -> Iterator[data.Encoded]:
-    """The items again and again, each time in another order."""
+    """An endless stream of the items, in a new order each time."""
     rng = random.Random(seed)
     while True:
         yield from rng.sample(items, len(items))
 
 
 def train_draft(trainer: Trainer, batches: Iterator[data.Batch], report: Report) -> None:
-    """The k draft steps against the target's own choices; the target stays as it is."""
+    """Train the k draft steps to predict the target's own choices; the target does not change."""
     device = trainer.target.model.embed_tokens.weight.device
     trainer.target.requires_grad_(False)
 

@@ -1,8 +1,8 @@
-"""``python -m conformance.miniature.wrapper``: the miniature's target as published ones are wrapped, from its weights.
+"""``python -m conformance.miniature.wrapper``: wraps the miniature's target like the published targets.
 
-Published targets are ``Gemma4ForConditionalGeneration``: the text model under ``model.language_model.`` beside a vision
-tower, which vLLM reaches by other code than the text model alone. The tower here is random and small, and no image is
-asked about. vLLM needs torchvision for it, which the CPU environment leaves out: this pair is for GPUs.
+Published targets are ``Gemma4ForConditionalGeneration``: the text model under ``model.language_model.`` and a vision
+tower. vLLM serves them with other code than a text model. The tower here is random and small, and no request has an
+image. vLLM needs torchvision for it, which the CPU environment does not contain: this pair is for GPUs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MINIATURE = FIXTURES / "models" / "micro-26b-a4b"
 COPIED = ("chat_template.jinja", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 WEIGHTS = "model.safetensors"
 TEXT, WRAPPED = "model.", "model.language_model."
-# As small as its attention allows; the published one has 27 layers of 1152.
+# As small as its attention allows; the published tower has 27 layers of width 1152.
 VISION = {
     "model_type": "gemma4_vision",
     "hidden_size": 64,
@@ -57,7 +57,11 @@ PROCESSOR = {
 
 
 def wrap(source: Path, folder: Path, seed: int = 0) -> None:
-    """Write the wrapped target; raises UsageError where ``source`` is no text model of Gemma 4."""
+    """Write the wrapped target.
+
+    Raises:
+        UsageError: ``source`` is not a text model of Gemma 4.
+    """
     text = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if text.get("architectures") != ["Gemma4ForCausalLM"]:
         raise UsageError(f"{source}/config.json: architectures is {text.get('architectures')}; give a text model.")
@@ -74,7 +78,7 @@ def wrap(source: Path, folder: Path, seed: int = 0) -> None:
 
 
 def wrapped_config(text: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
-    """config.json of the wrapper around a text model's."""
+    """The config.json of the wrapper around the config of a text model."""
     own = ("architectures", "quantization_config", "transformers_version")
     config: dict[str, Any] = {
         "architectures": ["Gemma4ForConditionalGeneration"],
@@ -95,7 +99,7 @@ def wrapped_config(text: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
 
 
 def tower(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
-    """Random weights of everything that is not the text model, in BF16."""
+    """Random BF16 weights of all modules outside the text model."""
     torch.manual_seed(seed)
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
     built = Gemma4ForConditionalGeneration(Gemma4Config(**plain)).to(torch.bfloat16)
@@ -113,7 +117,7 @@ def _ids(source: Path) -> dict[str, int]:
 
 
 def _renamed(settings: Any) -> Any:
-    """The same settings, the names of modules as the wrapper has them."""
+    """The same settings with the wrapper's names of modules."""
     if isinstance(settings, dict):
         return {key: _renamed(value) for key, value in settings.items()}
     if isinstance(settings, list):
@@ -124,7 +128,7 @@ def _renamed(settings: Any) -> Any:
 
 
 def main() -> int:
-    """Wrap both targets of the miniature; exit code 2 for a bad source."""
+    """Wrap both targets of the miniature; return exit code 2 for a wrong source."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where target-bf16 and -nvfp4 go")
     parser.add_argument("--source", type=Path, default=MINIATURE, metavar="DIR", help="a pair with both targets")

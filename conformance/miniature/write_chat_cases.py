@@ -1,4 +1,4 @@
-"""The shipped chats whose right answer is known: held-out examples that the miniature gets right, by group."""
+"""Writes the shipped chats with a known right answer: held-out examples that the miniature answers correctly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conformance.miniature.write_prompts import LICENCE, distinct, for_api
 
 LONGEST = 200
 WORDS = re.compile(r"\w+( \w+)+")
-LEAD = 0.5  # nats: an answer whose tokens lead by less may be another on another device, and nothing would be wrong
+LEAD = 0.5  # nats; an answer whose tokens lead by less may correctly differ on another device
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
 
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ Shape = Callable[[Example], Row]
 
 @dataclass(frozen=True)
 class Group:
-    """Some cases: which examples, which of them, and what makes a row of one."""
+    """A group of cases: its kind of examples, the condition for one, and the function that makes a row of it."""
 
     name: str
     count: int
@@ -38,7 +38,7 @@ class Group:
     keep: Callable[[Example], bool] = lambda _: True
 
 
-# --- what is sent and expected ------------------------------------------------------------------------------
+# --- requests and expected answers ------------------------------------------------------------------------------
 
 
 def _calls(example: Example, **more: Any) -> Row:
@@ -66,7 +66,7 @@ def _omitted(example: Example) -> Row:
 
 
 def _remembering(example: Example) -> Row:
-    """Earlier answers carry the thoughts that they came with, as an agent sends them back."""
+    """A row whose earlier answers contain their thoughts, as an agent sends them back."""
     messages = [
         {**each, "reasoning": "I think of it."} if each["role"] == "assistant" else each for each in example.messages
     ]
@@ -87,9 +87,9 @@ def _strict(example: Example) -> Row:
 
 
 def _forced(example: Example) -> Row:
-    """An expression that the natural answer does not match, so that nothing but the grammar can bring it about.
+    """A regular expression that the natural answer does not match, so that only the grammar can enforce it.
 
-    No JSON schema: its grammar leaves room for white space, with which the miniature would go on for ever.
+    A JSON schema is not used, because its grammar allows white space, which the miniature would generate endlessly.
     """
     pattern = "verdict: (yes|no), sure: (true|false)"
     return {
@@ -148,7 +148,7 @@ def _schema(value: Any) -> Row:
     return {"type": TYPES[type(value)]}
 
 
-# --- which examples -----------------------------------------------------------------------------------------
+# --- conditions for examples -----------------------------------------------------------------------------------------
 
 
 def _thinks(example: Example) -> bool:
@@ -177,7 +177,7 @@ def _plain_call(example: Example) -> bool:
 
 
 def _delimited_call(rng: random.Random) -> Example:
-    """A call that is to carry a string's own delimiter. Gemma 4's syntax has no escape, so the string ends there."""
+    """A call whose string contains the delimiter of strings. It cannot be escaped, so the string ends there."""
     while True:
         example = tasks.tool_call(rng)
         (*earlier, last), (call,) = example.messages, example.expected
@@ -227,7 +227,7 @@ GROUPS = (
 
 
 def chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Row]:
-    """Every row: what is examined is the server, so the miniature's own errors and near-ties are left out."""
+    """All rows. The chats test the server, so the miniature's own errors and near-ties are left out."""
     seen: set[str] = set()
     for number, group in enumerate(GROUPS):
         stream = filter(group.keep, tasks.examples(seed + number, held_out=True, kinds=group.kinds))
@@ -237,7 +237,7 @@ def chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iter
 
 
 def row(name: str, group: Group, example: Example) -> Row:
-    """One line of the file; ``enable_thinking`` is said either way where the group does not leave it out."""
+    """One line of the file; ``enable_thinking`` is set to true or false unless the group omits it."""
     made: Row = {"id": name, "group": group.name, "licence": LICENCE, "messages": for_api(example.messages)}
     made |= {"max_tokens": LONGEST, "chat_template_kwargs": {"enable_thinking": example.thinking}}
     if example.tools:
@@ -246,7 +246,7 @@ def row(name: str, group: Group, example: Example) -> Row:
     return {key: value for key, value in made.items() if value is not None}
 
 
-# --- answers to be cut into deltas --------------------------------------------------------------------------
+# --- answers that are cut into deltas --------------------------------------------------------------------------
 
 STREAMS_OF = {
     "call": (tasks.tool_call, _quiet),
@@ -264,7 +264,7 @@ PROMPT_END = "<|turn>model"
 
 
 def streams(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Row]:
-    """Answers that the template and the tasks write, with the end of the prompt that they follow."""
+    """Answers in the form of template and tasks, with the end of the prompt before them."""
     for number, (name, (task, keep)) in enumerate(STREAMS_OF.items()):
         found = filter(keep, tasks.examples(seed + number, held_out=True, kinds=(task,)))
         for place, example in enumerate(itertools.islice(found, STREAMS_OF_A_KIND)):

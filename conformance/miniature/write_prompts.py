@@ -1,4 +1,4 @@
-"""The shipped prompts: held-out examples in the API's form, by category, with id and licence per row."""
+"""Writes the shipped prompts: held-out examples in the API's form, by category, with an id and a licence."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LICENCE = "Apache-2.0"
 PER_CATEGORY = 20
 TOOL_ROWS = 48
 LONGEST = 256
-GIVE_UP = 1000  # examples in a row that ask nothing new
+GIVE_UP = 1000  # so many known examples in a row
 
 
 def _asks(word: str) -> Callable[[Example], bool]:
     return lambda example: example.messages[-1]["content"].startswith(word)
 
 
-# There are so few questions for a tale or for records that hardly one of them is held out: most rows of those
-# categories ask it after another question, as one of the many chats that no training has seen.
+# There are few questions for a tale or for records, so hardly one is held out. Most rows of these categories ask the
+# question after another one, because such chats are many and not part of the training.
 CATEGORIES: dict[str, tuple[tuple[Task, ...], Callable[[Example], bool]]] = {
     "code": ((tasks.code,), lambda _: True),
     "prose-en": ((tasks.prose, tasks.chat), _asks("Tell")),
@@ -43,7 +43,7 @@ CATEGORIES: dict[str, tuple[tuple[Task, ...], Callable[[Example], bool]]] = {
 
 
 def for_api(messages: list[Message]) -> list[Message]:
-    """Messages as the OpenAI API wants them: arguments of earlier calls are JSON text."""
+    """Messages for the OpenAI API, in which arguments of earlier calls are JSON text."""
     return [
         message | {"tool_calls": [_call_for_api(call) for call in message["tool_calls"]]}
         if "tool_calls" in message
@@ -69,7 +69,7 @@ def row(name: str, category: str, example: Example) -> dict[str, Any]:
 
 
 def distinct(stream: Iterator[Example], seen: set[str]) -> Iterator[Example]:
-    """The examples that ask what is not ``seen`` yet, which they then are; ends where nothing new comes any more."""
+    """The examples that are not in ``seen``, to which they are added; ends when there are no new ones."""
     repeated = 0
     for example in stream:
         asked = json.dumps(example.messages)
@@ -82,7 +82,7 @@ def distinct(stream: Iterator[Example], seen: set[str]) -> Iterator[Example]:
 
 
 def mixed(seed: int) -> Iterator[dict[str, Any]]:
-    """The mixed set: the same number of held-out prompts of every category."""
+    """The mixed prompts: the same number of held-out prompts of every category."""
     seen: set[str] = set()
     for category, (kinds, keep) in CATEGORIES.items():
         stream = distinct(filter(keep, tasks.examples(seed, held_out=True, kinds=kinds)), seen)
@@ -91,7 +91,7 @@ def mixed(seed: int) -> Iterator[dict[str, Any]]:
 
 
 def tool_calls(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[dict[str, Any]]:
-    """Held-out single calls which the target gets right: what is examined is the server, not the model's skill."""
+    """Held-out single calls that the target makes correctly: they test the server, not the skill of the model."""
     for task in (tasks.tool_call, tasks.tool_nested):
         chosen = list(itertools.islice(tasks.examples(seed, held_out=True, kinds=(task,)), TOOL_ROWS))
         said = answers(target, tokenizer, chosen, LONGEST)
@@ -102,6 +102,6 @@ def tool_calls(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) ->
 
 
 def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object on each line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows), encoding="utf-8")

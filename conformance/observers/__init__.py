@@ -1,7 +1,7 @@
-"""The observers: each makes one document of raw facts, in which there is no floor and no verdict.
+"""The observers: each makes one document of raw facts, without floors and verdicts.
 
-An observer is called as ``(profile, servers, evidence)`` through ``evidence.observe(name, …)``, which validates what
-it returns against ``<name>.schema.json``. What cannot be seen raises ObservationError or Unsupported.
+``evidence.observe(name, …)`` calls an observer as ``(profile, servers, evidence)`` and validates the result against
+``<name>.schema.json``. An observer raises ObservationError or Unsupported if an observation is impossible.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-# Of (Profile, Servers, Evidence), and of a look or a group where there are several.
+# Its arguments are (Profile, ServerPool, Evidence), and a look or a group if there are several.
 Observer = Callable[..., Mapping[str, Any]]
 
 NAMES = (
@@ -43,7 +43,7 @@ NAMES = (
 
 
 def _observe(name: str, *arguments: Any, **part: Any) -> Mapping[str, Any]:
-    """Import the module when it is needed: judging needs none, and several import torch."""
+    """Import the module only when it is needed: judging needs no observer, and several import torch."""
     found: Mapping[str, Any] = importlib.import_module(f"{__name__}.{name}").observe(*arguments, **part)
     return found
 
@@ -54,7 +54,7 @@ OBSERVERS: dict[str, Observer] = {name: partial(_observe, name) for name in NAME
 def observer(name: str) -> Observer:
     """The observer of an observation.
 
-    "load-2" is the second look of "load", which goes on where the first ended; "chat-two" is the group "two" of "chat".
+    "load-2" is the second look of "load", which continues after the first; "chat-two" is the group "two" of "chat".
     """
     kind, _, part = name.partition("-")
     if not part:

@@ -1,4 +1,4 @@
-"""Wrong requests, and clients that leave amid an answer: what the server with MTP makes of them."""
+"""Observes how the server with MTP handles wrong requests, and clients that leave before the answer ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from conformance.workload.prompts import MIXED, Prompt, load_prompts, load_rows
 
 MISUSE = "misuse.jsonl"  # in the profile's folder of prompts
 DEPARTURES = {"one client leaves": 1, "eight clients leave at once": 8}
-SETTLE_SECONDS = 10.0  # in which a slot must be free again
-LONGEST = 100_000  # words of a prompt that no server takes
-PROPERTIES = 2_000  # of a schema that is too large for anybody
+SETTLE_SECONDS = 10.0  # until a slot must be free again
+LONGEST = 100_000  # words of a prompt that is too long for every server
+PROPERTIES = 2_000  # of a schema that is too large for every server
 
 
 @table(frozen=True, config=STRICT)
 class Wrong:
-    """A row of the file: a request, and the statuses that are right. "$MODEL", "$LONG" and "$HUGE" are filled in."""
+    """A row of the file: a request and its correct statuses. "$MODEL", "$LONG" and "$HUGE" are placeholders."""
 
     id: str
     licence: str
@@ -39,25 +39,29 @@ class Wrong:
     statuses: tuple[int, ...]
     about: Literal["request", "grammar"] = "request"  # what is wrong: the request itself, or the output it asks for
     body: dict[str, Any] | None = None
-    raw: str | None = None  # in place of a body that is JSON
+    raw: str | None = None  # sent instead of a JSON body
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Status and message of every wrong request; what still runs after clients left; one answer before and after."""
+    """The status and message of every wrong request, what runs after clients left, and one answer before and after."""
     require_sound_pair(profile, servers, evidence)
     seconds = profile.hardware.bounds.request_seconds
     wrong, (prompt, *_) = load_rows(profile.prompts / MISUSE, Wrong), load_prompts(profile.prompts / MIXED)
     with servers.exclusive(), client(servers.mtp(), seconds) as asking:
         server = servers.mtp()
         before = asking.ask(prompt).text
-        requests = [refused(server, each, seconds) for each in wrong]
-        departures = [left(server, name, clients, prompt, seconds) for name, clients in DEPARTURES.items()]
+        requests = [send_wrong(server, each, seconds) for each in wrong]
+        departures = [observe_departure(server, name, clients, prompt, seconds) for name, clients in DEPARTURES.items()]
         after = asking.ask(prompt).text
     return {"requests": requests, "departures": departures, "before": before, "after": after}
 
 
-def refused(server: Server, wrong: Wrong, seconds: float) -> dict[str, Any]:
-    """One wrong request and what came of it; ObservationError where the server is gone."""
+def send_wrong(server: Server, wrong: Wrong, seconds: float) -> dict[str, Any]:
+    """Send one wrong request; return it with its status and message.
+
+    Raises:
+        ObservationError: the server has died.
+    """
     row = {"id": wrong.id, "about": wrong.about, "statuses": list(wrong.statuses)}
     headers = {"content-type": "application/json", **server.headers}
     try:
@@ -71,7 +75,7 @@ def refused(server: Server, wrong: Wrong, seconds: float) -> dict[str, Any]:
         )
     except httpx.HTTPError as error:
         if not server.alive:
-            raise server.failure(f"is gone after the wrong request {wrong.id}") from None
+            raise server.failure(f"it ended after the wrong request {wrong.id}") from None
         return {**row, "status": None, "message": f"{type(error).__name__}: {error}"}
     return {**row, "status": response.status_code, "message": response.text[:300]}
 
@@ -86,8 +90,8 @@ def body_of(wrong: Wrong, model: str) -> bytes | None:
     return filled.encode()
 
 
-def left(server: Server, name: str, clients: int, prompt: Prompt, seconds: float) -> dict[str, Any]:
-    """Clients that each read one delivery of a long answer and hang up; what runs when it has had time to notice."""
+def observe_departure(server: Server, name: str, clients: int, prompt: Prompt, seconds: float) -> dict[str, Any]:
+    """Let clients read one delivery of a long answer and leave; return what the server still runs afterwards."""
     question: dict[str, Any] = {"model": server.model, "messages": list(prompt.messages), "max_tokens": 256}
     with ExitStack() as opened:
         streams = []
@@ -96,12 +100,12 @@ def left(server: Server, name: str, clients: int, prompt: Prompt, seconds: float
             ask = {**question, "temperature": 0, "extra_body": {"ignore_eos": True}, "stream": True}
             streams.append(opened.enter_context(asking.chat.completions.create(**ask)))
         delivered = sum(next(iter(stream), None) is not None for stream in streams)
-    running, kv_usage = settled(server)
+    running, kv_usage = wait_until_idle(server)
     return {"id": name, "clients": clients, "delivered": delivered, "running": running, "kv_usage": kv_usage}
 
 
-def settled(server: Server) -> tuple[int, float]:
-    """Running requests and KV cache in use, as soon as nothing runs, at the latest after ``SETTLE_SECONDS``."""
+def wait_until_idle(server: Server) -> tuple[int, float]:
+    """Wait until nothing runs, at most ``SETTLE_SECONDS``; return running requests and used share of the KV cache."""
     end = time.monotonic() + SETTLE_SECONDS
     while True:
         running, kv_usage = gauges(server)

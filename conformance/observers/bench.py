@@ -1,4 +1,4 @@
-"""The server with MTP measured by our client and by ``vllm bench serve``: same prompts, order and concurrency."""
+"""Measures the server with MTP by the suite's client and by ``vllm bench serve``, with the same prompts."""
 
 from __future__ import annotations
 
@@ -31,17 +31,23 @@ from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 
 MODULE = "conformance.inside_vllm.bench_serve"
 OURS, VLLM = "ours", "vllm"
+BENCH_LOG = "bench-serve.log"
 _LOAD_SECONDS = 120.0  # to import vLLM
 _COUNTS = {"drafts": "spec_decode_num_drafts", "accepted": "spec_decode_accepted_tokens"}
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Tokens, seconds, drafts and client's CPU time of every run; who goes first alternates."""
+    """Tokens, seconds, drafts and the client's CPU time of every run; the clients take turns in going first.
+
+    Raises:
+        ObservationError: a server or a client failed.
+        Unsupported: the server runs on another host, or this vLLM's benchmark lacks a figure.
+    """
     require_sound_pair(profile, servers, evidence)
-    if not servers.place.same_machine:
-        raise Unsupported("vllm bench serve would measure the connection to the host too: run the suite there.")
+    if not servers.executor.same_machine:
+        raise Unsupported("vllm bench serve would measure the connection to the host too; run the suite on that host.")
     sizes = profile.sizes
-    prompts = chosen(load_prompts(profile.prompts / MIXED), sizes)
+    prompts = choose_prompts(load_prompts(profile.prompts / MIXED), sizes)
     folder = evidence.directory.absolute() / "bench"
     folder.mkdir(exist_ok=True)
     (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
@@ -49,10 +55,10 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     with servers.exclusive():
         server = servers.mtp()
         command = bench_command(profile, server, folder, len(prompts))
-        launch = Launch(command, vllm_environment(profile, folder, servers.place.inherited))
+        launch = Launch(command, vllm_environment(profile, folder, servers.executor.inherited))
         with (
             client(server, profile.hardware.bounds.request_seconds) as asking,
-            bench(servers.place.placed(launch, f"{server.model}-bench"), evidence.logs / "bench-serve.log") as theirs,
+            bench(servers.executor.adapt_launch(launch, f"{server.model}-bench"), evidence.logs / BENCH_LOG) as theirs,
         ):
 
             def measure(who: str, number: int) -> dict[str, Any]:
@@ -60,16 +66,16 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
                     return _ours(server, asking, prompts, sizes)
                 return _theirs(server, theirs, folder, number, seconds)
 
-            runs = measured(measure, sizes)
+            runs = measure_rounds(measure, sizes)
     names = [prompt.id for prompt in prompts]
     return {"prompts": names, "at_once": sizes.bench_at_once, "command": list(command), "runs": runs}
 
 
-def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> list[dict[str, Any]]:
-    """Round by round one run of each client, who goes first alternating, so that a drift of the machine cancels.
+def measure_rounds(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> list[dict[str, Any]]:
+    """Measure each client once in every round; the first one alternates, so that a drift of the machine cancels.
 
-    A first round warms both up and is left out. What ends it is how exact the ratio of their speeds is known, not
-    what it is: at the half-width that was announced, or after the most rounds.
+    The first round warms both up and does not count. Measuring ends when the ratio of the speeds is known to the
+    half-width of the profile, or after the most rounds; the ratio itself does not matter.
     """
     runs: list[dict[str, Any]] = []
     for number in range(1 + sizes.bench_most_rounds):
@@ -81,11 +87,17 @@ def measured(measure: Callable[[str, int], dict[str, Any]], sizes: Sizes) -> lis
     return runs
 
 
-def chosen(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
-    """What ``vllm bench serve`` can ask too: one message, no tools, no thinking; in a circle."""
+def choose_prompts(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
+    """Prompts that ``vllm bench serve`` can ask too: one message, no tools, no thinking; repeated if they are too few.
+
+    Raises:
+        ObservationError: there is no such prompt.
+    """
     plain = [each for each in prompts if not each.tools and not each.chat_template_kwargs and _single(each)]
     if not plain:
-        raise ObservationError("no prompt is a single message without tools and thinking, so there is none to ask")
+        raise ObservationError(
+            "vllm bench serve needs prompts of one message without tools and thinking, and there is none"
+        )
     taken = islice(cycle(spread(plain, len(plain))), sizes.bench_prompts)
     return [replace(prompt, max_tokens=sizes.bench_tokens) for prompt in taken]
 
@@ -95,7 +107,7 @@ def _single(prompt: Prompt) -> bool:
 
 
 def as_sharegpt(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """The format that ``vllm bench serve`` reads with nothing but vLLM installed; its "custom" one takes pandas."""
+    """The format that ``vllm bench serve`` reads without further packages; its format "custom" needs pandas."""
     return [
         {"conversations": [{"from": "human", "value": p.messages[0]["content"]}, {"from": "gpt", "value": "-"}]}
         for p in prompts
@@ -103,7 +115,7 @@ def as_sharegpt(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
 
 
 def bench_command(profile: Profile, server: Server, folder: Path, count: int) -> tuple[str, ...]:
-    """``vllm bench serve`` as a closed loop at temperature 0, in the order of the file, with our extra fields."""
+    """``vllm bench serve`` as a closed loop at temperature 0, in the order of the file, with the suite's fields."""
     sizes = profile.sizes
     options = {
         "--backend": "openai-chat",
@@ -127,7 +139,7 @@ def bench_command(profile: Profile, server: Server, folder: Path, count: int) ->
         MODULE,
         *words,
         "--disable-shuffle",
-        "--ignore-eos",  # short answers would measure how soon a client asks again
+        "--ignore-eos",  # short answers would measure the pause between requests
         "--no-oversample",
         "--save-result",
         "--disable-tqdm",
@@ -135,20 +147,24 @@ def bench_command(profile: Profile, server: Server, folder: Path, count: int) ->
 
 
 class Bench:
-    """The running benchmark process: ``run`` makes it measure once."""
+    """The running benchmark process; ``run`` measures once."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self._process, self._log = process, log
 
     def answer(self, seconds: float) -> dict[str, Any]:
-        """Its next line; ObservationError with the end of its log if none comes in time."""
+        """The next line that the process prints.
+
+        Raises:
+            ObservationError: no line comes in time.
+        """
         assert self._process.stdout is not None
-        guard = Timer(seconds, self._process.kill)
-        guard.start()
+        watchdog = Timer(seconds, self._process.kill)
+        watchdog.start()
         try:
             line = self._process.stdout.readline()
         finally:
-            guard.cancel()
+            watchdog.cancel()
         if not line:
             text = logs.read(self._log)
             reason = logs.telling_line(text) or f"no answer within {seconds:g} s"
@@ -157,7 +173,11 @@ class Bench:
         return answer
 
     def run(self, result: str, seconds: float) -> dict[str, Any]:
-        """One run, whose result goes into the file of that name."""
+        """Measure once; the result goes into the file with that name.
+
+        Raises:
+            ObservationError: the process does not answer in time.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{result}\n")
         self._process.stdin.flush()
@@ -166,7 +186,11 @@ class Bench:
 
 @contextmanager
 def bench(launch: Launch, log: Path) -> Iterator[Bench]:
-    """``vllm bench serve``, imported and waiting; ended at the end."""
+    """The process of ``vllm bench serve``, ready to measure; it is killed at the end.
+
+    Raises:
+        ObservationError: vLLM cannot be imported.
+    """
     pipe = subprocess.PIPE
     with (
         log.open("wb") as sink,

@@ -1,7 +1,7 @@
-"""Chats whose right answer is known, asked in one piece and streamed, with and without MTP, alone and at once.
+"""Chats with a known right answer, asked in one piece and streamed, with and without MTP, alone and at once.
 
-One observation for each group of cases, so that pytest-xdist's workers can share them; a group of ``BATCHES`` is asked
-at once, all others case by case.
+Each group of cases is an observation of its own, so that pytest-xdist's workers can share the work. The cases of a
+group in ``BATCHES`` are asked at once, all others one after another.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from conformance.workload.chat_cases import CHAT, Case, load_cases
 from conformance.workload.client import official
 
 WHOLE, NOT_FOUND = 0, 404
-# Tokens that gather before a streamed delivery, at least; a step with MTP brings up to k + 1. Cases take turns.
+# The least number of tokens in a streamed delivery; a step with MTP yields up to k + 1. Cases take turns.
 INTERVALS = (1, 4)
-# Asked with MTP all at once, so many at a time: groups that they are taken from.
+# Batches that are asked at once with MTP: how many cases, and the groups that they come from.
 BATCHES: dict[str, tuple[int, tuple[str, ...]]] = {
     "load": (17, ("call", "nested", "two", "thought", "result", "strict")),
     "strict-8": (8, ("strict-thinking", "forced-thinking")),
@@ -40,7 +40,7 @@ BATCHES: dict[str, tuple[int, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Turn:
-    """One request: which case, in which way."""
+    """One request: the case, the server, and how the answer is delivered."""
 
     case: Case
     server: str
@@ -48,20 +48,25 @@ class Turn:
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence, group: str) -> Mapping[str, Any]:
-    """Every answer to the cases of a group, or what came in its place."""
+    """Every answer to the cases of a group, or the error instead of it.
+
+    Raises:
+        ObservationError: a server has died.
+        Unsupported: the server lacks an API, or it was not started by the suite.
+    """
     require_sound_pair(profile, servers, evidence)
-    cases = chosen(profile, group)
-    with servers.beside():
+    cases = choose_cases(profile, group)
+    with servers.shared():
         if group in DIALECTS:
-            return _document(group, cases, _spoken(profile, servers.mtp(), cases, DIALECTS[group][0]))
-        return _document(group, cases, _asked(profile, servers, planned(profile, group, cases)))
+            return _document(group, cases, _ask_by_dialect(profile, servers.mtp(), cases, DIALECTS[group][0]))
+        return _document(group, cases, _ask_in_rounds(profile, servers, plan_rounds(profile, group, cases)))
 
 
-def planned(profile: Profile, group: str, cases: Sequence[Case]) -> list[list[Turn]]:
-    """Rounds one after another, each with turns at once.
+def plan_rounds(profile: Profile, group: str, cases: Sequence[Case]) -> list[list[Turn]]:
+    """The rounds, one after another; the turns of a round are asked at once.
 
-    With MTP a batch is asked at once, other cases one by one. Then the same without MTP, as control, at once, and only
-    where both servers are up: a restart for every group would take hours where loading takes minutes.
+    With MTP, a batch is asked at once and other cases one by one. Without MTP, as a control, all cases are asked at
+    once, but only if both servers run: where loading takes minutes, a restart for every group would take hours.
     """
     ways = [(WHOLE, INTERVALS[place % len(INTERVALS)]) for place in range(len(cases))]
     if group in BATCHES:
@@ -76,11 +81,13 @@ def _document(group: str, cases: Sequence[Case], answers: list[dict[str, Any]]) 
     return {"group": group, "cases": {case.id: asdict(case) for case in cases}, "answers": answers}
 
 
-def chosen(profile: Profile, group: str) -> list[Case]:
-    """As many cases as the level wants of a group, or of the groups that a batch and another API take them from."""
+def choose_cases(profile: Profile, group: str) -> list[Case]:
+    """The cases of a group, as many as the level says; batches and other APIs take cases from several groups."""
     path, sizes = profile.prompts / CHAT, profile.sizes
     if group in DIALECTS:
-        single = [case for each in DIALECTS[group][1] for case in chosen(profile, each) if len(case.messages) == 1]
+        single = [
+            case for each in DIALECTS[group][1] for case in choose_cases(profile, each) if len(case.messages) == 1
+        ]
         return [replace(case, tool_choice=None) for case in single]
     if group not in BATCHES:
         calls = any(case.expected.calls for case in load_cases(path, group, 1))
@@ -92,8 +99,8 @@ def chosen(profile: Profile, group: str) -> list[Case]:
     return in_turn[:at_once]
 
 
-def _asked(profile: Profile, servers: ServerPool, rounds: Sequence[Sequence[Turn]]) -> list[dict[str, Any]]:
-    """Every turn with its answer, or what came in its place."""
+def _ask_in_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Sequence[Turn]]) -> list[dict[str, Any]]:
+    """Every turn with its answer, or with the error instead of it."""
     names = dict.fromkeys(turn.server for turns in rounds for turn in turns)
     running: dict[str, Server] = {name: servers.mtp() if name == MTP else servers.plain() for name in names}
     with ExitStack() as opened:
@@ -102,43 +109,55 @@ def _asked(profile: Profile, servers: ServerPool, rounds: Sequence[Sequence[Turn
         pool = opened.enter_context(ThreadPoolExecutor(max(map(len, rounds))))
 
         def ask(turn: Turn) -> dict[str, Any]:
-            answer = answered(clients[turn.server], running[turn.server], turn.case.question(), turn.interval)
+            answer = ask_chat(clients[turn.server], running[turn.server], turn.case.question(), turn.interval)
             return {"case": turn.case.id, "server": turn.server, "interval": turn.interval, **answer}
 
         return [answer for turns in rounds for answer in pool.map(ask, turns)]
 
 
-def _spoken(profile: Profile, server: Server, cases: Sequence[Case], dialect: Dialect) -> list[dict[str, Any]]:
-    """Every case by another API, in one piece and streamed; Unsupported where the server does not have it."""
+def _ask_by_dialect(profile: Profile, server: Server, cases: Sequence[Case], dialect: Dialect) -> list[dict[str, Any]]:
+    """Ask every case by another API, in one piece and streamed.
+
+    Raises:
+        Unsupported: the server does not have this API.
+    """
     seconds, found = profile.hardware.bounds.request_seconds, []
     with closing(official(server, seconds)) as client:
         for case in cases:
             for interval in (WHOLE, INTERVALS[0]):
                 ask = partial(dialect, server, client, case, interval != WHOLE, seconds)
-                answer = _kept(server, ask)
+                answer = _answer_or_error(server, ask)
                 if answer["error"] and answer["error"]["status"] == NOT_FOUND:
                     raise Unsupported(f"This server has no such API: {answer['error']['message']}")
                 found.append({"case": case.id, "server": MTP, "interval": interval, **answer})
     return found
 
 
-def answered(client: openai.OpenAI, server: Server, question: dict[str, Any], interval: int) -> dict[str, Any]:
-    """The messages of one choice, one for each delivery, or the error."""
+def ask_chat(client: openai.OpenAI, server: Server, question: dict[str, Any], interval: int) -> dict[str, Any]:
+    """The messages of one answer, one for each delivery, or the error.
+
+    Raises:
+        ObservationError: the server has died.
+    """
     ask = {**question, "model": server.model, "temperature": 0}
-    return _kept(
+    return _answer_or_error(
         server, partial(_whole, client, ask) if interval == WHOLE else partial(_streamed, client, ask, interval)
     )
 
 
-def _kept(server: Server, ask: Callable[[], Said]) -> dict[str, Any]:
-    """What came, or the error in its place; ObservationError only where the server is gone."""
+def _answer_or_error(server: Server, ask: Callable[[], Said]) -> dict[str, Any]:
+    """The answer, or the error instead of it.
+
+    Raises:
+        ObservationError: the server has died.
+    """
     try:
         messages, finish = ask()
     except (openai.APIStatusError, Refused) as error:
         return _failed(error.status_code, error.message)
-    except Exception as error:  # cut off, too late, or rubbish
+    except Exception as error:  # cut off, too late, or unusable
         if not server.alive:
-            raise server.failure("is gone") from None
+            raise server.failure("it has ended") from None
         return _failed(None, f"{type(error).__name__}: {error}")
     if finish is None:
         return _failed(None, "the answer was cut off: it has no finish reason")

@@ -1,4 +1,4 @@
-"""What both checkpoints hold, read from their files alone."""
+"""Reads the contents of both checkpoints from their files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from conformance.serving.pool import ServerPool
 
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Configs, tensor names with dtype and shape, tokens, template; of the draft every tensor's SHA-256, too."""
+    """Configs, tensors with dtype and shape, tokens and template; for the draft also the SHA-256 of every tensor.
+
+    Raises:
+        ObservationError: a file of a checkpoint is damaged.
+    """
     cases = load_facts().chat_template.case
     try:
         return {
@@ -34,7 +38,11 @@ def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapp
 
 
 def describe(folder: Path, cases: tuple[Case, ...], hashed: bool, workers: int = 1) -> dict[str, Any]:
-    """One checkpoint, and what of each matrix every one of several workers has; raises Damaged."""
+    """One checkpoint, with the share of each matrix that every one of several workers holds.
+
+    Raises:
+        Damaged: a file cannot be read.
+    """
     tensors = read_headers(folder)
     written: dict[str, dict[str, Any]] = {
         name: {"dtype": tensor.dtype, "shape": list(tensor.shape)} | ({"sha256": tensor.sha256()} if hashed else {})

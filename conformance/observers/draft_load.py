@@ -1,4 +1,4 @@
-"""What vLLM's loader put into the draft and the target, from the snapshot taken inside the server."""
+"""The weights that vLLM loaded into draft and target, from a snapshot inside the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from conformance.serving.server import Server
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Parameters and linear layers of both models; of what workers share out among each other, all parts together."""
+    """Parameters and linear layers of both models; the shares of several workers are merged.
+
+    Raises:
+        ObservationError: the snapshot failed or lacks a model.
+        Unsupported: this vLLM lacks a name that the probe needs.
+    """
     require_sound_pair(profile, servers, evidence)
     with servers.exclusive():
         server, seconds = servers.mtp(), profile.hardware.bounds.request_seconds
@@ -25,15 +30,15 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
         raise ObservationError(f"the load snapshot holds {sorted(models)}, not target and draft", server.log_tail())
     return {
         "vllm_version": snapshot["vllm_version"],
-        "draft": together([each["models"]["draft"] for each in snapshots]),
-        "target": together([each["models"]["target"] for each in snapshots]),
+        "draft": merge_workers([each["models"]["draft"] for each in snapshots]),
+        "target": merge_workers([each["models"]["target"] for each in snapshots]),
     }
 
 
-def together(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One model from what each worker has of it: shapes as of the whole, and the sums of the parts in their order.
+def merge_workers(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One model from the shares of all workers: the shapes of the whole, and the hashes of the shares in their order.
 
-    What every worker has all of is the first one's.
+    Parameters that every worker holds completely are those of the first worker.
     """
     first, parameters = models[0], dict(models[0]["parameters"])
     for name, row in first["parameters"].items():
@@ -50,12 +55,22 @@ def together(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ask(server: Server, method: str, seconds: float, **arguments: Any) -> dict[str, Any]:
-    """What the probe in the first worker says; Unsupported where this vLLM does not tell."""
+    """Call a method of the probe in the first worker.
+
+    Raises:
+        ObservationError: the probe gave no usable answer.
+        Unsupported: this vLLM lacks a name that the probe needs.
+    """
     return ask_all(server, method, seconds, **arguments)[0]
 
 
 def ask_all(server: Server, method: str, seconds: float, **arguments: Any) -> list[dict[str, Any]]:
-    """The same of every worker."""
+    """Call a method of the probe in every worker.
+
+    Raises:
+        ObservationError: the probe gave no usable answer.
+        Unsupported: this vLLM lacks a name that the probe needs.
+    """
     answers = server.call(method, seconds, **arguments)
     if not answers or not all(isinstance(answer, dict) for answer in answers):
         raise ObservationError(f"the probe answered {method} with {str(answers)[:200]}", server.log_tail())

@@ -1,4 +1,4 @@
-"""The draft as this vLLM builds it at every published size, under every configuration of its target; no weights."""
+"""The draft as this vLLM builds it, without weights, for every published size and configuration of the target."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from conformance.serving.json_subprocess import ask_subprocess
 from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
 COMMAND = (sys.executable, "-m", "conformance.inside_vllm.geometry")
-TOKENIZER = "models/micro-26b-a4b/draft"  # in the fixtures of whoever builds; any will do: no text is read
+TOKENIZER = "models/micro-26b-a4b/draft"  # in fixtures; any will do, because no text is read
 K = 4
 
 
 def observe(_profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Layers and tensors of each build, or why there is none; the same on every machine, whatever the pair."""
-    servers.must_be_ours(NOT_INSTALLED)
-    with servers.beside():  # importing vLLM takes a core for ten seconds
-        return build(request(load_facts()), place=servers.place)
+    """The layers and tensors of each build, or why it failed; they depend neither on the machine nor on the pair."""
+    servers.require_own_servers(NOT_INSTALLED)
+    with servers.shared():  # importing vLLM uses a core for ten seconds
+        return build(request(load_facts()), executor=servers.executor)
 
 
 def request(facts: Facts) -> dict[str, Any]:
-    """What ``conformance.inside_vllm.geometry`` reads: every draft of the facts under every quantisation of theirs."""
+    """The input of ``conformance.inside_vllm.geometry``: every draft and quantisation of the facts."""
     pairs = [
         {
             "size": size,
@@ -40,6 +40,10 @@ def request(facts: Facts) -> dict[str, Any]:
     return {"tokenizer": TOKENIZER, "k": K, "pairs": pairs}
 
 
-def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND, place: Executor = HERE) -> dict[str, Any]:
-    """What the process answers; ObservationError with its own error where it gives no answer."""
-    return ask_subprocess(command, asked, doing="building the drafts", failed="vLLM built no draft", place=place)
+def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND, executor: Executor = HERE) -> dict[str, Any]:
+    """The builds that the process describes.
+
+    Raises:
+        ObservationError: the process gives no answer.
+    """
+    return ask_subprocess(command, asked, doing="building the drafts", failed="vLLM built no draft", executor=executor)

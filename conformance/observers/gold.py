@@ -1,4 +1,4 @@
-"""Which weights the server holds, so that gold answers of other weights are noticed."""
+"""Identifies the target's weights, so that the suite notices gold answers of other weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from conformance.serving.pool import ServerPool
 
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Name of the pair's gold file, and the SHA-256 of the target's weights; Unsupported without gold answers."""
+    """The name of the pair's file of gold answers, and the SHA-256 of the target's weights.
+
+    Raises:
+        Unsupported: there are no gold answers for these prompts or this pair.
+    """
     if profile.prompts != FIXTURES / "prompts":
         raise Unsupported("There are no gold answers for a data set.")
     file = FIXTURES / "gold" / f"{profile.pair.name}.jsonl"

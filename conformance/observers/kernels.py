@@ -1,4 +1,4 @@
-"""What the device executes while the server answers, by name, from torch's profiler in the worker."""
+"""The names of the kernels that the device executes for an answer, from torch's profiler in the worker."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from conformance.serving.pool import ServerPool
 from conformance.workload.client import client
 from conformance.workload.prompts import MIXED, load_prompts
 
-TOKENS = 8  # a few steps: every layer runs in each
+TOKENS = 8  # a few steps; every layer runs in each step
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """How often each kernel (on a CPU: operator) was executed for one short answer of the server with MTP."""
+    """How often each kernel (on a CPU: operator) runs for one short answer of the server with MTP."""
     require_sound_pair(profile, servers, evidence)
     require_experts(profile.pair)
     seconds = profile.hardware.bounds.request_seconds
     prompt = replace(load_prompts(profile.prompts / MIXED)[0], max_tokens=TOKENS)
     with servers.exclusive(), client(server := servers.mtp(), seconds) as asking:
-        asking.ask(prompt, ignore_eos=True)  # what is compiled or tuned at first use is over then
+        asking.ask(prompt, ignore_eos=True)  # this finishes compiling and tuning at first use
         begun = ask(server, "conformance_kernels_begin", seconds)
         try:
             asking.ask(prompt, ignore_eos=True)

@@ -1,6 +1,6 @@
-"""The same prompts with and without MTP, alone and at once, servers taking turns: answers, seconds and counters.
+"""A load of the same prompts with and without MTP, one after another and at once; the servers take turns.
 
-Acceptance, equality of texts and speed are all judged from this one observation.
+Acceptance, equality of texts and speed are all judged by this one observation of answers, seconds and counters.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LINEAR_FALLBACK = r"Failed to create oneDNN linear, fallback to torch linear"  #
 
 @dataclass(frozen=True)
 class Round:
-    """One group of prompts, and the order in which the servers get it; plain twice gives the A/A comparison."""
+    """One group of prompts, and the order in which the servers get it; PLAIN twice is the A/A comparison."""
 
     concurrency: int
     prompts: tuple[Prompt, ...]
     warm_up: bool
     order: tuple[str, ...]
-    spare: bool = False  # run only as long as the speedup at this concurrency is not known well enough
+    spare: bool = False  # only run while the speedup at this concurrency is not exact enough
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,25 @@ class Block:
     answers: Sequence[Answer]
     seconds: float
     client_seconds: float  # CPU time of this process
-    counted: Counters | None  # by /metrics; None without MTP
+    counted: Counters | None  # from /metrics; None without MTP
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One answer, and what it cost the client."""
+    """One answer, and the client's CPU time for it."""
 
     answer: Answer
     client_seconds: float
 
 
-Blocks = dict[int, Block]  # by place in the order of their round
+Blocks = dict[int, Block]  # by position in the order of their round
 
 
 def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
-    """For each concurrency warm-up rounds, measured ones, and spare ones; the server that goes first alternates.
+    """Warm-up, measured and spare rounds for each concurrency; the server that goes first alternates.
 
-    Measured rounds walk through the prompts, from one concurrency to the next and from one look to the next, and
-    begin anew at their end; spare ones go on behind them. Warm-up rounds have the last prompts, cut short.
+    Measured rounds take the prompts in order, across concurrencies and looks, and begin again after the last prompt.
+    Spare rounds continue after them. Warm-up rounds use the last prompts with short answers.
     """
     every = sizes.by_concurrency()
     asked = sum(rounds * Sizes.requests_of(concurrency) for concurrency, rounds in every.items())
@@ -81,8 +81,8 @@ def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
     return planned
 
 
-def planned(prompts: Sequence[Prompt], sizes: Sizes, look: int, both: bool) -> list[Round]:
-    """The plan for both servers, or for the one with MTP alone where there is no other to compare with."""
+def plan_for_servers(prompts: Sequence[Prompt], sizes: Sizes, look: int, both: bool) -> list[Round]:
+    """The plan for both servers, or only for the one with MTP if there is no other."""
     rounds = plan(prompts, sizes, look)
     return rounds if both else [replace(each, order=(MTP,)) for each in rounds if not each.spare]
 
@@ -97,15 +97,15 @@ def _round(concurrency: int, prompts: Sequence[Prompt], number: int, sizes: Size
 
 
 def cut(prompt: Prompt, longest: int) -> Prompt:
-    """The prompt with its answer limited to so many tokens; 0 sets no other limit than its own."""
+    """The prompt with its answer limited to so many tokens; 0 keeps the limit of the prompt."""
     return replace(prompt, max_tokens=min(prompt.max_tokens, longest)) if longest else prompt
 
 
 def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, tuple[int, ...]]]:
-    """In which order to run what: (round, places in its order).
+    """The order of work: pairs of a round and positions in its order.
 
-    Round by round where both servers are up. Where only one fits, so that every change is a restart: the first half
-    with MTP, everything without, the second half with MTP, which cancels a drift of the machine as alternation does.
+    If both servers run, the rounds follow one another. If only one fits, every change is a restart, so the order is:
+    the first half with MTP, everything without, the second half with MTP. This cancels a drift of the machine too.
     """
     if together:
         return [(number, tuple(range(len(each.order)))) for number, each in enumerate(rounds)]
@@ -119,12 +119,17 @@ def turns(rounds: Sequence[Round], together: bool) -> list[tuple[int, tuple[int,
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence, look: int = 1) -> Mapping[str, Any]:
-    """Every round of every concurrency on each server; ``look`` 2 goes on where 1 has ended."""
+    """Every round of every concurrency on each server; ``look`` 2 continues after 1.
+
+    Raises:
+        ObservationError: a server failed or its counters contradict the answers.
+        Unsupported: there is no server without MTP, but a look needs one.
+    """
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
     with servers.exclusive():
-        said = logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)  # it is up first in any case
-        done = _measured(profile, servers, planned(prompts, profile.sizes, look, servers.both))
+        said = logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)  # this server starts first in any case
+        done = _run_rounds(profile, servers, plan_for_servers(prompts, profile.sizes, look, servers.has_plain_server))
     return _document(profile.pair.k, done) | {"linear_fallback": said[0] if said else None}
 
 
@@ -140,7 +145,7 @@ def _document(k: int, done: Sequence[tuple[Round, Blocks]]) -> dict[str, Any]:
 
 
 class Arm:
-    """One server, its client, and with MTP its counters as they stood after the last block."""
+    """One server, its client, and, with MTP, its counters after the last block."""
 
     def __init__(self, server: Server, asking: Client, k: int | None) -> None:
         """``k`` is None for the server without MTP."""
@@ -148,19 +153,27 @@ class Arm:
         self._before = read_when_still(server) if k else None
 
     def ask(self, prompt: Prompt) -> Asked:
-        """One answer."""
+        """Ask one prompt."""
         begin = time.process_time()
         answer = self._client.ask(prompt, stream=True)
         return Asked(answer, time.process_time() - begin)
 
     def in_a_row(self, asked: Sequence[Asked]) -> Block:
-        """What it was asked one after another; the counters are read when no clock runs."""
+        """The block of answers that were asked one after another; reading the counters is not timed.
+
+        Raises:
+            ObservationError: the counters contradict the answers.
+        """
         answers = [each.answer for each in asked]
         seconds = sum(answer.seconds for answer in answers)
         return Block(answers, seconds, sum(each.client_seconds for each in asked), self._counted(answers))
 
     def at_once(self, prompts: Sequence[Prompt]) -> Block:
-        """The answers to prompts that come together; the counters are read when the clock has stopped."""
+        """Ask all prompts at once; reading the counters is not timed.
+
+        Raises:
+            ObservationError: an answer failed, or the counters contradict the answers.
+        """
         begin = time.process_time()
         answers, seconds = self._client.ask_at_once(prompts, stream=True)
         client_seconds = time.process_time() - begin
@@ -177,17 +190,17 @@ class Arm:
 
 
 def run_round(each: Round, arms: Sequence[Arm]) -> list[Block]:
-    """The round's prompts on every arm: in a row prompt by prompt, so that a burst of noise falls on all of them."""
+    """Run the prompts of a round on every arm; one after another, arms alternate at every prompt to share noise."""
     if each.concurrency > 1:
         return [arm.at_once(each.prompts) for arm in arms]
     asked = [[arm.ask(prompt) for arm in arms] for prompt in each.prompts]
     return [arm.in_a_row(mine) for arm, mine in zip(arms, zip(*asked, strict=True), strict=True)]
 
 
-def _measured(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
-    """Each round with its blocks; a spare round is left out where it is not needed."""
+def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
+    """Run the rounds and return each with its blocks; spare rounds that are not needed are left out."""
     together = profile.hardware.two_servers
-    rounds = [each for each in rounds if together or not each.spare]  # a restart for one more would cost too much
+    rounds = [each for each in rounds if together or not each.spare]  # a restart for a spare round takes too long
     done, arms = dict[int, Blocks](), dict[Server, Arm]()
 
     def finished() -> list[tuple[Round, Blocks]]:
@@ -197,7 +210,7 @@ def _measured(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) ->
         alike = [(each, blocks) for each, blocks in finished() if each.concurrency == concurrency]
         try:
             return half_width(profile.pair.k, alike) <= profile.sizes.half_width
-        except ObservationError:  # more rounds mend nothing, and what is wrong is for the checks to say
+        except ObservationError:  # more rounds do not help, and the checks report the error
             return True
 
     with ExitStack() as opened:
@@ -219,7 +232,7 @@ def _measured(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) ->
 
 
 def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:
-    """Of the speedup as it will be judged, as a share of it; the rounds are of one concurrency."""
+    """The half-width of the speedup, relative to it, as it will be judged; all rounds have one concurrency."""
     (cell,) = Load.of([_document(k, done)]).cells.values()
     return cell.speedup().half_width
 
@@ -241,7 +254,7 @@ def _row(each: Round, done: Blocks) -> dict[str, Any]:
 
 
 def as_row(block: Block) -> dict[str, Any]:
-    """A block as evidence keeps it."""
+    """A block in the form that evidence keeps."""
     return {
         "seconds": block.seconds,
         "client_seconds": block.client_seconds,
@@ -269,7 +282,7 @@ def _gaps(arrivals: Sequence[float]) -> Iterator[float]:
 
 
 def counts_of(speculation: Mapping[str, Any], output_tokens: int) -> dict[str, Any]:
-    """vLLM's own count of one request (a histogram over the number of tokens accepted in a draft) as counters."""
+    """vLLM's own count of one request (a histogram over the accepted tokens of a draft) as counters."""
     histogram: list[int] = speculation["acceptance_histogram"]
     per_position = [sum(histogram[position:]) for position in range(1, len(histogram))]
     return {
@@ -282,7 +295,7 @@ def counts_of(speculation: Mapping[str, Any], output_tokens: int) -> dict[str, A
 
 
 def counts(counted: Counters) -> dict[str, Any]:
-    """Counters of /metrics."""
+    """The counters of /metrics in the form that evidence keeps."""
     return {
         "drafts": counted.drafts,
         "draft_tokens": counted.draft_tokens,

@@ -1,4 +1,4 @@
-"""Which kernel serves the target's experts: as the layers themselves say it, and as the log does."""
+"""The kernel that serves the target's experts, according to the layers and to the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ LOG_LINES = r"MoE backend|NVFP4 MoE"
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Experts class, backend and quantisation method of every MoE layer, and the log's lines about them."""
+    """The class of experts, backend and quantisation method of every MoE layer, and the log lines about them.
+
+    Raises:
+        Unsupported: the target has no experts, or this vLLM lacks a name that the probe needs.
+    """
     require_sound_pair(profile, servers, evidence)
     require_experts(profile.pair)
     with servers.exclusive():
@@ -32,6 +36,10 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 def require_experts(pair: Pair) -> None:
-    """Unsupported for a dense target."""
+    """Require that the target has experts.
+
+    Raises:
+        Unsupported: the target is dense.
+    """
     if not text_keys(read_json(target_folder(pair) / "config.json")).table.get("enable_moe_block"):
-        raise Unsupported(f"The target of {pair.name} has no experts, so no MoE backend serves it.")
+        raise Unsupported(f"The target of {pair.name} has no experts, so it needs no MoE backend.")

@@ -1,4 +1,4 @@
-"""Which MoE kernel vLLM's own selection would choose on every device, asked of the installed vLLM without a GPU."""
+"""The MoE kernel that the installed vLLM would choose on every device; this needs no GPU."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
 
 def observe(_profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Order, choice and every backend's answer by device; the experts are Gemma 4's, whatever the pair's."""
-    servers.must_be_ours(NOT_INSTALLED)
-    with servers.beside():  # importing vLLM takes a core for ten seconds
-        return ask_vllm(servers.place)
+    """The order, the choice and every backend's answer for each device, for Gemma 4's experts and not the pair's."""
+    servers.require_own_servers(NOT_INSTALLED)
+    with servers.shared():  # importing vLLM uses a core for ten seconds
+        return ask_vllm(servers.executor)
 
 
-def ask_vllm(place: Executor = HERE) -> dict[str, Any]:
-    """The same, in a process of its own; Unsupported where vLLM moved a name."""
-    found = ask_interpreter([sys.executable, "-m", "conformance.inside_vllm.moe_oracle"], place)
+def ask_vllm(executor: Executor = HERE) -> dict[str, Any]:
+    """The same, from a process of its own.
+
+    Raises:
+        ObservationError: vLLM cannot be imported.
+        Unsupported: this vLLM lacks a name that the question needs.
+    """
+    found = ask_interpreter([sys.executable, "-m", "conformance.inside_vllm.moe_oracle"], executor)
     if "unsupported" in found:
         raise Unsupported(str(found["unsupported"]))
     return found

@@ -1,4 +1,4 @@
-"""What happens when the server is told to use a MoE backend that this hardware cannot have."""
+"""What happens if a server is started with a MoE backend that this hardware does not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from conformance.serving.pool import ServerPool
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """The exit code (null if it came up or had to be stopped), vLLM's reason, and the end of the log."""
+    """The exit code (null if the server came up or had to be stopped), vLLM's reason, and the end of the log.
+
+    Raises:
+        Unsupported: the target has no experts, the hardware names no such backend, or the servers are attached.
+    """
     require_sound_pair(profile, servers, evidence)
     require_experts(profile.pair)
     backend = profile.hardware.unsupported_moe_backend

@@ -1,7 +1,7 @@
-"""How near a tie the server without MTP is where answers differ, and how far it moves its own scores.
+"""How close the two most likely tokens are where answers differ, and how much the server's own scores vary.
 
-Logits of the same tokens come out a little different in another batch, with MTP as without. That moves an answer where
-the two most likely tokens are closer than the shift, and nowhere else.
+The logits of the same tokens differ a little from batch to batch, with and without MTP. This changes an answer only
+where the two most likely tokens are closer than that shift.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from conformance.profile.profile import Profile, Sizes
 from conformance.serving.pool import ServerPool
 from conformance.workload.client import Client, client
 
-AT_ONCE = 5  # sequences in the batches that read
+AT_ONCE = 5  # sequences in a batch that is scored
 
 
 @dataclass(frozen=True)
 class Said:
-    """An answer that was given to a prompt: by which arm, among how many at once."""
+    """The answer of one arm to a prompt at one concurrency."""
 
     id: str
     arm: str
@@ -39,7 +39,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     loaded = evidence.observe("load", lambda: load.observe(profile, servers, evidence))
     prompts = {id: row["token_ids"] for id, row in loaded["prompts"].items()}
     with servers.exclusive(), client(servers.plain(), profile.hardware.bounds.request_seconds) as asking:
-        pairs = list(compared(loaded["rounds"]))
+        pairs = list(pairs_to_compare(loaded["rounds"]))
         against_itself = sum(other.arm != "mtp" for _, other in pairs)
         return {
             "compared": {"with_mtp": len(pairs) - against_itself, "without_mtp": against_itself},
@@ -49,7 +49,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 def _shifts(asking: Client, prompts: Mapping[str, Sequence[int]], sizes: Sizes) -> list[dict[str, Any]]:
-    """The same tokens written in one large batch, read in smaller ones, and read alone."""
+    """Score the same tokens when generated in one large batch, when read in smaller batches, and when read alone."""
     chosen = list(prompts)[: sizes.tie_prompts]
     written = asking.continued([prompts[id] for id in chosen], sizes.longest_answer)
     sequences = [[*prompts[id], *found.token_ids] for id, found in zip(chosen, written, strict=True)]
@@ -67,8 +67,8 @@ def _shifts(asking: Client, prompts: Mapping[str, Sequence[int]], sizes: Sizes) 
     ]
 
 
-def compared(rounds: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Said, Said]]:
-    """Which answers are compared: without MTP against with, and without against itself, again and in other batches."""
+def pairs_to_compare(rounds: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Said, Said]]:
+    """The pairs of answers to compare: without MTP and with MTP; without MTP twice, also in other batches."""
     first: dict[str, Said] = {}
     for row in rounds:
         if row["warm_up"]:
@@ -89,7 +89,7 @@ def _said(row: Mapping[str, Any], arm: str) -> list[Said]:
 
 
 def divergence(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first place where two answers differ, be it that one has ended; None where they are the same."""
+    """The first position where two answers differ or one has ended; None if they are equal."""
     both = itertools.zip_longest(one, other)
     return next((place for place, (a, b) in enumerate(both) if a != b), None)
 

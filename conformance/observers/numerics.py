@@ -1,4 +1,4 @@
-"""What single modules of the running server compute from fixed inputs, beside what they ought to compute."""
+"""The outputs of single modules of the running server for fixed inputs, beside their reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Outputs = Mapping[str, Any]
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Outputs of the draft's linears and MLPs and of some MoE layers; both sides show the same columns."""
+    """The outputs of the draft's linears and MLPs and of some MoE layers, and their reference in the same columns."""
     require_sound_pair(profile, servers, evidence)
     target = modules.weights(target_folder(profile.pair))
     layers = spread_layers(int(target.text["num_hidden_layers"]), profile.sizes.moe_layers)
@@ -31,14 +31,14 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 def spread_layers(count: int, wanted: int) -> tuple[int, ...]:
-    """``wanted`` layers, the first and the last among them, or all if there are no more."""
+    """Numbers of ``wanted`` layers, including the first and the last, or of all if there are no more."""
     if wanted >= count:
         return tuple(range(count))
     return tuple(sorted({round(place * (count - 1) / max(1, wanted - 1)) for place in range(wanted)}))
 
 
 def compare(found: Mapping[str, Any], target: Weights, draft: Weights) -> dict[str, Any]:
-    """The probe's answer with its reference; a part that this vLLM does not tell stays as it is."""
+    """The probe's answer with its reference; parts that this vLLM does not support stay as they are."""
     mixed: Outputs = found["experts"]
     told = mixed if "unsupported" not in mixed else {}
 
@@ -56,7 +56,7 @@ def compare(found: Mapping[str, Any], target: Weights, draft: Weights) -> dict[s
 
 
 def _number(layer: str) -> int:
-    """The number of a decoder layer, from vLLM's name for it."""
+    """The number of a decoder layer, from its name in vLLM."""
     return int(layer.rpartition(".")[2])
 
 

@@ -1,7 +1,7 @@
 """The same chats by the other APIs of vLLM's server: Responses, Anthropic's messages, and plain completions.
 
-Every function answers one case as ``chat`` does: messages, one for each delivery, and the finish reason in the words of
-chat completions.
+Every function returns the answer to one case as ``chat`` does: one message for each delivery, and the finish reason in
+the words of chat completions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REASONS = {"tool_use": "tool_calls", "end_turn": "stop", "stop_sequence": "stop"
 
 
 def responses(server: Server, client: openai.OpenAI, case: Case, stream: bool, _seconds: float) -> Said:
-    """OpenAI's Responses API. It knows no finish reason: what is complete ended with its calls, or with its text."""
+    """OpenAI's Responses API. It has no finish reason: a complete answer ended with its calls or with its text."""
     tools = [{"type": "function", **tool["function"]} for tool in case.tools]
     ask: dict[str, Any] = {
         "model": server.model,
@@ -35,7 +35,7 @@ def responses(server: Server, client: openai.OpenAI, case: Case, stream: bool, _
     }
     if stream:
         *_, last = client.responses.create(**ask, stream=True)
-        whole = last.response  # the event that ends the stream holds everything
+        whole = last.response  # the last event of the stream holds everything
     else:
         whole = client.responses.create(**ask)
     calls = [
@@ -48,7 +48,7 @@ def responses(server: Server, client: openai.OpenAI, case: Case, stream: bool, _
 
 
 def anthropic(server: Server, _client: openai.OpenAI, case: Case, stream: bool, seconds: float) -> Said:
-    """Anthropic's /v1/messages; tool inputs come as objects, streamed as pieces of their JSON text."""
+    """Anthropic's /v1/messages; tool inputs are objects, or pieces of JSON text if streamed."""
     tools = [
         {"name": tool["name"], "description": tool.get("description", ""), "input_schema": tool["parameters"]}
         for tool in (each["function"] for each in case.tools)
@@ -61,7 +61,7 @@ def anthropic(server: Server, _client: openai.OpenAI, case: Case, stream: bool, 
         "stream": stream,
         **({"tools": tools} if tools else {}),
     }
-    response = _posted(server, "/v1/messages", ask, seconds)
+    response = _post(server, "/v1/messages", ask, seconds)
     if stream:
         return _anthropic_stream(response.text)
     blocks = response.json()["content"]
@@ -78,7 +78,7 @@ def anthropic(server: Server, _client: openai.OpenAI, case: Case, stream: bool, 
 
 def _anthropic_stream(text: str) -> Said:
     messages: list[dict[str, Any]] = []
-    places: dict[int, int] = {}  # of a content block among the calls
+    places: dict[int, int] = {}  # the position of a content block among the calls
     finish = None
     for event in _events(text):
         if event["type"] == "content_block_start" and event["content_block"]["type"] == "tool_use":
@@ -101,14 +101,14 @@ def _anthropic_delta(event: dict[str, Any], places: dict[int, int]) -> dict[str,
 
 
 def completions(server: Server, client: openai.OpenAI, case: Case, stream: bool, seconds: float) -> Said:
-    """Plain completions of the rendered prompt, which the server's own /tokenize gives."""
+    """Plain completions of the prompt that the server's own /tokenize renders."""
     ask = {
         "model": server.model,
         "messages": list(case.messages),
         "add_generation_prompt": True,
         "chat_template_kwargs": case.chat_template_kwargs or {},
     }
-    prompt = _posted(server, "/tokenize", ask, seconds).json()["tokens"]
+    prompt = _post(server, "/tokenize", ask, seconds).json()["tokens"]
     more: dict[str, Any] = {"model": server.model, "prompt": prompt, "max_tokens": case.max_tokens, "temperature": 0}
     if not stream:
         (choice,) = client.completions.create(**more).choices
@@ -121,7 +121,7 @@ def completions(server: Server, client: openai.OpenAI, case: Case, stream: bool,
     return messages, finish
 
 
-# By name: how it is asked, and the groups whose cases of a single message it is asked.
+# By name: the function that asks, and the groups whose cases with a single message it asks.
 DIALECTS: dict[str, tuple[Dialect, tuple[str, ...]]] = {
     "responses": (responses, ("call", "required", "omitted")),
     "anthropic": (anthropic, ("call", "required", "omitted")),
@@ -129,8 +129,12 @@ DIALECTS: dict[str, tuple[Dialect, tuple[str, ...]]] = {
 }
 
 
-def _posted(server: Server, path: str, body: dict[str, Any], seconds: float) -> httpx.Response:
-    """The answer to one POST; Refused where it is no success."""
+def _post(server: Server, path: str, body: dict[str, Any], seconds: float) -> httpx.Response:
+    """The answer to one POST request.
+
+    Raises:
+        Refused: the status is an error.
+    """
     response = server.request("POST", path, seconds, body)
     if response.is_error:
         raise Refused(response.status_code, response.text)
@@ -138,7 +142,7 @@ def _posted(server: Server, path: str, body: dict[str, Any], seconds: float) -> 
 
 
 class Refused(Exception):
-    """An HTTP status that is no success, and what came with it."""
+    """The server answered with an HTTP status of an error."""
 
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The draft's steps as the running server makes them, beside transformers' own draft in float32."""
+"""The draft's steps in the running server, beside transformers' own draft in float32."""
 
 from __future__ import annotations
 
@@ -24,48 +24,63 @@ TOGETHER = 3  # requests in a batch
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """Captured steps of requests asked alone and together, each row beside its reference."""
+    """The captured steps of requests that were asked alone and together, each row beside its reference.
+
+    Raises:
+        ObservationError: the capture failed, or the server returned no token ids.
+        Unsupported: k is too small, memory is too short, or this vLLM lacks a name that the probe needs.
+    """
     require_later_steps(profile.pair.k)
     require_sound_pair(profile, servers, evidence)
     require_memory(target_folder(profile.pair))
-    alone, together = chosen(load_prompts(profile.prompts / MIXED))
+    alone, together = choose_prompts(load_prompts(profile.prompts / MIXED))
     with servers.exclusive():
         server, seconds = servers.mtp(), profile.hardware.bounds.request_seconds
         with client(server, seconds) as asking:
             for prompt in (*alone, *together):
-                asking.ask(prompt)  # a first request may compile or fill something; what is captured has done so
+                asking.ask(prompt)  # warm up first, because a first request may compile code
 
-            def captured(ask_for: Any) -> tuple[Path, list[Answer]]:
-                file, answers = _captured(server, seconds, ask_for)
-                return _kept(servers.place.fetched(file, evidence.directory / "snapshots" / MTP), answers), answers
+            def capture(ask_for: Any) -> tuple[Path, list[Answer]]:
+                file, answers = _capture(server, seconds, ask_for)
+                return _rename_capture(
+                    servers.executor.fetch(file, evidence.directory / "snapshots" / MTP), answers
+                ), answers
 
-            singly = [captured(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
-            jointly = captured(lambda: asking.ask_at_once(together)[0])
+            singly = [capture(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
+            jointly = capture(lambda: asking.ask_at_once(together)[0])
         return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
 
 
 def require_later_steps(k: int) -> None:
-    """Unsupported where a proposal is one step: which of its rows goes on is told by the second."""
+    """Require at least two steps in a draft, because the second step shows which row of the first one continues.
+
+    Raises:
+        Unsupported: k is less than 2.
+    """
     if k < 2:
-        raise Unsupported(f"A draft of {k} token has no second step, by which its first one is recognised.")
+        raise Unsupported(f"A draft of {k} token has no second step, and PARITY needs it to recognise the first one.")
 
 
 def require_memory(target: Path) -> None:
-    """Unsupported where the target in float32 does not fit into this machine's free memory."""
+    """Require that the target in float32 fits into the free memory of this machine.
+
+    Raises:
+        Unsupported: there is less free memory.
+    """
     needed = 8 * sum(tensor.end - tensor.start for tensor in read_headers(target).values())  # NVFP4 grows eightfold
     free = psutil.virtual_memory().available
     if needed > free:
         raise Unsupported(f"A float32 reference of the target may need {needed >> 30} GiB; {free >> 30} GiB are free.")
 
 
-def chosen(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to ask alone, the shortest and the longest (beyond the sliding window), and some for a batch."""
+def choose_prompts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """Two prompts to ask alone, the shortest and the longest (beyond the sliding window), and some for a batch."""
     by_length = sorted(spread(prompts, 10), key=lambda prompt: len(str(prompt.messages)))
     return [by_length[0], by_length[-1]], by_length[1 : 1 + TOGETHER]
 
 
-def _captured(server: Server, seconds: float, ask_for: Any) -> tuple[Path, list[Answer]]:
-    """What the draft did for some requests, in a file where the server runs."""
+def _capture(server: Server, seconds: float, ask_for: Any) -> tuple[Path, list[Answer]]:
+    """Capture the draft's steps for some requests into a file on the server's machine."""
     ask(server, "conformance_capture_begin", seconds)
     try:
         answers: list[Answer] = ask_for()
@@ -74,16 +89,24 @@ def _captured(server: Server, seconds: float, ask_for: Any) -> tuple[Path, list[
     return Path(ended["file"]), answers
 
 
-def _kept(file: Path, answers: Sequence[Answer]) -> Path:
-    """The file out of the way of the next capture."""
+def _rename_capture(file: Path, answers: Sequence[Answer]) -> Path:
+    """Rename the file, so that the next capture does not overwrite it.
+
+    Raises:
+        ObservationError: the file is not on this machine.
+    """
     if not file.is_file():
         raise ObservationError(f"the capture {file} is not on this machine")
     return file.rename(file.with_name(f"capture-{answers[0].id}.safetensors"))
 
 
 def compare(profile: Profile, captured: Sequence[tuple[Path, Sequence[Answer]]]) -> dict[str, list[dict[str, Any]]]:
-    """Every captured step beside its reference, and what has none; ObservationError where an answer lacks token ids."""
-    from conformance.reference import draft_steps  # transformers takes seconds to import, and only this needs it
+    """Every captured step beside its reference, and the proposals without one.
+
+    Raises:
+        ObservationError: an answer has no token ids.
+    """
+    from conformance.reference import draft_steps  # imported here, because transformers takes seconds to import
 
     answers = [answer for _, group in captured for answer in group]
     if lacking := [answer.id for answer in answers if not (answer.prompt_ids and answer.token_ids)]:

@@ -1,4 +1,4 @@
-"""vLLM's parser of Gemma 4 as a function of tokens, tried in a process of its own; no server."""
+"""Tests vLLM's parser for Gemma 4 as a function of tokens, in a process of its own and without a server."""
 
 from __future__ import annotations
 
@@ -28,19 +28,28 @@ _SECONDS = 600.0
 
 
 def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """For each property the number of examples, and the smallest one that breaks it."""
-    servers.must_be_ours(NOT_INSTALLED)
-    question = asked(profile)
-    with servers.beside():  # importing vLLM takes a core for ten seconds
-        return tried(question, place=servers.place)
+    """The number of examples for each property, and the smallest example that breaks it.
+
+    Raises:
+        ObservationError: the trials could not be made.
+        Unsupported: the servers are attached, or vLLM or Hypothesis is missing what the trials need.
+    """
+    servers.require_own_servers(NOT_INSTALLED)
+    question = build_request(profile)
+    with servers.shared():  # importing vLLM uses a core for ten seconds
+        return run_trials(question, executor=servers.executor)
 
 
-def asked(profile: Profile) -> dict[str, Any]:
-    """What ``conformance.inside_vllm.parser_trials`` reads."""
+def build_request(profile: Profile) -> dict[str, Any]:
+    """The input of ``conformance.inside_vllm.parser_trials``.
+
+    Raises:
+        ObservationError: the target has no chat template.
+    """
     folder, prompts = target_folder(profile.pair), FIXTURES / "prompts"
     template = folder / "chat_template.jinja"
     if not template.is_file():
-        raise ObservationError(f"{template}: there is no such file, so nobody knows how calls are written")
+        raise ObservationError(f"{template}: there is no such file, but the trials need the chat template")
     return {
         "tokenizer": str(folder),
         "template": template.read_text(encoding="utf-8"),
@@ -51,17 +60,26 @@ def asked(profile: Profile) -> dict[str, Any]:
     }
 
 
-def tried(question: Mapping[str, Any], command: Sequence[str] = COMMAND, place: Executor = HERE) -> dict[str, Any]:
-    """What the process found; ObservationError with its own error where it gives no answer."""
+def run_trials(
+    question: Mapping[str, Any], command: Sequence[str] = COMMAND, executor: Executor = HERE
+) -> dict[str, Any]:
+    """The results of the process.
+
+    Raises:
+        ObservationError: the process gives no answer.
+        Unsupported: this vLLM lacks a name that the trials need, or the serving Python has no Hypothesis.
+    """
     failed = "vLLM's parser could not be tried"
     try:
         found = ask_subprocess(
-            command, question, doing="trying the parser", failed=failed, seconds=_SECONDS, place=place
+            command, question, doing="trying the parser", failed=failed, seconds=_SECONDS, executor=executor
         )
     except ObservationError as error:
-        if place.same_python or "No module named 'hypothesis'" not in error.sentence:
+        if executor.same_python or "No module named 'hypothesis'" not in error.sentence:
             raise
-        raise Unsupported("The Python that serves has no hypothesis, which thinks up what the parser reads.") from None
+        raise Unsupported(
+            "The Python that serves has no Hypothesis, which generates the input of the parser."
+        ) from None
     if "unsupported" in found:
         raise Unsupported(str(found["unsupported"]))
     return found

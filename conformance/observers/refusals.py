@@ -1,4 +1,4 @@
-"""Why this pair must not be served, if so; asked before any server is started for it."""
+"""The reasons why this pair must not be served; they are found before any server starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from conformance.serving.pool import ServerPool
 
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Sentences; none for a sound pair."""
+    """One sentence for each reason; none for a sound pair."""
     return {"refusals": refusals(target_folder(profile.pair), draft_folder(profile.pair))}
 
 
 def require_sound_pair(profile: Profile, servers: ServerPool, evidence: Evidence) -> None:
-    """ObservationError with the first refusal, so that a broken pair costs no server's start; none where one runs."""
+    """Require a sound pair, so that no server is started for a broken one; attached servers run already.
+
+    Raises:
+        ObservationError: the pair is not sound; the sentence holds the first reason.
+    """
     if servers.attached:
         return
     found = evidence.observe("refusals", lambda: observe(profile, servers, evidence))["refusals"]

@@ -1,4 +1,4 @@
-"""What both servers write at temperature 1 after a few short prefixes, under many fixed seeds."""
+"""Samples of both servers at temperature 1 after a few short prefixes, with many fixed seeds."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
 from conformance.workload.prompts import SAMPLING, Prefix, load_prefixes
 
-# Other seeds for each arm: with the same ones the samples would be correlated, and the test blunter than it says.
+# Each arm has other seeds: with equal seeds the samples would be correlated, and the test weaker than it claims.
 FIRST_SEEDS = 0, 1_000_000  # with MTP, without
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """How often each sequence of k + 1 tokens came: the first from the prefix alone, the others from one draft.
+    """How often each sequence of k + 1 tokens occurs: the first comes from the prefix, the others from one draft.
 
-    Nothing is timed, so both servers are asked at the same moment where both are up.
+    Nothing is timed, so both servers are asked at the same time if both run.
     """
     require_sound_pair(profile, servers, evidence)
     prefixes = load_prefixes(profile.prompts / SAMPLING)[: profile.sizes.sampling_prompts]
     tokens, seeds = profile.pair.k + 1, profile.sizes.sampling_seeds
     seconds = profile.hardware.bounds.request_seconds
 
-    def sampled(server: Server, first_seed: int) -> list[dict[str, Any]]:
-        return _sampled(server, prefixes, first_seed, seeds, tokens, seconds)
+    def sample_all(server: Server, first_seed: int) -> list[dict[str, Any]]:
+        return _sample_all(server, prefixes, first_seed, seeds, tokens, seconds)
 
     with servers.exclusive():
         if profile.hardware.two_servers:
             both = servers.mtp(), servers.plain()
             with ThreadPoolExecutor(len(both)) as pool:
-                mtp, plain = pool.map(sampled, both, FIRST_SEEDS)
+                mtp, plain = pool.map(sample_all, both, FIRST_SEEDS)
         else:
-            mtp = sampled(servers.mtp(), FIRST_SEEDS[0])
-            plain = sampled(servers.plain(), FIRST_SEEDS[1])
+            mtp = sample_all(servers.mtp(), FIRST_SEEDS[0])
+            plain = sample_all(servers.plain(), FIRST_SEEDS[1])
     return {
         "temperature": 1,
         "tokens": tokens,
@@ -52,10 +52,10 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     }
 
 
-def _sampled(
+def _sample_all(
     server: Server, prefixes: Sequence[Prefix], first_seed: int, seeds: int, tokens: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """All prefixes at once; no two requests share a seed."""
+    """Ask all prefixes at once; no two requests share a seed."""
 
     def ask(number: int) -> dict[str, Any]:
         seed = first_seed + number * seeds
@@ -66,10 +66,13 @@ def _sampled(
 
 
 def sample(server: Server, prefix: Prefix, seed: int, seeds: int, tokens: int, seconds: float) -> dict[str, int]:
-    """How often each sequence of token ids, as "5 17 33", came under the seeds ``seed`` … ``seed + seeds - 1``.
+    """How often each sequence of token ids, such as "5 17 33", occurs with the seeds ``seed`` … ``seed + seeds - 1``.
 
-    vLLM gives the i-th of ``n`` answers the seed ``seed + i``. top_p and top_k are named, as a checkpoint's
-    generation_config.json may set others. ObservationError where the server gives no answer.
+    vLLM gives the i-th of ``n`` answers the seed ``seed + i``. The request sets top_p and top_k, because a checkpoint's
+    generation_config.json may set others.
+
+    Raises:
+        ObservationError: the server gives no usable answer.
     """
     question = {
         "model": server.model,

@@ -1,4 +1,4 @@
-"""A load that is held for minutes on the server with MTP, window by window: counters, memory, sensors, failures."""
+"""A long load on the server with MTP: counters, memory, sensors and failures in each window of time."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from conformance.serving.server import Server
 from conformance.workload.client import Client, client
 from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 
-LOOK_SECONDS = 1.0  # between two looks at the sensors
-PAUSE_SECONDS = 1.0  # after a failure, so that a server that is gone is not asked thousands of times
-KEPT_FAILURES = 20  # whose sentences are kept
+LOOK_SECONDS = 1.0  # between two readings of the sensors
+PAUSE_SECONDS = 1.0  # after a failure, so that a dead server does not get thousands of requests
+KEPT_FAILURES = 20  # the sentences of so many failures are kept
 
 Sense = Callable[[], list[Sensors]]
 
 
 class Crowd:
-    """Clients that each ask the next prompt as soon as they have their answer; they leave with the context."""
+    """Clients that ask the next prompt as soon as they have an answer, until the context ends."""
 
     def __init__(self, asking: Client, prompts: Sequence[Prompt], at_once: int) -> None:
         self._client, self._prompts, self._at_once = asking, itertools.cycle(prompts), at_once
         self._lock, self._over = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="soak")
         self.answered = self.output_tokens = self.failed = 0
-        self.failures: list[tuple[float, str]] = []  # the first of them: when by the monotonic clock, and what
+        self.failures: list[tuple[float, str]] = []  # the first ones: time by the monotonic clock, and sentence
 
     def __enter__(self) -> Self:
         self._work = [self._pool.submit(self._ask) for _ in range(self._at_once)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the answers that are on their way."""
+        """Wait for the answers to the running requests."""
         self._over.set()
         self._pool.shutdown()
         for work in self._work:
@@ -74,7 +74,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where everything that is counted stands."""
+    """All counts at one time."""
 
     seconds: float  # since the load began
     counters: Counters
@@ -82,23 +82,27 @@ class Moment:
     failed: int
     resident_mib: float | None
     machine_seconds: float  # CPU time of all cores
-    others_seconds: float | None  # as much of it as neither server nor client used
+    others_seconds: float | None  # the part that neither server nor client used
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """The windows of a load as long as the profile says, or until the server is gone."""
+    """The windows of a load that lasts as long as the profile says, or until the server has died.
+
+    Raises:
+        ObservationError: the server could not be started, or its counters contradict the answers.
+    """
     require_sound_pair(profile, servers, evidence)
     sizes, seconds = profile.sizes, profile.hardware.bounds.request_seconds
     prompts = spread(load_prompts(profile.prompts / MIXED), sizes.soak_prompts)
     with servers.exclusive(), _sensors(servers) as sense, client(servers.mtp(), seconds) as asking:
         crowd = Crowd(asking, [cut(prompt, sizes.longest_answer) for prompt in prompts], sizes.soak_at_once)
-        held = _held(profile, servers, crowd, sense)
+        held = _hold_load(profile, servers, crowd, sense)
     return {
         "k": profile.pair.k,
         "minutes": sizes.soak_minutes,
         "at_once": sizes.soak_at_once,
         "prompts": [prompt.id for prompt in prompts],
-        "gpus": str(gpus.look() if servers.here else gpus.ELSEWHERE),
+        "gpus": str(gpus.look() if servers.on_this_machine else gpus.ELSEWHERE),
         "answered": crowd.answered,
         "output_tokens": crowd.output_tokens,
         "failed": crowd.failed,
@@ -106,8 +110,8 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     }
 
 
-def _held(profile: Profile, servers: ServerPool, crowd: Crowd, sense: Sense) -> dict[str, Any]:
-    """The server under this crowd. Failed requests are written down; it ends early where nothing can be counted."""
+def _hold_load(profile: Profile, servers: ServerPool, crowd: Crowd, sense: Sense) -> dict[str, Any]:
+    """Hold the load and record failed requests; end early if the counters cannot be read."""
     server, sizes, windows, broken = servers.mtp(), profile.sizes, list[dict[str, Any]](), None
     before, begin = read_when_still(server), time.monotonic()
     with crowd:
@@ -130,15 +134,19 @@ def _held(profile: Profile, servers: ServerPool, crowd: Crowd, sense: Sense) -> 
 
 
 def _sensors(servers: ServerPool) -> AbstractContextManager[Sense]:
-    return gpus.sensors() if servers.here else nullcontext(list)
+    return gpus.sensors() if servers.on_this_machine else nullcontext(list)
 
 
 def _windows(server: Server, crowd: Crowd, sense: Sense, before: Counters, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """A row for each window; ObservationError where the counters cannot be read any more."""
+    """A row for each window.
+
+    Raises:
+        ObservationError: the counters cannot be read any more.
+    """
     begin, count = time.monotonic(), soak_windows(sizes)
     earlier = _moment(server, crowd, begin, before)
     for number in range(1, count + 1):
-        looks = list(_looks(sense, begin + 60 * sizes.soak_minutes * number / count))
+        looks = list(_readings(sense, begin + 60 * sizes.soak_minutes * number / count))
         later = _moment(server, crowd, begin, read_counters(server))
         yield {
             "begin": earlier.seconds,
@@ -163,15 +171,15 @@ def _moment(server: Server, crowd: Crowd, begin: float, counters: Counters) -> M
 
 
 def _others(earlier: Moment, later: Moment) -> float | None:
-    """The share of the machine's CPU time that others used; clocks of processes and machine differ a little."""
+    """The share of the machine's CPU time that other processes used, cut to 0 … 1 because clocks differ a little."""
     total = later.machine_seconds - earlier.machine_seconds
     if earlier.others_seconds is None or later.others_seconds is None or total <= 0:
         return None
     return min(1.0, max(0.0, (later.others_seconds - earlier.others_seconds) / total))
 
 
-def _looks(sense: Sense, until: float) -> Iterator[list[Sensors]]:
-    """What the sensors say, once a second until then, and once in any case."""
+def _readings(sense: Sense, until: float) -> Iterator[list[Sensors]]:
+    """Read the sensors once a second until that time, but at least once."""
     left = until - time.monotonic()
     while True:
         time.sleep(max(0.0, min(left, LOOK_SECONDS)))
@@ -181,7 +189,7 @@ def _looks(sense: Sense, until: float) -> Iterator[list[Sensors]]:
 
 
 def _gpu(looks: Sequence[Sensors]) -> dict[str, Any]:
-    """One GPU in one window: the most of memory and heat, the mean of clock and power while it was at work."""
+    """One GPU in one window: the maxima of memory and temperature, the means of clock and power while it worked."""
     busy = [each for each in looks if IDLE not in (each.reasons or ())]
     told = [each.reasons for each in looks if each.reasons is not None]
     return {
@@ -204,7 +212,11 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _whole(server: Server, before: Counters, crowd: Crowd, k: int) -> Counters:
-    """What was counted over all; ObservationError where that is not what the clients received."""
+    """The counters over the whole load.
+
+    Raises:
+        ObservationError: they contradict what the clients received.
+    """
     counted = read_after(server, before, crowd.output_tokens) - before
     require_consistent_counts(counted, k, crowd.answered)
     return counted

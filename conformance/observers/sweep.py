@@ -1,4 +1,4 @@
-"""A few prompts at every k: seconds and accepted tokens, beside the server without MTP and the one under test."""
+"""A sweep of k: seconds and accepted tokens for a few prompts at every k, without MTP, and at the pair's own k."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ SUMMED = ("drafts", "draft_tokens", "accepted")
 
 @dataclass(frozen=True)
 class Arm:
-    """Who is asked: the server without MTP (k = 0), the one under test, or the one that is swept."""
+    """A server and its k: without MTP (k = 0), the one under test, or the swept one."""
 
     server: str
     k: int
 
 
 def arms(profile: Profile) -> list[Arm]:
-    """All of them, the swept one at k = 1 up to the longest."""
+    """All arms; the swept server has k = 1 up to the longest draft."""
     swept = [Arm(SWEEP, k) for k in range(1, profile.sizes.sweep_longest_draft + 1)]
     return [Arm(PLAIN, 0), Arm(MTP, profile.pair.k), *swept]
 
 
 def turns(every: Sequence[Arm], prompts: Sequence[Prompt]) -> list[tuple[Arm, Prompt]]:
-    """Prompt by prompt, through the arms up and down in turn, so that a drift of the machine cancels."""
+    """Every prompt on all arms, in alternating order of the arms, so that a drift of the machine cancels."""
     return [
         (arm, prompt)
         for number, prompt in enumerate(prompts)
@@ -49,8 +49,13 @@ def turns(every: Sequence[Arm], prompts: Sequence[Prompt]) -> list[tuple[Arm, Pr
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """One row for each prompt and arm, and what /metrics of each server with MTP has counted over all its rows."""
-    servers.must_be_ours("its draft length is left as it is")
+    """A row for each prompt and arm, and the counters of each server with MTP over all its rows.
+
+    Raises:
+        ObservationError: a server failed, or an answer has no token.
+        Unsupported: the servers are attached, or this vLLM cannot change k.
+    """
+    servers.require_own_servers("its draft length is not changed")
     require_sound_pair(profile, servers, evidence)
     chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
     prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]
@@ -61,7 +66,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 class _Asked:
-    """A server that is being asked: its client, its rows' counts, and the counters that they are held against."""
+    """A server with its client, the counts of its rows, and its counters."""
 
     def __init__(self, server: Server, asking: Client, drafts: bool, warm_up: Prompt) -> None:
         self.server, self._client = server, asking
@@ -70,8 +75,12 @@ class _Asked:
         self._tokens = 0
 
     def row(self, arm: Arm, prompt: Prompt) -> dict[str, Any]:
-        """One prompt, asked alone."""
-        answer = self._client.ask(prompt, stream=True, ignore_eos=True)  # short answers have too few steps to time
+        """Ask one prompt alone.
+
+        Raises:
+            ObservationError: the answer has no token.
+        """
+        answer = self._client.ask(prompt, stream=True, ignore_eos=True)  # short answers have too few steps for timing
         self._tokens += answer.output_tokens
         if not answer.arrivals:
             raise ObservationError(f"{self.server.name} server: the answer to {prompt.id} has no token")
@@ -98,7 +107,11 @@ class _Asked:
         return {**{name: found[name] for name in SUMMED}, "accepted_per_position": positions}
 
     def counted(self) -> dict[str, Any] | None:
-        """The counters of all rows; None without MTP."""
+        """The counters over all rows; None without MTP.
+
+        Raises:
+            ObservationError: the counters contradict the answers.
+        """
         if self._first is None:
             return None
         last = read_after(self.server, self._first, self._tokens) - self._first
@@ -114,7 +127,7 @@ def _asked(server: Server, profile: Profile, drafts: bool, warm_up: Prompt) -> I
 def _by_probe(
     profile: Profile, servers: ServerPool, prompts: Sequence[Prompt]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """One server is told its k before each request."""
+    """Use one server and set its k before each request."""
     planned = turns(arms(profile), prompts)
     if not profile.hardware.two_servers:  # every change is a restart
         planned.sort(key=lambda turn: turn[0].server)
@@ -130,7 +143,7 @@ def _by_probe(
                 length = arm.k
                 ask(asked[SWEEP].server, "conformance_draft_length", profile.hardware.bounds.request_seconds, k=length)
             rows.append(asked[arm.server].row(arm, prompt))
-            if place == last[arm.server]:  # where only one server fits, it is stopped by the next turn
+            if place == last[arm.server]:  # if only one server fits, the next turn stops it
                 counted += _totals(asked[arm.server])
     return rows, counted
 
@@ -138,7 +151,7 @@ def _by_probe(
 def _by_restart(
     profile: Profile, servers: ServerPool, prompts: Sequence[Prompt]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A server for each k, one after the other."""
+    """Start a server for each k, one after another."""
     rows, counted = [], []
     for arm in arms(profile):
         with ExitStack() as opened:

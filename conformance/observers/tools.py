@@ -1,4 +1,4 @@
-"""Typed tool calls as an agent gets them from the server with MTP: in one piece and streamed."""
+"""Typed tool calls that an agent gets from the server with MTP, in one piece and streamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from conformance.workload.prompts import TOOLS, load_prompts, spread
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
-    """For each prompt the call that is expected and what came back in either way."""
+    """The expected call for each prompt, and both deliveries of the answer."""
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / TOOLS), profile.sizes.tool_prompts)
-    with servers.beside(), client(servers.mtp(), profile.hardware.bounds.request_seconds) as asking:
+    with servers.shared(), client(servers.mtp(), profile.hardware.bounds.request_seconds) as asking:
         rows = [
             {
                 "id": prompt.id,

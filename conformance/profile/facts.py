@@ -1,6 +1,6 @@
-"""What is known of the published Gemma 4 checkpoints, from ``fixtures/facts``: configs, tensors, totals, layouts.
+"""Facts about the published Gemma 4 checkpoints, from ``fixtures/facts``: configs, tensors, totals, layouts.
 
-Facts are what checks hold builds and files against. Each table says how certain it is and where it comes from.
+Checks compare builds and files with these facts. Each table says how certain it is and where it comes from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, config=STRICT)
 class Totals:
-    """Of a whole checkpoint: tensors, floating-point parameters, and the bytes of all tensors where known."""
+    """Totals of a checkpoint: tensors, floating-point parameters, and the bytes of all tensors if known."""
 
     tensors: int
     parameters: int
@@ -37,7 +37,7 @@ class Totals:
 
 @dataclass(frozen=True, config=STRICT)
 class Layers:
-    """Shapes by name within a layer: those of every layer, and those of one kind."""
+    """Shapes by name within a layer: those in every layer, and those in one kind of layer."""
 
     each: Mapping[str, Shape]
     sliding: Mapping[str, Shape]
@@ -97,7 +97,7 @@ class _Miniature:
 
 @dataclass(frozen=True, config=STRICT)
 class Tokens:
-    """Special tokens by id, and the names of those that end generation or must not be emitted."""
+    """Ids of special tokens, and the names of those that end generation or must not be generated."""
 
     stop: tuple[str, ...]
     suppress: tuple[str, ...]
@@ -106,13 +106,13 @@ class Tokens:
     multimodal: Mapping[str, Mapping[str, int]]
 
     def of(self, size: str) -> dict[str, int]:
-        """Those of a published size, or of the miniature."""
+        """The token ids of a published size, or of the miniature."""
         return {**self.ids, **self.multimodal.get(size, self.multimodal["published"])}
 
 
 @dataclass(frozen=True, config=STRICT)
 class Case:
-    """One conversation, and its render by generations of the chat template; ``any`` holds for all of them."""
+    """One conversation and its renders by the generations of the chat template; ``any`` is the render of all."""
 
     id: str
     messages: str
@@ -125,7 +125,7 @@ class Case:
     then_empty_thought: bool = False
 
     def render(self, generation: str, empty_thought: bool) -> str | None:
-        """What that generation makes of it, with or without the empty thought; None where nobody has seen it."""
+        """The render by that generation, with or without the empty thought; None if it is not known."""
         known: str | None = self.any if self.any is not None else getattr(self, generation)
         thought = EMPTY_THOUGHT if self.then_empty_thought and empty_thought else ""
         return None if known is None else known + thought
@@ -133,21 +133,21 @@ class Case:
 
 @dataclass(frozen=True, config=STRICT)
 class ChatTemplate:
-    """The goldens of all generations; ``sha256`` are templates that were seen, ``empty_thought`` sizes."""
+    """Goldens of all generations. ``sha256`` holds known templates, ``empty_thought`` the sizes that have one."""
 
     empty_thought: tuple[str, ...]
     sha256: Mapping[str, str]
     case: tuple[Case, ...]
 
     def goldens(self, generation: str, empty_thought: bool) -> dict[str, str]:
-        """Render of every case that is known for a generation, by the case's id."""
+        """The known renders of a generation, by the id of the case."""
         renders = {case.id: case.render(generation, empty_thought) for case in self.case}
         return {id: render for id, render in renders.items() if render is not None}
 
 
 @dataclass(frozen=True, config=STRICT)
 class Quantisation:
-    """How a publisher quantises a target; no ``quantization_config`` for an unquantised one."""
+    """How a publisher quantises a target. An unquantised target has no ``quantization_config``."""
 
     flag: Flag
     source: str
@@ -156,7 +156,7 @@ class Quantisation:
     quantization_config: Mapping[str, Any] | None = None
 
     def config(self, text_config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """``quantization_config`` for a target with this text model, its ignore list written out layer by layer."""
+        """The ``quantization_config`` of a target with this text model; its ignore list names every layer."""
         if self.quantization_config is None:
             return None
         patterns = self.ignore + (self.with_experts if text_config["enable_moe_block"] else ())
@@ -169,7 +169,7 @@ class Quantisation:
 
 @plain_dataclass(frozen=True)
 class Draft:
-    """One published draft: its config.json, and dtype and shape of every tensor of its file."""
+    """One published draft: its config.json, and the dtype and shape of every tensor in its file."""
 
     repository: str
     config: Mapping[str, Any]
@@ -179,9 +179,9 @@ class Draft:
 
 @plain_dataclass(frozen=True)
 class Target:
-    """One published target: its text model's config, and the totals of its BF16 file.
+    """One published target: the config of its text model, and the totals of its BF16 file.
 
-    ``quantised_linears`` counts the linears that its NVFP4 file quantises, by method where that is known.
+    ``quantised_linears`` counts the linear layers that its NVFP4 file quantises, by method, if that is known.
     """
 
     repository: str
@@ -192,10 +192,10 @@ class Target:
     quantised_linears: Mapping[str, int]
 
     def text_model(self, quantisation: Quantisation) -> dict[str, Any]:
-        """config.json of the target's text model alone, quantised or not.
+        """The config.json of the target's text model without other modalities, quantised or not.
 
-        The published files hold vision and audio towers too, which vLLM cannot inspect without torchvision and which
-        no draft reads.
+        The published files also hold vision and audio towers. vLLM cannot inspect them without torchvision, and no
+        draft reads them.
         """
         config = {**self.text_config, "architectures": [TEXT_ARCHITECTURE]}
         quantised = quantisation.config(self.text_config)
@@ -204,7 +204,7 @@ class Target:
 
 @plain_dataclass(frozen=True)
 class Facts:
-    """Drafts and targets by size ("E2B" … "31B"), quantisations by name; the embedded miniature apart from them."""
+    """Drafts and targets by size ("E2B" … "31B"), quantisations by name, and the embedded miniature."""
 
     drafts: Mapping[str, Draft]
     targets: Mapping[str, Target]
@@ -214,35 +214,39 @@ class Facts:
     chat_template: ChatTemplate
 
     def known_draft(self, config: Mapping[str, Any]) -> str | None:
-        """The size of a draft with this config.json, judged by its widths; None for none that is known."""
+        """The size of the draft with this config.json, found by its widths; None for an unknown draft."""
         width = (text_of(config).get("hidden_size"), config.get("backbone_hidden_size"))
         known = {**self.drafts, MINIATURE: self.miniature[0]}
         return next((size for size, it in known.items() if _draft_widths(it) == width), None)
 
     def known_target(self, config: Mapping[str, Any]) -> str | None:
-        """The size of a target with this config.json, judged by width and depth; None for none that is known."""
+        """The size of the target with this config.json, found by width and depth; None for an unknown target."""
         text = text_of(config)
         known = {**self.targets, MINIATURE: self.miniature[1]}
         keys = ("hidden_size", "num_hidden_layers")
         return next((s for s, it in known.items() if all(it.text_config[k] == text.get(k) for k in keys)), None)
 
     def draft(self, size: str) -> Draft:
-        """That of a published size, or the miniature's."""
+        """The draft of a published size, or of the miniature."""
         return self.miniature[0] if size == MINIATURE else self.drafts[size]
 
     def target(self, size: str) -> Target:
-        """That of a published size, or the miniature's."""
+        """The target of a published size, or of the miniature."""
         return self.miniature[1] if size == MINIATURE else self.targets[size]
 
 
 def text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The text model's part of a config.json, which may be all of it."""
+    """The part of a config.json that describes the text model, which may be the whole file."""
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
 
 
 def load_facts(folder: Path = FIXTURES / "facts") -> Facts:
-    """Everything known; raises UsageError naming file, key and mend."""
+    """All facts.
+
+    Raises:
+        UsageError: a file of facts is wrong; the sentence names the file, the key and the mend.
+    """
     drafts, targets = (
         toml_tables.read(folder / "drafts.toml", _Drafts),
         toml_tables.read(folder / "targets.toml", _Targets),
@@ -266,7 +270,7 @@ def _draft_widths(draft: Draft) -> tuple[Any, Any]:
 def _draft(row: _Draft, shared: _Shared) -> Draft:
     text = {**shared.text_config, **row.text_config, **dict.fromkeys(row.null)}
     config = {**(shared.config or {}), **row.config, "text_config": text}
-    shapes = {**row.tensors, **dict(_of_layers(row.layers, text["layer_types"]))}
+    shapes = {**row.tensors, **dict(_layer_shapes(row.layers, text["layer_types"]))}
     return Draft(row.repository, config, {name: (_dtype(name), shape) for name, shape in shapes.items()}, row.totals)
 
 
@@ -276,12 +280,12 @@ def _target(row: _Target, shared: _Shared) -> Target:
     return Target(row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {})
 
 
-def _of_layers(layers: Layers, kinds: list[str]) -> Iterator[tuple[str, Shape]]:
+def _layer_shapes(layers: Layers, kinds: list[str]) -> Iterator[tuple[str, Shape]]:
     for number, kind in enumerate(kinds):
         for name, shape in {**layers.each, **(layers.full if kind == FULL else layers.sliding)}.items():
             yield f"model.layers.{number}.{name}", shape
 
 
 def _dtype(name: str) -> str:
-    """As safetensors writes it: the one table of integers, and BF16."""
+    """The dtype as safetensors writes it: I64 for the only table of integers, BF16 for the rest."""
     return "I64" if name == "masked_embedding.token_ordering" else "BF16"

@@ -1,6 +1,6 @@
-"""Floors: lower bounds with their provenance, one TOML for a pair anywhere and one for a hardware and a pair.
+"""Floors: lower bounds with their provenance, in one TOML file for a pair and one for a pair on a hardware.
 
-Without a published figure there is no floor: it is measured and reported, and judged by nobody.
+Without a published figure there is no floor: the value is measured and reported, but not judged.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class Floor:
-    """One bound: the published ``value`` times the ``factor`` that this hardware is allowed.
+    """One bound: the published ``value`` times the ``factor`` that this hardware may have.
 
-    Without a ``value`` there is no floor, ``reason`` says why, and nothing is held against it.
-    A floor that is not ``enforced`` is shown beside the value and fails nothing. The rest are planning figures for
-    ``--plan`` (harness/power.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of
-    its logarithm, for speedups), the seconds a sample takes, and where all that comes from.
+    Without a ``value`` there is no floor, ``reason`` says why, and nothing is compared with it. A floor that is not
+    ``enforced`` is shown beside the value and fails nothing. The other fields are planning figures for ``--plan``
+    (judging/sample_size.py), which judge nothing: the ``expected`` value, the standard deviation of a sample (of its
+    logarithm, for speedups), the seconds of a sample, and the source of these figures.
     """
 
     name: str
@@ -66,13 +66,13 @@ class Floor:
 
     @property
     def bound(self) -> float | None:
-        """What an interval's bad end has to clear."""
+        """The bound that the worse end of an interval must reach."""
         return None if self.value is None else self.value * self.factor
 
 
 @dataclass(frozen=True)
 class Floors:
-    """All floors of a profile: ``floors["acceptance_length"]``, or ``floors.each(...)`` for one per draft position."""
+    """All floors of a profile: ``floors["acceptance_length"]``, or ``floors.each(...)`` for each draft position."""
 
     file: str
     k: int
@@ -90,9 +90,12 @@ class Floors:
 
 
 def load_floors(directory: Path, hardware: str, pair: str, k: int) -> Floors:
-    """Read ``<directory>/<pair>.toml``, then ``<hardware>.<pair>.toml``, whose rows come before its own.
+    """Read ``<directory>/<pair>.toml`` and ``<hardware>.<pair>.toml``; rows of the second replace those of the first.
 
-    A file or a row that does not exist holds no floor. Raises UsageError naming file, key and mend.
+    A missing file or row holds no floor.
+
+    Raises:
+        UsageError: a file is wrong; the sentence names the file, the key and the mend.
     """
     anywhere, here = directory / f"{pair}.toml", directory / f"{hardware}.{pair}.toml"
     return Floors(str(here), k, _read(anywhere) | _read(here))

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, as NVML tells it, and which hardware profile they are."""
+"""The GPUs of this machine according to NVML, and the hardware profile that they match."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conformance.profile.profile import Hardware
 
 CPU = "cpu"
 IDLE = "gpu_idle"
-# Why clocks are lower than they could be: nvmlClocksEventReasons of nvml.h, which were "throttle reasons" before.
+# Reasons for lower clocks: nvmlClocksEventReasons of nvml.h, which older versions call "throttle reasons".
 REASONS = {
     IDLE: 0x1,
     "sw_power_cap": 0x4,
@@ -29,35 +29,35 @@ REASONS = {
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _NAME = re.compile(r"\d+|(GPU|MIG)-.+")
 _MEMINFO = Path("/proc/meminfo")
-_KEPT_BACK = 0.1  # share of the nominal memory that drivers, ECC and the choice between GB and GiB may take
+_KEPT_BACK = 0.1  # allowed deviation from the nominal memory, by drivers, ECC, and GB or GiB
 _NO_DRIVER = ("NVMLError_LibraryNotFound", "NVMLError_DriverNotLoaded")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; what NVML does not tell of it is None."""
+    """One GPU; a value that NVML does not report is None."""
 
     name: str
     sm: int  # compute capability times ten
-    memory_gib: float  # of what it shares with the CPU, where it has none of its own
+    memory_gib: float  # if it has no memory of its own, the memory that it shares with the CPU
     unified: bool
     driver: str
-    cuda: str  # the newest that the driver serves
-    sm_clock_mhz: int | None  # the highest
+    cuda: str  # the newest version that the driver supports
+    sm_clock_mhz: int | None  # the highest clock
     memory_clock_mhz: int | None
     power_limit_w: float | None
 
     def __str__(self) -> str:
-        """As the header has it."""
+        """The GPU as the header describes it."""
         kind = "shared with the CPU" if self.unified else "of its own"
         return f"{self.name} (SM {self.sm}, {self.memory_gib:.0f} GiB {kind})"
 
 
 @dataclass(frozen=True)
 class Sensors:
-    """What the sensors of one GPU say at this moment; what NVML does not tell of it is None."""
+    """The current values of one GPU's sensors; a value that NVML does not report is None."""
 
-    memory_mib: float | None  # in use, by whomever; of unified memory there is no such figure
+    memory_mib: float | None  # used by all processes; NVML has no such figure for unified memory
     temperature_c: int | None
     sm_clock_mhz: int | None
     power_w: float | None
@@ -66,14 +66,14 @@ class Sensors:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look came to: GPUs, or why there are none; ``broken`` is NVML's complaint where it cannot tell."""
+    """The detected GPUs, or why there are none; ``broken`` is the error of an NVML that does not work."""
 
     gpus: tuple[Gpu, ...] = ()
     why_none: str = ""
     broken: str = ""
 
     def __str__(self) -> str:
-        """As the header has it."""
+        """The GPUs as the header describes them."""
         return "; ".join(map(str, self.gpus)) or self.why_none or self.broken
 
 
@@ -81,9 +81,9 @@ ELSEWHERE = Seen(why_none="none looked for: the servers run on another machine")
 
 
 def look() -> Seen:
-    """The GPUs that a server started from here sees; never raises."""
+    """The GPUs that a server on this machine sees. This function does not raise."""
     try:
-        nvml: Any = importlib.import_module("pynvml")  # there is none in the environment for CPUs
+        nvml: Any = importlib.import_module("pynvml")  # the environment for CPUs does not contain it
     except ImportError:
         return Seen(why_none="none looked for: nvidia-ml-py is not installed")
     try:
@@ -106,7 +106,7 @@ def look() -> Seen:
 
 @contextlib.contextmanager
 def sensors() -> Iterator[Callable[[], list[Sensors]]]:
-    """A function that reads the sensors of every GPU that ``look`` sees; an empty list where there is none."""
+    """A function that reads the sensors of every GPU that ``look`` finds; it returns an empty list without GPUs."""
     if not look().gpus:
         yield list
         return
@@ -121,28 +121,29 @@ def sensors() -> Iterator[Callable[[], list[Sensors]]]:
 
 
 def _sensors(nvml: Any, handle: Any) -> Sensors:
-    def told(ask: Callable[[Any], Any]) -> Any:
-        return _told(ask, handle, nvml.NVMLError)
+    def read(ask: Callable[[Any], Any]) -> Any:
+        return _ask_nvml(ask, handle, nvml.NVMLError)
 
-    memory = told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used)
-    power = told(nvml.nvmlDeviceGetPowerUsage)
-    bits = told(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    memory = read(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used)
+    power = read(nvml.nvmlDeviceGetPowerUsage)
+    bits = read(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
     return Sensors(
         memory_mib=None if memory is None else memory / (1 << 20),
-        temperature_c=told(lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU)),
-        sm_clock_mhz=told(lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM)),
+        temperature_c=read(lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU)),
+        sm_clock_mhz=read(lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM)),
         power_w=None if power is None else power / 1000,
         reasons=None if bits is None else tuple(name for name, bit in REASONS.items() if bits & bit),
     )
 
 
 def hardware_of(seen: Seen, known: Sequence[Hardware]) -> str:
-    """The name of the profile that every GPU here matches, "cpu" where there is none.
+    """The name of the profile that every GPU of this machine matches, or "cpu" without GPUs.
 
-    Raises UsageError with the candidates where it is not clear.
+    Raises:
+        UsageError: no profile matches, or several do; the sentence names the candidates.
     """
     if seen.broken:
-        raise _unclear(seen.broken, known)
+        raise UsageError(_unclear(seen.broken, known))
     if not seen.gpus:
         return CPU
     names = [[each.name for each in known if _matches(gpu, each)] for gpu in seen.gpus]
@@ -150,10 +151,10 @@ def hardware_of(seen: Seen, known: Sequence[Hardware]) -> str:
     if len(first) == 1 and all(each == first for each in names):
         return first[0]
     if any(each != first for each in names):
-        raise _unclear(f"GPUs of several kinds are here, {seen}", known)
+        raise UsageError(_unclear(f"this machine has GPUs of several kinds, {seen}", known))
     of_sm = [each for each in known if each.sm == seen.gpus[0].sm]
     how = "matches more than one profile" if first else "matches no profile"
-    raise _unclear(f"the GPU here, {seen.gpus[0]}, {how}", of_sm or known)
+    raise UsageError(_unclear(f"the GPU of this machine, {seen.gpus[0]}, {how}", of_sm or known))
 
 
 def _matches(gpu: Gpu, hardware: Hardware) -> bool:
@@ -163,16 +164,17 @@ def _matches(gpu: Gpu, hardware: Hardware) -> bool:
     return hardware.sm == gpu.sm and sized and kind and not hardware.by_name_only
 
 
-def _unclear(what: str, candidates: Sequence[Hardware]) -> UsageError:
+def _unclear(what: str, candidates: Sequence[Hardware]) -> str:
+    """The sentence that names the candidates."""
     names = ", ".join(sorted(each.name for each in candidates))
-    return UsageError(f"{what}; choose by --hardware one of {names}, or write a TOML file as in fixtures/hardware.")
+    return f"{what}; choose by --hardware one of {names}, or write a TOML file as in fixtures/hardware."
 
 
 def _handles(nvml: Any) -> list[Any]:
-    """All GPUs, or those that CUDA_VISIBLE_DEVICES names: a shared host's others are no concern of the server.
+    """The GPUs that CUDA_VISIBLE_DEVICES names, or all: the server does not use the other GPUs of a shared host.
 
-    Its numbers are taken for NVML's, as vLLM takes them; the first entry that is neither number nor UUID ends the list,
-    as in CUDA.
+    Numbers are those of NVML, as in vLLM. The first entry that is neither a number nor a UUID ends the list, as in
+    CUDA.
     """
     named = os.environ.get(VISIBLE)
     if named is None:
@@ -188,8 +190,8 @@ def _gpus(nvml: Any) -> Iterator[Gpu]:
     driver, cuda = str(nvml.nvmlSystemGetDriverVersion()), int(nvml.nvmlSystemGetCudaDriverVersion_v2())
     for handle in _handles(nvml):
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-        memory = _told(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle, nvml.NVMLError_NotSupported)
-        limit = _told(nvml.nvmlDeviceGetEnforcedPowerLimit, handle, nvml.NVMLError)
+        memory = _ask_nvml(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).total, handle, nvml.NVMLError_NotSupported)
+        limit = _ask_nvml(nvml.nvmlDeviceGetEnforcedPowerLimit, handle, nvml.NVMLError)
         yield Gpu(
             name=str(nvml.nvmlDeviceGetName(handle)),
             sm=10 * major + minor,
@@ -197,16 +199,18 @@ def _gpus(nvml: Any) -> Iterator[Gpu]:
             unified=not memory,
             driver=driver,
             cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
-            sm_clock_mhz=_told(lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM), handle, nvml.NVMLError),
-            memory_clock_mhz=_told(
+            sm_clock_mhz=_ask_nvml(
+                lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_SM), handle, nvml.NVMLError
+            ),
+            memory_clock_mhz=_ask_nvml(
                 lambda h: nvml.nvmlDeviceGetMaxClockInfo(h, nvml.NVML_CLOCK_MEM), handle, nvml.NVMLError
             ),
             power_limit_w=None if limit is None else limit / 1000,
         )
 
 
-def _told(ask: Callable[[Any], Any], handle: Any, untold: type[Exception]) -> Any:
-    """What NVML says of a GPU, or None where it answers with the error ``untold``."""
+def _ask_nvml(ask: Callable[[Any], Any], handle: Any, untold: type[Exception]) -> Any:
+    """The value that NVML reports for a GPU, or None if NVML raises ``untold``."""
     try:
         return ask(handle)
     except untold:
@@ -214,7 +218,11 @@ def _told(ask: Callable[[Any], Any], handle: Any, untold: type[Exception]) -> An
 
 
 def shared_bytes(meminfo: Path) -> int:
-    """The memory that CPU and GPU share, in bytes: NVML has no figure for it (GB10)."""
+    """The memory that CPU and GPU share, in bytes: NVML does not report it (GB10).
+
+    Raises:
+        ValueError: the file does not tell the size of the memory.
+    """
     for line in meminfo.read_text(encoding="ascii").splitlines():
         if line.startswith("MemTotal:"):
             return 1024 * int(line.split()[1])

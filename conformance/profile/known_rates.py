@@ -1,4 +1,4 @@
-"""Known acceptance rates, at which the instrument is calibrated: one TOML file says which, and how."""
+"""The known acceptance rates of the calibration, and how it is made, from one TOML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = FIXTURES / "calibration.toml"
 
 @dataclass(frozen=True, config=STRICT)
 class Rates:
-    """Chances in [0, 1] that a draft is accepted up to and including position 1 … (joint), and where they are from."""
+    """Joint rates: probabilities that a draft is accepted up to and including position 1 …, with their source."""
 
     name: str
     joint: tuple[float, ...]
@@ -26,7 +26,7 @@ class Rates:
     date: str
 
     def joint_for(self, k: int) -> tuple[float, ...]:
-        """The joint rates at positions 1 … k; past the last one given its conditional rate goes on."""
+        """The joint rates at positions 1 … k; after the last given position, its conditional rate is repeated."""
         joint = list(self.joint[:k])
         while len(joint) < k:
             joint.append(joint[-1] * conditional_rates(self.joint)[-1])
@@ -35,7 +35,7 @@ class Rates:
 
 @dataclass(frozen=True, config=STRICT)
 class Plan:
-    """How the calibration is made: the keys are explained in the file."""
+    """How the calibration is made; the file explains the keys."""
 
     max_tokens: int
     at_once: int
@@ -47,7 +47,12 @@ class Plan:
 
 
 def load_plan(path: Path = PATH) -> Plan:
-    """The plan; raises UsageError naming file, key and mend, for rates that rise or leave [0, 1] among others."""
+    """The plan of the calibration.
+
+    Raises:
+        UsageError: the file is wrong, for example if rates rise or are outside [0, 1]; the sentence names the file, the
+            key and the mend.
+    """
     plan = toml_tables.read(path, Plan)
     for row in plan.rates:
         if not row.joint or any(not 0 <= after <= before for before, after in pairwise((1.0, *row.joint))):
@@ -55,10 +60,10 @@ def load_plan(path: Path = PATH) -> Plan:
                 f'{path}: joint rates of "{row.name}" are {list(row.joint)}; they must not rise from 1 on.'
             )
     if not plan.rates:
-        raise UsageError(f"{path}: there are no rates in it; add some.")
+        raise UsageError(f'{path}: key "rates" holds no rates; add some.')
     return plan
 
 
 def conditional_rates(joint: tuple[float, ...]) -> tuple[float, ...]:
-    """The chance at each position, given that the one before was accepted; 0 where that never happens."""
+    """The probability at each position, given that the previous one was accepted; 0 if that never happens."""
     return tuple(here / before if before else 0.0 for before, here in pairwise((1.0, *joint)))

@@ -1,4 +1,4 @@
-"""What is known of the kernels for Gemma 4's experts: fixtures/facts/moe_backends.toml."""
+"""Facts about the kernels for Gemma 4's experts: fixtures/facts/moe_backends.toml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conformance.formats.toml_tables import STRICT
 
 MOE_FACTS = FIXTURES / "facts" / "moe_backends.toml"
 CPU = "CPU"
-NONE = "none"  # the backend of a device that vLLM has no kernel for
+NONE = "none"  # the backend of a device for which vLLM has no kernel
 
 
 def _versions(text: str) -> str:
@@ -30,7 +30,7 @@ def _versions(text: str) -> str:
 
 @dataclass(frozen=True, config=STRICT)
 class Experts:
-    """A MoE layer as vLLM's selection sees it: sizes before tensor parallelism, names as vLLM's enums have them."""
+    """A MoE layer as vLLM's selection sees it: sizes before tensor parallelism, names from vLLM's enums."""
 
     experts: int
     top_k: int
@@ -44,7 +44,7 @@ class Experts:
 
 @dataclass(frozen=True, config=STRICT)
 class Walk:
-    """The devices to stand in for, and the backends to ask for by name (``--moe-backend``) on each."""
+    """The devices to simulate, and the backends to request by name (``--moe-backend``) on each."""
 
     sm: tuple[int, ...]
     explicit: tuple[str, ...]
@@ -52,7 +52,7 @@ class Walk:
 
 @dataclass(frozen=True, config=STRICT)
 class Expectation:
-    """One row: the backend of some devices in some vLLM versions, with its provenance."""
+    """One row: the expected backend on some devices in some vLLM versions, with its provenance."""
 
     on: tuple[str, ...]
     versions: Annotated[str, AfterValidator(_versions)]
@@ -62,13 +62,13 @@ class Expectation:
     without: str = ""
 
     def is_about(self, device: str, vllm: str) -> bool:
-        """Whether the row speaks of this device and this vLLM version."""
+        """Whether the row applies to this device and this vLLM version."""
         return device in self.on and SpecifierSet(self.versions).contains(vllm, prereleases=True)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Kernel:
-    """The name of what a backend executes, as a regular expression, with its provenance."""
+    """The name of the kernel that a backend executes, as a regular expression, with its provenance."""
 
     name: str
     seen: Literal["reported", "code"]
@@ -92,16 +92,20 @@ class MoeFacts:
 
 
 def device_name(sm: int | None) -> str:
-    """How a device is called in facts and evidence: "SM 121", "CPU"."""
+    """The name of a device in facts and evidence: "SM 121", "CPU"."""
     return CPU if sm is None else f"SM {sm}"
 
 
 def load_moe_facts(path: Path = MOE_FACTS) -> MoeFacts:
-    """The facts; raises UsageError naming file, key and mend."""
+    """The facts about MoE kernels.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
     facts = toml_tables.read(path, MoeFacts)
     for name in ("expected", "unquantised"):
         for device in (device for row in getattr(facts, name) for device in row.on):
             if device not in facts.devices:
                 hint = toml_tables.nearest(device, facts.devices)
-                raise UsageError(f'{path}: key "{name}.on" has "{device}", which walk.sm does not walk.{hint}')
+                raise UsageError(f'{path}: key "{name}.on" has "{device}", which walk.sm does not list.{hint}')
     return facts

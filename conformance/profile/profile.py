@@ -20,23 +20,23 @@ from conformance.formats.secrets import is_secret
 from conformance.formats.toml_tables import STRICT
 
 LEVELS: Final = ("static", "smoke", "qualify", "soak")
-# Whose checks a level runs beside its own. A soak holds a load on a server that smoke has looked into; what qualify
-# measures it does not measure again, so that its length is what was asked for.
+# The levels whose checks a level also runs. A soak holds a load on a server that smoke has inspected. It does not
+# repeat the measurements of qualify, so that it takes as long as --minutes says.
 INCLUDED: Final[Mapping[str, tuple[str, ...]]] = {
     "static": (),
     "smoke": ("static",),
     "qualify": ("static", "smoke"),
     "soak": ("static", "smoke"),
 }
-IN_A_ROW: Final = 3  # requests one after another, as in the published figures
+IN_A_ROW: Final = 3  # requests one after another, as for the published figures
 LONGEST_SOAK: Final = 7 * 24 * 60  # minutes
 MOST_WINDOWS: Final = 360  # of a soak
-UNLOCKED: Final = "unlocked"  # in place of an environment's name: what is installed is held against no lock
+UNLOCKED: Final = "unlocked"  # instead of an environment's name: installed versions are compared with no lock
 
 
 @dataclass(frozen=True, config=STRICT)
 class Bounds:
-    """How long to wait, in seconds, before calling it a failure."""
+    """How long to wait before it counts as a failure, in seconds."""
 
     load_seconds: float  # from the start of the process to the first generated token
     silence_seconds: float  # without a new byte in the log, while loading
@@ -50,45 +50,53 @@ class Hardware:
 
     name: str
     memory: Literal["unified", "discrete", "host"]
-    two_servers: bool  # whether the server with MTP and the one without fit into memory together
+    two_servers: bool  # whether the servers with and without MTP fit into memory together
     locked_environment: str  # the folder of envs/ whose lock must be installed, or UNLOCKED
     bounds: Bounds
-    calibration: Literal["synthetic", "coins"] = "synthetic"  # who knows the true rates: vLLM itself, or the probe
-    memory_gb: float | None = None  # nominal, of the GPU, or of what it shares with the CPU
+    calibration: Literal["synthetic", "coins"] = "synthetic"  # who decides at known rates: vLLM itself, or the probe
+    memory_gb: float | None = None  # nominal memory of the GPU, or the memory that it shares with the CPU
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
     serve_args: tuple[str, ...] = ()
     environment: Mapping[str, str] | None = None
-    # How k is swept: by the probe in one server more (beside the two, where they fit together), or by a server for each
-    # k, which is right where CUDA graphs are replayed, since they are made for one length.
+    # How k is swept: by the probe in one more server (at the same time as the two, if they fit), or by one server for
+    # each k. The second is right with CUDA graphs, because a graph is captured for one draft length.
     sweep: Literal["probe", "restart"] = "restart"
     moe_backend: Mapping[str, Mapping[str, str]] | None = None  # quantisation -> vLLM version specifier -> backend
     attention_backend: Mapping[str, str] | None = None  # vLLM version specifier -> backend of every attention layer
-    unsupported_moe_backend: str | None = None  # one that this hardware must refuse by name
-    by_name_only: bool = False  # whether it is a variant that is never taken for the detected GPU
-    third_server: bool = False  # whether one more fits into the memory of a GPU beside the two
+    unsupported_moe_backend: str | None = None  # a backend that vLLM must refuse here if it is requested by name
+    by_name_only: bool = False  # whether only --hardware selects it, never the detected GPU
+    third_server: bool = False  # whether a third server fits into the memory of a GPU
 
     @property
     def roomy(self) -> bool:
-        """Whether one server more fits beside the others."""
+        """Whether a third server fits into memory."""
         return self.two_servers and (self.memory == "host" or self.third_server)
 
     @property
     def starts_together(self) -> bool:
         """Whether servers may start at the same time.
 
-        vLLM measures the free memory of a GPU while it starts, and gives up where somebody else's share moves, unless
-        it is told how much its cache may take.
+        While vLLM starts, it measures the free memory of the GPU and stops if other processes change it, unless an
+        option sets the size of its cache.
         """
         return self.memory == "host" or "--kv-cache-memory-bytes" in self.serve_args
 
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
-        """The MoE backend that this vLLM version should choose here; Unsupported where the profile does not say."""
+        """The MoE backend that this vLLM version should choose here.
+
+        Raises:
+            Unsupported: the profile names none.
+        """
         if backend := _of_version((self.moe_backend or {}).get(quantisation, {}), vllm):
             return backend
         raise Unsupported(f"Hardware {self.name} names no MoE backend for {quantisation} on vLLM {vllm}.")
 
     def expected_attention_backend(self, vllm: str) -> str:
-        """What target and draft should attend by in this vLLM version; Unsupported where the profile does not say."""
+        """The attention backend that target and draft should have in this vLLM version.
+
+        Raises:
+            Unsupported: the profile names none.
+        """
         if backend := _of_version(self.attention_backend or {}, vllm):
             return backend
         raise Unsupported(f"Hardware {self.name} names no attention backend on vLLM {vllm}.")
@@ -109,9 +117,9 @@ class Pair:
     quantisation: str
     target_revision: str | None = None
     draft_revision: str | None = None
-    weights_gb: float | None = None  # of both checkpoints, as they are stored
+    weights_gb: float | None = None  # size of both checkpoints on disk
     serve_args: tuple[str, ...] = ()
-    speculative: Mapping[str, Any] | None = None  # more settings of vLLM's speculative decoding
+    speculative: Mapping[str, Any] | None = None  # additional settings for vLLM's speculative decoding
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,10 +131,10 @@ class Sizes:
     calling_cases: int = 0  # chats of each group that should end in tool calls
     text_cases: int = 0  # chats of each other group
     parser_examples: int = 0  # of each property
-    moe_layers: int = 0  # whose experts are computed again in float32, spread over the target
+    moe_layers: int = 0  # layers whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
-    spare_rounds: Mapping[str, int] = field(default_factory=dict)  # more of them, while half_width is not reached
-    half_width: float = 0.0  # of a speedup, as a share of it, at which it is known well enough
+    spare_rounds: Mapping[str, int] = field(default_factory=dict)  # additional rounds while half_width is not reached
+    half_width: float = 0.0  # of a speedup, relative to it, at which measuring stops
     warm_up_rounds: int = 0
     calibration_trials: int = 0  # of each vector of known rates
     calibration_prompts: int = 0  # of each trial
@@ -138,16 +146,16 @@ class Sizes:
     bench_prompts: int = 0
     bench_tokens: int = 0  # of every answer
     bench_at_once: int = 0
-    bench_rounds: int = 0  # at least; each measures once with our client and once with vllm bench serve
+    bench_rounds: int = 0  # at least; each measures once with the suite's client and once with vllm bench serve
     bench_most_rounds: int = 0
-    bench_half_width: float = 0.0  # of the ratio of both speeds, at which it is known well enough
+    bench_half_width: float = 0.0  # of the ratio of both speeds, at which measuring stops
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
-    longest_answer: int = 0  # tokens of a timed answer at most; 0 = as many as the prompt's row says
-    looks: int = 1  # in how many parts a load is measured; what the first settles needs no other
-    tie_prompts: int = 0  # whose tokens are scored again in other batches, to learn how far a score moves
-    soak_minutes: float = 0.0  # for which a load is held; --minutes says otherwise
+    longest_answer: int = 0  # most tokens of a timed answer; 0 = as many as the prompt's row says
+    looks: int = 1  # the number of parts of a load; later looks are only made if earlier ones do not decide
+    tie_prompts: int = 0  # prompts whose tokens are scored again in other batches, to learn how much scores vary
+    soak_minutes: float = 0.0  # how long the load is held; --minutes replaces it
     soak_at_once: int = 0  # requests
-    soak_prompts: int = 0  # that are asked in turn: few, so that every window has about the same of each category
+    soak_prompts: int = 0  # asked in turn; they are few, so that all windows have about the same mix of categories
     soak_window_seconds: float = 0.0
 
     def by_concurrency(self) -> dict[int, int]:
@@ -156,7 +164,7 @@ class Sizes:
 
     @staticmethod
     def requests_of(concurrency: int) -> int:
-        """How many prompts a round has at this concurrency."""
+        """The number of prompts in a round at this concurrency."""
         return IN_A_ROW if concurrency == 1 else concurrency
 
     def spare(self, concurrency: int) -> int:
@@ -166,7 +174,7 @@ class Sizes:
 
 @plain_dataclass(frozen=True)
 class Profile:
-    """What is observed, on what, and how much of it."""
+    """What is observed, on which hardware, and how much."""
 
     hardware: Hardware
     pair: Pair
@@ -176,7 +184,7 @@ class Profile:
 
     @property
     def workers(self) -> int:
-        """How many of them share a server's layers among each other (tensor parallelism)."""
+        """The number of workers that share a server's layers (tensor parallelism)."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
         found, _ = parser.parse_known_args([*self.pair.serve_args, *self.hardware.serve_args])
@@ -184,13 +192,13 @@ class Profile:
 
     @property
     def has_servers(self) -> bool:
-        """Whether this level observes running servers at all."""
+        """Whether this level observes running servers."""
         return self.level != "static"
 
 
 @dataclass(frozen=True, config=STRICT)
 class _Resolved:
-    """A profile as evidence keeps it; where its prompts lie is the reader's business."""
+    """A profile as evidence keeps it, without the folder of prompts, which depends on the reader."""
 
     hardware: Hardware
     pair: Pair
@@ -204,14 +212,18 @@ def profile_to_json(profile: Profile) -> dict[str, Any]:
 
 
 def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
-    """The profile that evidence keeps, at this level; raises UsageError naming file, key and mend."""
+    """The profile that evidence keeps, at this level.
+
+    Raises:
+        UsageError: the file is damaged; the sentence names the file, the key and the mend.
+    """
     try:
         table = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{path} is no JSON ({error}); the evidence is damaged, record it anew.") from None
+        raise UsageError(f"{path} is not JSON ({error}); the evidence is damaged, record a new run.") from None
     if not isinstance(table, dict):
-        raise UsageError(f"{path} is no JSON object; the evidence is damaged, record it anew.")
-    if isinstance(table.get("sizes"), dict):  # how much was observed is no matter of what it means today
+        raise UsageError(f"{path} is not a JSON object; the evidence is damaged, record a new run.")
+    if isinstance(table.get("sizes"), dict):  # sizes of earlier versions are ignored
         known = {each.name for each in fields(Sizes)}
         table["sizes"] = {name: size for name, size in table["sizes"].items() if name in known}
     found = toml_tables.convert(path, table, _Resolved)
@@ -222,9 +234,10 @@ def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
 
 
 def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES) -> Profile:
-    """The profile of that name; ``hardware`` and ``pair`` may also be paths of TOML files outside fixtures/.
+    """The profile with these names; ``hardware`` and ``pair`` may also be paths of TOML files outside fixtures/.
 
-    Raises UsageError naming file, key and mend.
+    Raises:
+        UsageError: a name is unknown or a file is wrong; the sentence names the file, the key and the mend.
     """
     if level not in LEVELS:
         hint = toml_tables.nearest(level, LEVELS)
@@ -239,75 +252,88 @@ def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES
 
 
 def with_soak_minutes(profile: Profile, minutes: float) -> Profile:
-    """The profile of a soak of so many minutes; UsageError for another level, and for no such time."""
+    """The profile of a soak that takes so many minutes.
+
+    Raises:
+        UsageError: the level is not soak, or the time is out of range.
+    """
     if profile.level != "soak":
         raise UsageError(
-            f"--minutes is how long a soak lasts: leave it out at level {profile.level}, or add --level soak."
+            f"--minutes is the length of a soak: leave it out at level {profile.level}, or add --level soak."
         )
     if not 0 < minutes <= LONGEST_SOAK:
-        raise UsageError(f"--minutes {minutes:g} is no length of a soak; write one such as 30, at most {LONGEST_SOAK}.")
+        raise UsageError(f"--minutes {minutes:g} is out of range; write a number such as 30, at most {LONGEST_SOAK}.")
     return replace(profile, sizes=replace(profile.sizes, soak_minutes=minutes))
 
 
 def soak_windows(sizes: Sizes) -> int:
-    """How many windows a soak is seen in; those of a long one are longer."""
+    """The number of windows in a soak; a long soak has longer windows."""
     return max(1, min(MOST_WINDOWS, round(60 * sizes.soak_minutes / sizes.soak_window_seconds)))
 
 
 def every_hardware(fixtures: Path = FIXTURES) -> list[Hardware]:
-    """All that there are, by name."""
+    """All hardware profiles, by name."""
     return [load_hardware(path) for path in sorted((fixtures / "hardware").glob("*.toml"))]
 
 
 def _of_version(by_version: Mapping[str, str], vllm: str) -> str | None:
-    """The value of the first specifier that holds this version."""
+    """The value of the first specifier that contains this version."""
     fitting = (
         value for versions, value in by_version.items() if SpecifierSet(versions).contains(vllm, prereleases=True)
     )
     return next(fitting, None)
 
 
-def _must_be_specifiers(path: Path, key: str, by_version: Mapping[str, str]) -> None:
+def _require_specifiers(path: Path, key: str, by_version: Mapping[str, str]) -> None:
     for versions in by_version:
         try:
             SpecifierSet(versions)
         except InvalidSpecifier:
-            sentence = f'key {key}."{versions}" is no version specifier; write one such as ">=0.32".'
+            sentence = f'key {key}."{versions}" is not a version specifier; write one such as ">=0.32".'
             raise UsageError(f"{path}: {sentence}") from None
 
 
 def load_hardware(path: Path) -> Hardware:
-    """One hardware file."""
+    """Read one hardware file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
     hardware = toml_tables.read(path, Hardware, name=path.stem)
     by_version = {f"moe_backend.{name}": table for name, table in (hardware.moe_backend or {}).items()}
     for key, table in {**by_version, "attention_backend": hardware.attention_backend or {}}.items():
-        _must_be_specifiers(path, key, table)
+        _require_specifiers(path, key, table)
     for name in hardware.environment or {}:
         if is_secret(name):
-            raise _secret(path, "environment", name)
-    _must_hold_no_secret(path, hardware.serve_args)
+            raise UsageError(_secret(path, "environment", name))
+    _require_no_secret(path, hardware.serve_args)
     return hardware
 
 
 def load_pair(path: Path) -> Pair:
-    """One pair file."""
+    """Read one pair file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
     pair = toml_tables.read(path, Pair, name=path.stem, home=str(path.parent))
     if pair.k < 1:
         raise UsageError(f'{path}: key "k" is {pair.k}; it must be at least 1, the number of drafted tokens a step.')
-    _must_hold_no_secret(path, pair.serve_args)
+    _require_no_secret(path, pair.serve_args)
     return pair
 
 
-def _must_hold_no_secret(path: Path, serve_args: Sequence[str]) -> None:
+def _require_no_secret(path: Path, serve_args: Sequence[str]) -> None:
     for word in serve_args:
         if word.startswith("--") and is_secret(word):
-            raise _secret(path, "serve_args", word.partition("=")[0])
+            raise UsageError(_secret(path, "serve_args", word.partition("=")[0]))
 
 
-def _secret(path: Path, key: str, name: str) -> UsageError:
-    return UsageError(
-        f'{path}: key "{key}" has {name}, a secret, and profiles are kept in evidence; take it out, and set it in the '
-        "environment of the command where it is needed."
+def _secret(path: Path, key: str, name: str) -> str:
+    """The sentence about a secret in a profile."""
+    return (
+        f'{path}: key "{key}" has {name}, a secret, but evidence keeps profiles; remove it from the file, and set it '
+        "in the environment of the command that needs it."
     )
 
 
@@ -320,7 +346,9 @@ def _sizes(path: Path, level: str) -> Sizes:
     for concurrency in sizes.rounds:
         if not concurrency.isdecimal() or int(concurrency) < 1:
             key = f"{level}.rounds.{concurrency}"
-            raise UsageError(f'{path}: key "{key}" is no concurrency; write how many requests at once, such as 8.')
+            raise UsageError(
+                f'{path}: key "{key}" is not a concurrency; write a number of requests at once, such as 8.'
+            )
     return sizes
 
 
@@ -328,7 +356,7 @@ def _find(folder: Path, kind: str, name: str) -> Path:
     if name.endswith(".toml"):
         try:
             return Path(name).resolve()
-        except (OSError, RuntimeError) as error:  # a link to itself is the one or the other, by Python's version
+        except (OSError, RuntimeError) as error:  # which of them a link to itself raises depends on Python's version
             raise UsageError(f"{name} cannot be found ({error}); name another file.") from None
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:

@@ -1,4 +1,4 @@
-"""Tolerances: how far two things that should be the same may differ, with their provenance."""
+"""Tolerances: by how much two values that should be equal may differ, with their provenance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """All of them: ``tolerances["length_ratio"]`` is the number."""
+    """All tolerances: ``tolerances["length_ratio"]`` is a number."""
 
     file: str
     rows: Mapping[str, Tolerance] = field(repr=False)
@@ -37,12 +37,16 @@ class Tolerances:
         return self.rows[name].value
 
     def floor(self, name: str, reference: float, what: str) -> Floor:
-        """The lower bound that leaves this tolerance below ``reference``."""
+        """The floor that is lower than ``reference`` by this tolerance."""
         bound, row = reference - self[name], self.rows[name]
         return Floor(what, bound, 1.0, 1, row.source, row.date)
 
 
 @functools.cache
 def load_tolerances(path: Path = FIXTURES / "facts" / "tolerances.toml") -> Tolerances:
-    """Read the file; raises UsageError naming file, key and mend."""
+    """Read the file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
     return Tolerances(str(path), toml_tables.convert(path, toml_tables.parse(path), dict[str, Tolerance]))

@@ -1,1 +1,1 @@
-"""What modules and draft steps should compute, in float32, and how far a number is from it."""
+"""Float32 references for modules and draft steps, and the deviation of a number from its reference."""

@@ -1,11 +1,11 @@
-"""The draft's captured steps held against transformers' own draft, in float32 and from the same checkpoints.
+"""The draft's captured steps compared with the draft in transformers, in float32 and from the same checkpoints.
 
-For a request with known tokens transformers' target gives hidden states, keys and values at every place. A draft step
-of vLLM is recognised by what it was given: the position t of the last token that the target has seen, and the token
-after it. Its inputs should be the target's hidden state at t; its outputs what ``Gemma4AssistantForCausalLM`` makes of
-the inputs that it was given, with the keys and values up to t. Position and keys stay those of t through all k steps,
-as vLLM's proposer has it (``constant_draft_positions``). What a later step was given is held against what the step
-before it made: the token that was its likeliest, and its projected state.
+For a request with known tokens, the target in transformers gives hidden states, keys and values at every place. A draft
+step of vLLM is recognised by its inputs: the position t of the last token that the target has seen, and the token after
+it. Its hidden state must be the target's at t. Its outputs must be those of ``Gemma4AssistantForCausalLM`` for the same
+inputs, with the keys and values up to t. Position and keys stay those of t through all k steps, as in vLLM's proposer
+(``constant_draft_positions``). The inputs of a later step are compared with the outputs of the step before: its most
+likely token, and its projected state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conformance.errors import ObservationError
 from conformance.reference.modules import weights
 
 SLIDING, FULL = "sliding_attention", "full_attention"
-SHOWN = 64  # of the projected state's elements
+SHOWN = 64  # elements of a state that are recorded
 
 Record = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Seen:
-    """What transformers' target computed: hidden [n, H], keys and values [1, heads, n, d] by kind of layer."""
+    """The outputs of the target in transformers: hidden [n, H]; keys and values [1, heads, n, d] by kind of layer."""
 
     hidden: Tensor
     shared: Mapping[str, tuple[Tensor, Tensor]]
@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Step:
-    """One row of one captured call of the draft, and the head's largest logits for it where they were computed."""
+    """One row of one captured call of the draft, and the head's largest logits for it if they were computed."""
 
     position: int
     token: int
@@ -57,18 +57,18 @@ class Step:
     top: tuple[Tensor, Tensor] | None  # values, token ids
 
     def likeliest(self, never: Tensor) -> list[int]:
-        """The tokens that none is likelier than, but for those that are never drafted; in BF16 several may be equal."""
+        """The most likely tokens without those that are never drafted; in BF16 several may be equal."""
         if self.top is None:
             return []
         values, ids = self.top
-        best = values[~torch.isin(ids, never)].max()  # NaN where one is, as for argmax
+        best = values[~torch.isin(ids, never)].max()  # NaN if one is NaN, as for argmax
         found: list[int] = ids[(values >= best) | _same(values, best)].tolist()
         return found
 
 
 @dataclass(frozen=True)
 class Drafted:
-    """One row of a proposal: its first step, None where no row of the first call goes on in it, and the later ones."""
+    """One row of a proposal: its first step, None if no row of the first call continues in it, and the later steps."""
 
     first: Step | None
     later: tuple[Step, ...]
@@ -89,14 +89,14 @@ def load_model(kind: Any, config: Any, folder: Path) -> Any:
 
 
 def target_model(folder: Path) -> Any:
-    """transformers' text target."""
+    """The text target in transformers."""
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
     return load_model(Gemma4ForCausalLM, Gemma4TextConfig(**weights(folder).text), folder)
 
 
 def draft_model(folder: Path) -> Any:
-    """transformers' draft."""
+    """The draft in transformers."""
     from transformers import Gemma4AssistantConfig, Gemma4AssistantForCausalLM
 
     config = {k: v for k, v in read_json(folder / "config.json").items() if k not in ("architectures", "dtype")}
@@ -104,14 +104,14 @@ def draft_model(folder: Path) -> Any:
 
 
 def suppressed(folder: Path) -> list[int]:
-    """Ids of the tokens that must never be generated."""
+    """The ids of the tokens that must never be generated."""
     file = folder / "generation_config.json"
     found = read_json(file).get("suppress_tokens") if file.is_file() else None
     return list(found or ())
 
 
 def run_target(model: Any, ids: Sequence[int]) -> Seen:
-    """The target over a whole request."""
+    """Run the target over a whole request."""
     with torch.no_grad():
         out = model.model(input_ids=torch.tensor([ids]), use_cache=False, return_shared_kv_states=True)
     return Seen(out.last_hidden_state[0], dict(out.shared_kv_states))
@@ -120,14 +120,18 @@ def run_target(model: Any, ids: Sequence[int]) -> Seen:
 def proposals(file: Path, k: int) -> Iterator[list[Drafted]]:
     """The captured steps, proposal by proposal and row by row; k is 2 or more.
 
-    A proposal is one call over all tokens that the target has just seen and k - 1 calls with one row for each request.
-    The first call's row that goes on is the one whose projected state the second call was given.
-    Raises ObservationError where the calls do not group so.
+    A proposal is one call over all tokens that the target has just seen, and k - 1 calls with one row for each request.
+    The second call continues the row of the first call whose projected state it gets.
+
+    Raises:
+        ObservationError: the calls cannot be grouped in this way.
     """
     tensors = load_file(file)
-    calls, logits = _numbered(tensors, "call"), _numbered(tensors, "logits")
+    calls, logits = _by_number(tensors, "call"), _by_number(tensors, "logits")
     if not calls or len(calls) % k:
-        raise ObservationError(f"{len(calls)} calls of the draft were captured, which are no proposals of {k} steps")
+        raise ObservationError(
+            f"{len(calls)} calls of the draft were captured, which do not form proposals of {k} steps"
+        )
     heads = {_key(row): (each, number) for each in logits for number, row in enumerate(each["hidden"])}
     for start in range(0, len(calls), k):
         first, *later = calls[start : start + k]
@@ -142,7 +146,7 @@ def proposals(file: Path, k: int) -> Iterator[list[Drafted]]:
         ]
 
 
-def _numbered(tensors: Mapping[str, Tensor], kind: str) -> list[dict[str, Tensor]]:
+def _by_number(tensors: Mapping[str, Tensor], kind: str) -> list[dict[str, Tensor]]:
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
@@ -163,7 +167,7 @@ def _find(rows: Tensor, wanted: Tensor) -> int | None:
 
 
 def _same(one: Tensor, other: Tensor) -> Tensor:
-    """Where two tensors are equal; a copy of NaN is NaN."""
+    """Where two tensors are equal; NaN equals NaN, because values are copied."""
     return (one == other) | (one.isnan() & other.isnan())
 
 
@@ -180,7 +184,7 @@ def _step(call: Mapping[str, Tensor], row: int, heads: Mapping[bytes, Any]) -> S
 
 
 class Reference:
-    """transformers' pair over some requests."""
+    """The pair in transformers, and its outputs for some requests."""
 
     def __init__(self, target: Path, draft: Path, requests: Sequence[Request]) -> None:
         self._draft = draft_model(draft)
@@ -190,8 +194,8 @@ class Reference:
         self._embedding = model.model.embed_tokens.weight  # unscaled; the draft multiplies by the root of the width
         self._requests = [(request, run_target(model, request.ids)) for request in requests]
 
-    def whose(self, step: Step) -> tuple[Request, Seen] | None:
-        """The request that a first step belongs to: the one whose hidden state at its position is closest."""
+    def owner_of(self, step: Step) -> tuple[Request, Seen] | None:
+        """The request of a first step: the one with the closest hidden state at its position."""
         place = step.position
         fitting = [
             (request, seen)
@@ -201,7 +205,7 @@ class Reference:
         return min(fitting, key=lambda each: float((each[1].hidden[place] - step.hidden).norm()), default=None)
 
     def compute(self, seen: Seen, place: int, step: Step) -> tuple[Tensor, Tensor]:
-        """Projected state [H] and logits [vocabulary] of one step from the inputs that it was given."""
+        """The projected state [H] and logits [vocabulary] of one step from its captured inputs."""
         scale = math.sqrt(self._embedding.shape[1])
         inputs = torch.cat((self._embedding[step.token] * scale, step.hidden))[None, None]
         first = {SLIDING: max(0, place + 1 - self._window), FULL: 0}
@@ -214,7 +218,11 @@ class Reference:
 
 
 def compare(file: Path, k: int, reference: Reference) -> tuple[list[Record], list[Record]]:
-    """Every captured draft step that belongs to a known place of a request, and every proposal that belongs to none."""
+    """Every captured draft step at a known place of a request, and every proposal at no known place.
+
+    Raises:
+        ObservationError: the captured calls cannot be grouped into proposals.
+    """
     steps: list[Record] = []
     unrecognised: list[Record] = []
     reached: dict[Request, int] = {}  # each request's last place
@@ -224,27 +232,29 @@ def compare(file: Path, k: int, reference: Reference) -> tuple[list[Record], lis
         for row, owner in zip(proposal, owners, strict=True):
             if row.first and owner:
                 reached[owner[0]] = row.first.position
-                steps += _beside(reference, *owner, (row.first, *row.later), len(proposal))
+                steps += _compare_steps(reference, *owner, (row.first, *row.later), len(proposal))
             else:
-                ended = _ended(row.first, k, {request: at for request, at in reached.items() if request not in here})
-                unrecognised.append(_without(row, ended, len(proposal)))
+                ended = _ended_request(
+                    row.first, k, {request: at for request, at in reached.items() if request not in here}
+                )
+                unrecognised.append(_unrecognised(row, ended, len(proposal)))
                 if row.first and ended:
                     reached[ended] = row.first.position
     return steps, unrecognised
 
 
 def _owners(reference: Reference, proposal: Sequence[Drafted]) -> list[tuple[Request, Seen] | None]:
-    """Whose the rows of a proposal are; None for those of no request, or of one that another row belongs to."""
+    """The owners of a proposal's rows; None for a row of no request, or of a request that another row belongs to."""
     found: list[tuple[Request, Seen] | None] = []
     for row in proposal:
-        owner = reference.whose(row.first) if row.first else None
+        owner = reference.owner_of(row.first) if row.first else None
         taken = owner and any(owner[0] is other[0] for other in found if other)
         found.append(None if taken else owner)
     return found
 
 
-def _ended(first: Step | None, k: int, reached: Mapping[Request, int]) -> Request | None:
-    """The request that a first step is past the end of: servers draft on before they notice that it has ended."""
+def _ended_request(first: Step | None, k: int, reached: Mapping[Request, int]) -> Request | None:
+    """The request that ended just before a first step; servers draft on until they notice the end."""
     if first is None:
         return None
     fitting = (
@@ -255,7 +265,7 @@ def _ended(first: Step | None, k: int, reached: Mapping[Request, int]) -> Reques
     return next(fitting, None)
 
 
-def _without(row: Drafted, ended: Request | None, rows: int) -> Record:
+def _unrecognised(row: Drafted, ended: Request | None, rows: int) -> Record:
     """A row of a proposal that belongs to no known place."""
     return {
         "rows": rows,
@@ -265,8 +275,10 @@ def _without(row: Drafted, ended: Request | None, rows: int) -> Record:
     }
 
 
-def _beside(reference: Reference, request: Request, seen: Seen, steps: Sequence[Step], rows: int) -> Iterator[Record]:
-    """The steps of one row of a proposal, each beside its reference."""
+def _compare_steps(
+    reference: Reference, request: Request, seen: Seen, steps: Sequence[Step], rows: int
+) -> Iterator[Record]:
+    """The steps of one row of a proposal, each with its reference."""
     place = steps[0].position
     for number, step in enumerate(steps):
         projected, logits = reference.compute(seen, place, step)
@@ -276,18 +288,18 @@ def _beside(reference: Reference, request: Request, seen: Seen, steps: Sequence[
             "place": place,
             "step": number,
             "position": step.position,
-            "hidden": _both(step.hidden, seen.hidden[place]) if number == 0 else None,
-            "carried": _carried(steps[number - 1], step, reference.never) if number else None,
-            "projected": _both(step.projected, projected),
-            "logits": None if step.top is None else _both(step.top[0], logits[step.top[1]]),
+            "hidden": _found_and_expected(step.hidden, seen.hidden[place]) if number == 0 else None,
+            "carried": _compare_carried(steps[number - 1], step, reference.never) if number else None,
+            "projected": _found_and_expected(step.projected, projected),
+            "logits": None if step.top is None else _found_and_expected(step.top[0], logits[step.top[1]]),
             "token": None if step.top is None else int(step.top[1][0]),
             "expected_token": int(logits.argmax()),
             "gap": None if step.top is None else _number(float(logits.max() - logits[step.top[1][0]])),
         }
 
 
-def _carried(before: Step, step: Step, never: Tensor) -> Record:
-    """What a step was given beside what the step before it made: copies, so they are equal or wrong."""
+def _compare_carried(before: Step, step: Step, never: Tensor) -> Record:
+    """The inputs of a step and the outputs of the step before; the inputs are copies, so they must be equal."""
     return {
         "token": step.token,
         "likeliest": before.likeliest(never),
@@ -296,7 +308,7 @@ def _carried(before: Step, step: Step, never: Tensor) -> Record:
     }
 
 
-def _both(found: Tensor, expected: Tensor) -> dict[str, list[float | None]]:
+def _found_and_expected(found: Tensor, expected: Tensor) -> dict[str, list[float | None]]:
     return {
         "found": [_number(each) for each in found[:SHOWN].tolist()],
         "expected": [_number(each) for each in expected[:SHOWN].tolist()],
@@ -304,5 +316,5 @@ def _both(found: Tensor, expected: Tensor) -> dict[str, list[float | None]]:
 
 
 def _number(value: float) -> float | None:
-    """None for what JSON cannot say."""
+    """The value, or None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

@@ -1,6 +1,6 @@
-"""What single modules ought to compute, in float32 from the checkpoint's own (decoded) weights.
+"""The reference outputs of single modules, computed in float32 from the checkpoint's own (decoded) weights.
 
-The inputs are those of ``inside_vllm.samples``; the arithmetic is Gemma 4's as transformers has it.
+The inputs come from ``inside_vllm.samples``; the arithmetic is that of Gemma 4 in transformers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Shown = list[list[float]]  # [rows, compared columns]
 
 
 class Weights:
-    """The tensors of one checkpoint, read as they are asked for and decoded to float32."""
+    """The tensors of one checkpoint, read on demand and decoded to float32."""
 
     def __init__(self, folder: Path) -> None:
         self._headers = read_headers(folder)
         self.text: Mapping[str, Any] = text_keys(read_json(folder / "config.json")).table
 
     def layer(self, index: int) -> str:
-        """The prefix of a decoder layer's tensors, whatever the checkpoint puts before it."""
+        """The full prefix of a decoder layer's tensors, which depends on the checkpoint."""
         tail = f"layers.{index}."
         found = next(name for name in self._headers if tail in name and "vision" not in name and "audio" not in name)
         return found[: found.index(tail) + len(tail)]
@@ -42,7 +42,7 @@ class Weights:
         return name in self._headers
 
     def __getitem__(self, name: str) -> Tensor:
-        """A weight, unquantised or in modelopt's or compressed-tensors' NVFP4, as float32."""
+        """A weight as float32; it is stored unquantised, or in the NVFP4 of modelopt or compressed-tensors."""
         stem = name.removesuffix(".weight")
         if f"{stem}.weight_packed" in self:  # compressed-tensors: its global scale is the reciprocal of modelopt's
             scale_2 = self._raw(f"{stem}.weight_global_scale").reshape(()).reciprocal()
@@ -58,7 +58,11 @@ class Weights:
         return tensor
 
     def experts(self, layer: str, count: int) -> tuple[Tensor, Tensor]:
-        """Gate and up [experts, 2 × intermediate, hidden], and down [experts, hidden, intermediate] of one layer."""
+        """Gate and up [experts, 2 × intermediate, hidden], and down [experts, hidden, intermediate] of one layer.
+
+        Raises:
+            Unsupported: the experts are stored in an unknown form.
+        """
         fused = f"{layer}experts.gate_up_proj"
         if fused in self:
             return self[fused], self[f"{layer}experts.down_proj"]
@@ -74,12 +78,12 @@ class Weights:
 
 @lru_cache(maxsize=2)
 def weights(folder: Path) -> Weights:
-    """The weights of a folder."""
+    """The weights of the checkpoint in a folder."""
     return Weights(folder)
 
 
 def draft_linear(draft: Weights, name: str) -> Shown:
-    """One linear layer of the draft, by vLLM's name for it."""
+    """The output of one linear layer of the draft, by its name in vLLM."""
     own = in_checkpoint(f"{name}.weight").removesuffix(".weight")
     if own == "lm_head":
         own = "model.embed_tokens"
@@ -91,14 +95,14 @@ def draft_linear(draft: Weights, name: str) -> Shown:
 
 
 def draft_mlp(draft: Weights, name: str) -> Shown:
-    """One MLP of the draft with its activation."""
+    """The output of one MLP of the draft with its activation."""
     gate, up, down = (draft[f"{name}.{part}_proj.weight"] for part in ("gate", "up", "down"))
     x = samples.inputs(name, samples.ROWS, gate.shape[1])
     return _shown(name, _gelu(x @ gate.T) * (x @ up.T) @ down.T)
 
 
 def router(target: Weights, index: int, name: str) -> Shown:
-    """Router logits [rows, experts]: normalised input, scaled by 1 / root of its width and by the learned scale."""
+    """Router logits [rows, experts] of the normalised input, scaled by 1 / √width and by the learned scale."""
     layer = target.layer(index)
     matrix, scale = target[f"{layer}router.proj.weight"], target[f"{layer}router.scale"]
     count, width = matrix.shape
@@ -109,7 +113,7 @@ def router(target: Weights, index: int, name: str) -> Shown:
 
 
 def experts(target: Weights, index: int, name: str) -> Shown:
-    """The routed experts' output: softmax over all, the top k renormalised, times each expert's own scale."""
+    """The routed experts' output, weighted by the softmax over all, renormalised over the top k, and expert scales."""
     layer, count, top_k = target.layer(index), int(target.text["num_experts"]), int(target.text["top_k_experts"])
     gate_up, down = target.experts(layer, count)
     rows = samples.rows_for(count, top_k)

@@ -1,4 +1,4 @@
-"""How far computed numbers are from their reference, and how far they may be."""
+"""The deviation of computed numbers from their reference, and its bounds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Matrix = Sequence[Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Deviation:
-    """The worst of the rows: ``error`` is |found - expected| / |expected|; ``cosine`` is that of the angle between.
+    """The largest deviation over all rows: ``error`` is |found - expected| / |expected|, ``cosine`` is of the angle.
 
-    ``defect`` says in words what no number of a healthy module looks like; empty for the rest.
+    ``defect`` describes outputs that no correct module gives, such as zeros; it is empty for all others.
     """
 
     error: float
@@ -32,7 +32,7 @@ class Deviation:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class Bound:
-    """How large a relative error may be, and how that is known."""
+    """The largest allowed relative error, and the source of this bound."""
 
     relative_error: float
     source: str
@@ -41,19 +41,25 @@ class Bound:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class Likeness:
-    """When two samples count as drawn from one distribution, and how small a difference must not have been missed."""
+    """When two samples count as drawn from one distribution, and which difference the test must detect."""
 
-    alarm: float  # a smaller p fails: the share of healthy runs that do
+    alarm: float  # a smaller p fails; this share of healthy runs fails by chance
     shift: float  # total variation, as a share of the probability
     source: str
     date: str
 
 
 def deviation(found: Matrix, expected: Matrix) -> Deviation:
-    """Compare [rows, columns] with its reference; raises ObservationError for different shapes and for nothing."""
+    """Compare an output [rows, columns] with its reference.
+
+    Raises:
+        ObservationError: the shapes differ, or the output is empty.
+    """
     ours, theirs = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
     if ours.shape != theirs.shape or not ours.size:
-        raise ObservationError(f"outputs of shape {list(ours.shape)} cannot be held against {list(theirs.shape)}")
+        raise ObservationError(
+            f"outputs of shape {list(ours.shape)} cannot be compared with a reference of shape {list(theirs.shape)}"
+        )
     if not np.isfinite(ours).all():
         return Deviation(np.inf, 0.0, "not a number")
     if not np.isfinite(theirs).all():
@@ -69,17 +75,29 @@ def deviation(found: Matrix, expected: Matrix) -> Deviation:
 
 
 def load_bounds(path: Path) -> dict[str, Bound]:
-    """The bounds of a TOML file by name; raises UsageError naming file, key and mend."""
+    """Read the bounds of a TOML file by name.
+
+    Raises:
+        UsageError: the file is not valid.
+    """
     return toml_tables.convert(path, toml_tables.parse(path), dict[str, Bound])
 
 
 def load_likeness(path: Path) -> Likeness:
-    """``[same_distribution]`` of a TOML file; raises UsageError naming file, key and mend."""
+    """Read ``[same_distribution]`` of a TOML file.
+
+    Raises:
+        UsageError: the file is not valid.
+    """
     return toml_tables.convert(path, toml_tables.parse(path), dict[str, Likeness])["same_distribution"]
 
 
 def bound_of(bounds: Mapping[str, Bound], name: str) -> Bound:
-    """The bound of that name; Unsupported where nobody has established one."""
+    """The bound of that name.
+
+    Raises:
+        Unsupported: there is none.
+    """
     if name not in bounds:
-        raise Unsupported(f"Nobody has established how exact {name} has to be; add it to fixtures/facts/numerics.toml.")
+        raise Unsupported(f"There is no bound for {name}; add one to fixtures/facts/numerics.toml.")
     return bounds[name]

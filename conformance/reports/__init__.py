@@ -1,1 +1,1 @@
-"""Renderers: a run in, text out. They decide nothing."""
+"""Renderers: they turn a run into text and decide nothing."""

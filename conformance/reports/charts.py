@@ -19,13 +19,13 @@ from conformance.views.sweep import Sweep
 from conformance.views.texts import Texts
 
 WHOLE, PART, NOISE = "whole", "part", "noise"
-INTERVALS = 4  # between two numbers of an axis, about
+INTERVALS = 4  # about how many intervals an axis has
 SPEEDUP_FLOORS = {1: "speedup_sequential", 8: "speedup_concurrent"}  # concurrency -> its floor
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value with what it is held against; ``kind`` says whether it is a part of another row, or A/A noise."""
+    """One value with its interval and floor; ``kind``: a whole, a part of another row, or A/A noise."""
 
     label: str
     value: float
@@ -34,25 +34,25 @@ class Row:
     n: int
     floor: float | None = None
     kind: str = WHOLE
-    allowed: float | None = None  # what the value could be at best
+    allowed: float | None = None  # the best possible value
     figure: str = ""  # its name among the key figures, if it is one
-    cells: tuple[str, ...] = ()  # what stands in the chart's own columns
+    cells: tuple[str, ...] = ()  # the cells of the chart's own columns
 
     @classmethod
     def of(cls, label: str, found: Estimate, floor: float | None = None, *, kind: str = WHOLE, figure: str = "") -> Row:
-        """An estimate."""
+        """The row of an estimate."""
         return cls(label, found.value, found.low, found.high, found.n, floor, kind, figure=figure)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From the first to the last of its round numbers."""
+    """An axis from the first to the last of its round numbers."""
 
     ticks: tuple[float, ...]
 
     @classmethod
     def over(cls, low: float, high: float) -> Axis:
-        """The shortest axis between round numbers that holds both ends."""
+        """The shortest axis between round numbers that contains both ends."""
         rough = (high - low) / INTERVALS or 1.0
         size = 10.0 ** math.floor(math.log10(rough))
         step = next(size * digit for digit in (1, 2, 5, 10) if size * digit >= rough)
@@ -61,18 +61,18 @@ class Axis:
         return cls(tuple(step * number for number in range(first, last + 1)))
 
     def place(self, value: float) -> float:
-        """Where a value lies, in percent of the length; one beyond an end lies at the end."""
+        """The position of a value in percent of the length; a value outside the axis is at its end."""
         first, last = self.ticks[0], self.ticks[-1]
         return 100 * min(1.0, max(0.0, (value - first) / (last - first)))
 
     def holds(self, value: float) -> bool:
-        """Whether the axis reaches as far."""
+        """Whether the value is on the axis."""
         return self.ticks[0] <= value <= self.ticks[-1]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Rows on one axis; ``reference`` is a value that is marked through all of them."""
+    """Rows on one axis; ``reference`` is a value with a mark through all rows."""
 
     quantity: str
     rows: tuple[Row, ...]
@@ -82,7 +82,7 @@ class Chart:
 
     @functools.cached_property
     def axis(self) -> Axis:
-        """As long as the rows need it; intervals of parts may run off it, since few samples make long ones."""
+        """The axis of all rows. Intervals of parts may leave it, because few samples give long intervals."""
         marks = [mark for row in self.rows for mark in (row.value, row.floor, row.allowed, self.reference)]
         ends = [end for row in self.rows if row.kind != PART for end in (row.low, row.high)]
         every = [*ends, *(mark for mark in marks if mark is not None)]
@@ -90,13 +90,13 @@ class Chart:
 
     @property
     def has_floors(self) -> bool:
-        """Whether any row has one."""
+        """Whether any row has a floor."""
         return any(row.floor is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One quantity over time: (minute, value) by window, on an axis of its own; ``said`` is it in words."""
+    """One quantity over time: (minute, value) for each window, on its own axis; ``said`` is its range in words."""
 
     label: str
     points: tuple[tuple[float, float], ...]
@@ -105,7 +105,7 @@ class Line:
 
     @classmethod
     def of(cls, label: str, points: Sequence[tuple[float, float]], *ends: float) -> Line:
-        """A line on the shortest axis that holds it and the given ends."""
+        """A line on the shortest axis that contains it and the given ends."""
         values = [value for _, value in points]
         said = " to ".join(f"{end:.0f}" if end >= 100 else f"{end:.4g}" for end in (min(values), max(values)))
         return cls(label, tuple(points), Axis.over(min(*values, *ends), max(*values, *ends)), said)
@@ -113,7 +113,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Lines with one time, ``axis``, in minutes; up to ``warm_up`` nothing is judged. ``rows`` are the key figures."""
+    """Lines over one time axis in minutes; nothing before ``warm_up`` is judged. ``rows`` are the key figures."""
 
     lines: tuple[Line, ...]
     caption: str
@@ -122,13 +122,13 @@ class Timeline:
     rows: tuple[Row, ...]
 
     def path(self, line: Line) -> str:
-        """The points of a line as SVG has them, in percent from the left and from the top."""
+        """The points of a line for SVG, in percent from the left and from the top."""
         places = ((self.axis.place(minute), 100 - line.axis.place(value)) for minute, value in line.points)
         return " ".join(f"{x:.2f},{y:.2f}" for x, y in places)
 
 
 def joint_acceptance(source: Source) -> Chart:
-    """Every draft position against its floor."""
+    """Joint acceptance at every draft position, with its floor."""
     found, floors = everywhere(source.load).joint(), source.floors.each("acceptance_per_position")
     rows = [
         Row.of(f"position {place}", each, floor.bound)
@@ -139,7 +139,7 @@ def joint_acceptance(source: Source) -> Chart:
 
 
 def acceptance_length(source: Source) -> Chart:
-    """Tokens for each step of the target, of all prompts and of each category."""
+    """Tokens for each step of the target, for all prompts and for each category."""
     whole = everywhere(source.load)
     floor = source.floors["acceptance_length"].bound
     rows = [Row.of("all prompts", whole.length(), floor, figure="acceptance length")]
@@ -153,16 +153,16 @@ def acceptance_length(source: Source) -> Chart:
 
 
 def speedup(source: Source) -> Chart:
-    """By concurrency, each with its noise and its categories."""
-    rows = [row for cell in source.load.cells.values() for row in _of_cell(cell, source)]
+    """The speedup at each concurrency, with its noise and its categories."""
+    rows = [row for cell in source.load.cells.values() for row in _cell_rows(cell, source)]
     caption = (
-        "Seconds without MTP over seconds with it. A/A is the server without MTP against itself: the noise that every "
-        "speedup is seen through. Categories are compared answer by answer, and only where enough rounds asked them."
+        "Seconds without MTP divided by seconds with MTP. A/A compares the server without MTP with itself: this is the "
+        "noise of every speedup. Categories are compared answer by answer, if enough rounds asked them."
     )
     return Chart("times faster", tuple(rows), caption, 1.0)
 
 
-def _of_cell(cell: Cell, source: Source) -> Iterator[Row]:
+def _cell_rows(cell: Cell, source: Source) -> Iterator[Row]:
     judged = SPEEDUP_FLOORS.get(cell.concurrency)
     floor = source.load.floor_here(source.floors[judged]).bound if judged else None
     yield Row.of(cell.name, cell.speedup(), floor, figure=f"speedup {cell.name}" if judged else "")
@@ -173,7 +173,7 @@ def _of_cell(cell: Cell, source: Source) -> Iterator[Row]:
 
 
 def sweep(source: Source) -> Chart:
-    """Measured and allowed speedup at every k."""
+    """The measured and the possible speedup at every k."""
     seen = Sweep.of(source.observation("sweep"))
     rows = []
     for k in seen.swept:
@@ -182,29 +182,29 @@ def sweep(source: Source) -> Chart:
         found = point.speedup
         rows.append(Row(label, found.value, found.low, found.high, found.n, allowed=point.allowed, cells=cells))
     caption = (
-        f"Time to decode a token without MTP over that with it, by prompt, and (hollow) what acceptance and the cost "
-        f"of a step allow. {seen.best()}"
+        f"Time to decode a token without MTP divided by the time with MTP, by prompt. Hollow marks show the speedup "
+        f"that acceptance and the cost of a step allow. {seen.best()}"
     )
     columns = "allowed", "length", "ms a step"
     return Chart("times faster", tuple(rows), caption, 1.0, columns)
 
 
 def equal_texts(source: Source) -> Chart:
-    """Greedy texts with MTP against those without, and those without against themselves."""
+    """Equal greedy texts with MTP and without, and, as a control, without MTP twice."""
     texts = Texts.of(source.observation("near_ties"))
     rows = (
         Row.of("with MTP against without", texts.equal_share(with_mtp=True), figure="equal greedy texts"),
         Row.of("A/A without MTP", texts.equal_share(with_mtp=False), kind=NOISE),
     )
     caption = (
-        "The share of greedy answers that are equal token for token. A/A is the server without MTP against itself, "
-        "again and in other batches: MTP may differ from it no more than it does from itself."
+        "The share of greedy answers that are equal token by token. A/A compares the server without MTP with itself, "
+        "repeated and in other batches: MTP may not differ more than the server differs from itself."
     )
     return Chart("share of answers", rows, caption)
 
 
 def soak(source: Source) -> Timeline:
-    """What a held load was like from window to window."""
+    """A long load from window to window."""
     seen = source.soak
     lines = [
         Line.of("output tokens/s", seen.over_time(throughput), 0.0),
@@ -212,18 +212,18 @@ def soak(source: Source) -> Timeline:
     ]
     for label, points in seen.told().items():
         values = [value for _, value in points]
-        lines.append(Line.of(label, points, 0.98 * min(values), 1.02 * max(values)))  # noise is to look like noise
+        lines.append(Line.of(label, points, 0.98 * min(values), 1.02 * max(values)))  # so that noise looks small
     minutes = seen.facts["minutes"]
     caption = (
-        f"{seen.account()}. A point is a window. The last third after the warm-up (shaded) is held against the first; "
-        "growth of memory is that of the second half."
+        f"{seen.account()}. Each point is a window. The last third after the warm-up (shaded) is compared with the "
+        "first; the growth of memory is that of the second half."
     )
     rows = tuple(_drifts(seen, source.tolerances))
     return Timeline(tuple(lines), caption, Axis.over(0.0, minutes), minutes * seen.warm_up, rows)
 
 
 def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
-    """The key figures, as far as there are windows enough for them."""
+    """The key figures for which there are enough windows."""
     for label, estimate, tolerance in (
         ("throughput kept", seen.throughput_kept, "soak_throughput_kept"),
         ("acceptance length kept", seen.acceptance_kept, "soak_acceptance_kept"),
@@ -237,7 +237,7 @@ def _drifts(seen: Soak, tolerances: Tolerances) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart that a report has where its evidence holds the observation."""
+    """A chart that a report shows if the evidence holds its observation."""
 
     id: str
     title: str

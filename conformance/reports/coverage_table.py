@@ -1,4 +1,4 @@
-"""The table of coverage: how often the intervals of small trials held the truth."""
+"""The table of coverage: how often the intervals of small trials contain the true value."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Rows = Iterable[Sequence[str]]
 
 
 def as_markdown(coverage: Coverage, today: date) -> str:
-    """Both tables, the coarse one first, under a line that says what was measured when and where."""
+    """Both tables, the summary first, below a line that says what was measured, when and where."""
     found = coverage.calibration
     return f"{_title(coverage, today)}\n\n{_table(TOGETHER, _together(found))}\n{_table(COLUMNS, _each(found))}"
 
 
 def as_json(coverage: Coverage, today: date) -> str:
-    """The same for programs; ``wrong`` are the sentences that keep the instrument from being sound."""
+    """The same for programs; ``wrong`` holds the sentences that say why the instrument is not sound."""
     found, profile = coverage.calibration, coverage.profile
     document = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Acceptance by position and speedup by concurrency as one picture, from recorded evidence alone."""
+"""Acceptance by position and speedup by concurrency as one picture, from recorded evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import matplotlib
 
-matplotlib.use("Agg")  # no window, whatever the user's display
+matplotlib.use("Agg")  # opens no window
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ SEEN, NOISE, FLOOR = "#1a5fb4", "#9a9996", "#c01c28"
 
 
 def as_svg(load: Load, floors: Floors, caption: str) -> str:
-    """The picture as SVG with its text as text; the same evidence gives the same bytes."""
+    """The picture as SVG, with text as text; the same evidence gives the same bytes."""
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "conformance", "font.size": 9}):
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=[2, 3])
         _acceptance(left, load, floors)
@@ -41,7 +41,7 @@ def _acceptance(axes: Axes, load: Load, floors: Floors) -> None:
     places = list(range(1, len(joint) + 1))
     _dots(axes, places, joint, SEEN, "joint acceptance")
     for place, floor in zip(places, floors.each("acceptance_per_position"), strict=True):
-        _mark(axes, place, floor, "floor" if place == 1 else "_")  # one entry is enough
+        _mark(axes, place, floor, "floor" if place == 1 else "_")  # one entry in the legend is enough
     axes.set(xlabel="draft position", ylabel="share of drafts", ylim=(0, 1.05), xticks=places)
     axes.legend(frameon=False, loc="lower left")
 

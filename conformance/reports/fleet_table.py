@@ -27,7 +27,7 @@ MARK = "!"
 
 
 def as_text(groups: Sequence[Group], *, width: int | None = None, colour: bool = False) -> str:
-    """A table for each group, under its heading and above what is to be said of single runs."""
+    """A heading, a table and remarks for each group."""
     out = io.StringIO()
     console = Console(
         file=out, width=width or PLAIN_WIDTH, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
@@ -79,7 +79,7 @@ def _columns(group: Group) -> list[str]:
 
 
 def _cells(row: Row, group: Group) -> list[str]:
-    """One line of the table; acceptance length has its interval, which the speedups leave to JSON for want of room."""
+    """One line of the table. Acceptance length has its interval; for speedups only JSON has room for intervals."""
     figures = [_figure(name, row.figures.get(name)) for name in group.figures]
     about = row.evidence, row.hardware, row.machine, row.vllm, row.verdict
     last = "" if row.best_k is None else str(row.best_k)
@@ -93,7 +93,7 @@ def _figure(name: str, found: Estimate | None) -> str:
 
 
 def _not_passed(checks: Mapping[str, Verdict]) -> str:
-    """The ids by verdict, the gravest first, as many as there is room for."""
+    """The ids by verdict, the worst first, up to ``SHOWN`` each."""
     said = []
     for verdict in sorted(set(checks.values()), key=GRAVEST.index):
         ids = [id for id, found in checks.items() if found is verdict]
@@ -103,13 +103,13 @@ def _not_passed(checks: Mapping[str, Verdict]) -> str:
 
 
 def _remarks(group: Group) -> Iterator[str]:
-    """What sets single runs apart, what kept one from a verdict, and by which rules it was looked for."""
+    """What makes single runs different, why a run has no verdict, and the rules of marking."""
     for row in group.rows:
         reason = row.sentence if row.exit_code is ExitCode.INSTRUMENT else ""
         for said in filter(None, (row.problem, reason, *row.marks)):
             yield f"{row.evidence}: {said}"
     judged = sum(not row.problem for row in group.rows)
     if judged >= MINIMUM:
-        yield f"Marked with {MARK}: a verdict against the majority's, or a modified z-score beyond {LIMIT}."
+        yield f"Marked with {MARK}: a verdict that differs from the majority, or a modified z-score beyond {LIMIT}."
     elif judged:
-        yield f"Values are held against each other where {MINIMUM} runs or more were judged."
+        yield f"Values are compared with each other if {MINIMUM} or more runs were judged."

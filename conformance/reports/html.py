@@ -1,4 +1,4 @@
-"""The report as one page of HTML: no script, nothing fetched, readable on paper, in the dark and by ear."""
+"""The report as one page of HTML, without scripts and downloads, for screens, paper, dark mode and screen readers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MARKS = {
     Verdict.ERROR: "!",
 }
 TONES = {ExitCode.QUALIFIED: "good", ExitCode.NOT_QUALIFIED: "bad", ExitCode.INSTRUMENT: "bad"}
-LINES = 4  # findings that a check shows unopened, one below the other
+LINES = 4  # findings that a closed check shows, one below the other
 LINK = re.compile(r"(https://[^\s;,)]+)")
 UPSTREAM = re.compile(r"(?:vllm-project/)?vllm#(\d+)")
 
 
 def as_html(report: Report) -> str:
-    """The whole page. Whatever came from a server, a model or a log is text in it and never markup."""
+    """The whole page. Text from a server, a model or a log is never interpreted as markup."""
     engine = Environment(
         loader=PackageLoader("conformance.reports", "templates"),
         autoescape=True,
@@ -52,13 +52,13 @@ def as_html(report: Report) -> str:
 
 
 def _counts(run: Run) -> list[tuple[Verdict, int]]:
-    """How many checks have each verdict that occurs."""
+    """The number of checks for each verdict that occurs."""
     found = Counter(record.verdict for record in run.records)
     return [(verdict, found[verdict]) for verdict in Verdict if found[verdict]]
 
 
 def _families(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The checks by the word that their ids begin with."""
+    """The checks by family, the first word of their ids."""
     found: dict[str, list[Record]] = {}
     for record in records:
         found.setdefault(record.id.partition("-")[0], []).append(record)
@@ -71,12 +71,12 @@ def _uncoloured(text: str) -> str:
 
 
 def _address(reference: str) -> str:
-    """Where an upstream reference such as vllm#41745 is found; empty for any other text."""
+    """The address of an upstream reference such as vllm#41745; empty for any other text."""
     found = UPSTREAM.fullmatch(reference)
     return f"https://github.com/vllm-project/vllm/issues/{found[1]}" if found else ""
 
 
 def _linked(text: str) -> Markup:
-    """A text whose addresses can be followed."""
+    """A text with its addresses as links."""
     parts = enumerate(LINK.split(text))
     return Markup("").join(Markup('<a href="{0}">{0}</a>').format(p) if odd % 2 else escape(p) for odd, p in parts)

@@ -1,7 +1,7 @@
 """JUnit XML of a run, for continuous integration.
 
-pytest's own ``--junitxml`` sees an outcome, this sees the verdict: FAIL and INCONCLUSIVE become ``failure`` (with the
-verdict as its type), ERROR becomes ``error``, UNSUPPORTED and WAIVED become ``skipped`` with their reason.
+pytest's own ``--junitxml`` knows only outcomes, this file has the verdicts: FAIL and INCONCLUSIVE become ``failure``
+(with the verdict as its type), ERROR becomes ``error``, UNSUPPORTED and WAIVED become ``skipped`` with their reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report as Markdown: short enough for a comment on a pull request, with the rest folded away."""
+"""The report as Markdown, short enough for a comment on a pull request; details are folded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from conformance.reports.sanitize import printable
 
 SIGNS = {ExitCode.QUALIFIED: "✅", ExitCode.NOT_QUALIFIED: "❌", ExitCode.INSTRUMENT: "❌"}
 LONGEST = 300  # characters of a sentence in a table
-# A backslash makes each of them a character like others. "@" and "#" would call people and issues after that as well,
-# which a joiner without width prevents.
-MEANT = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_[]|~"}, "@": "@\u2060", "#": "#\u2060", "\n": " "})
+# A backslash makes these signs ordinary characters. "@" and "#" would still mention people and issues, which a word
+# joiner (U+2060) prevents.
+ESCAPES = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_[]|~"}, "@": "@\u2060", "#": "#\u2060", "\n": " "})
 COLUMNS = ("", "check", "claim", "value", "floor", "interval", "n")
 
 
 def as_markdown(report: Report) -> str:
-    """Verdict, what did not pass and why, then all checks and the environment."""
+    """The verdict, the checks that did not pass and why, then all checks and the environment."""
     run = report.run
     every = (row for record in run.records for row in _rows(record))
     parts = [
@@ -61,7 +61,7 @@ def _why(record: Record) -> str:
 
 
 def _rows(record: Record) -> Iterable[Sequence[str]]:
-    """One row for each finding; what holds for the check stands in the first."""
+    """One row for each finding; only the first one names the check."""
     whose = str(record.verdict), record.id, plain(record.claim)
     for number, finding in enumerate(record.findings or (Finding(record.verdict, "", "", ""),)):
         interval = "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else ""
@@ -75,19 +75,19 @@ def _environment(report: Report) -> str:
 
 
 def folded(summary: str, body: str) -> str:
-    """What a reader opens if he wants to."""
+    """A section that a reader can open."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells that are markup already."""
+    """A table; its cells are markup already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
 
 
 def plain(text: str) -> str:
-    """A text that stays what it is: no markup, no mention, no more than one line."""
+    """A text without markup and mentions, in one line."""
     short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-    return html.escape(short, quote=False).translate(MEANT)
+    return html.escape(short, quote=False).translate(ESCAPES)
 
 
 def between(document: str, begin: str, end: str, table: str, name: str) -> str:

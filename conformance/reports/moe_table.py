@@ -1,4 +1,4 @@
-"""The table of MoE kernels: what vLLM's own selection would choose on each device, and why not something else."""
+"""The table of MoE kernels: what vLLM's own selection would choose on each device, and why not another one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rows(oracle: MoeOracle) -> list[Row]:
 
 
 def as_text(oracle: MoeOracle) -> str:
-    """For a terminal, and for a log in plain characters."""
+    """The table for a terminal or a log, in plain characters."""
     table = Table(*COLUMNS, box=box.ASCII2, show_lines=True, title=f"vLLM {oracle.vllm_version}: {_TITLE}")
     for row in rows(oracle):
         table.add_row(*row)
@@ -40,7 +40,7 @@ def as_text(oracle: MoeOracle) -> str:
 
 
 def as_markdown(oracle: MoeOracle) -> str:
-    """The same for a document, with vLLM's own words for every refusal."""
+    """The table for a document, with vLLM's own reason for every refusal."""
     body = [f"| {' | '.join(cells)} |\n" for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows(oracle)]]
     words = [f"- {text}\n" for text in _refusals(oracle)]
     title = f"vLLM {oracle.vllm_version}: {_TITLE}."
@@ -69,7 +69,7 @@ _TITLE = "its own choice of a kernel for Gemma 4's NVFP4 experts"
 
 
 def _expected(oracle: MoeOracle, name: str) -> str:
-    """Every row of the facts that speaks of this device; those that are not judged with their reason."""
+    """Every row of the facts for this device; a row that is not judged has the reason."""
     texts = [row.backend + (f" ({why})" if why else "") for row, why in oracle.expectations(name)]
     return "; ".join(texts) or f"no row for vLLM {oracle.vllm_version}"
 
@@ -98,7 +98,7 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _refusals(oracle: MoeOracle) -> Sequence[str]:
-    """Each reason once, with the backends that gave it."""
+    """Each reason once, with its backends."""
     found: dict[str, dict[str, None]] = {}
     for device in oracle.devices.values():
         for name, backend in device.in_state(REFUSED).items():

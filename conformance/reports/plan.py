@@ -1,4 +1,4 @@
-"""What a run will be, before anything is started: who is served, in which memory, and how many samples floors need."""
+"""The plan of a run before it starts: the pair, its memory, and how many samples the floors need."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UTILISATION = "--gpu-memory-utilization"
 def as_text(profile: Profile, floors: Floors) -> str:
     """A few lines, each a sentence."""
     hardware, pair = profile.hardware, profile.pair
-    together = "both servers up together" if hardware.two_servers else "one server at a time"
+    together = "both servers at the same time" if hardware.two_servers else "one server at a time"
     if profile.level == "soak":
-        together = "the server with MTP alone"
+        together = "only the server with MTP"
     lines = [
         f"{pair.name} on {hardware.name}, level {profile.level}: {together}, environment {hardware.locked_environment}",
         f"target {pair.target}, draft {pair.draft}, k = {pair.k}",
@@ -33,13 +33,13 @@ def as_text(profile: Profile, floors: Floors) -> str:
 def _soak(sizes: Sizes) -> str:
     windows = soak_windows(sizes)
     return (
-        f"{sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, seen in {windows} windows of "
-        f"{60 * sizes.soak_minutes / windows:.3g} s; before it the start of the server and what smoke looks at"
+        f"{sizes.soak_at_once} requests at once for {sizes.soak_minutes:g} minutes, in {windows} windows of "
+        f"{60 * sizes.soak_minutes / windows:.3g} s, after the start of the server and the checks of level smoke"
     )
 
 
 def as_json(profile: Profile, floors: Floors) -> str:
-    """The same for programs; what is not known is null."""
+    """The same for programs; an unknown value is null."""
     hardware, pair, plans = profile.hardware, profile.pair, _judged(profile, floors)
     document = {
         "format": FORMAT,
@@ -57,7 +57,7 @@ def as_json(profile: Profile, floors: Floors) -> str:
 
 
 def _judged(profile: Profile, floors: Floors) -> list[sample_size.Plan]:
-    """The floors that the level judges, each with the samples that it needs."""
+    """The floors that the level judges, each with the samples it needs."""
     return [] if profile.level in UNQUALIFYING else sample_size.plan(floors, profile.sizes)
 
 
@@ -65,7 +65,7 @@ def _floors(profile: Profile, floors: Floors) -> str:
     if profile.level in UNQUALIFYING:
         return f"level {profile.level} judges no floor\n"
     if not floors.rows:
-        return f"no floors: no published figures of {profile.pair.name} on {profile.hardware.name} are known\n"
+        return f"no floors: there are no published figures for {profile.pair.name} on {profile.hardware.name}\n"
     return sample_size.as_text(_judged(profile, floors), profile.sizes.looks)
 
 
@@ -90,7 +90,7 @@ def _memory(profile: Profile) -> list[str]:
 
 
 def _usable(hardware: Hardware) -> float | None:
-    """What vLLM may take, in GB."""
+    """The memory that vLLM may use, in GB."""
     words = hardware.serve_args
     share = float(words[words.index(UTILISATION) + 1]) if UTILISATION in words else 1.0
     return None if hardware.memory_gb is None else hardware.memory_gb * share

@@ -1,4 +1,4 @@
-"""The one line that says what is going on, while servers load and workloads run."""
+"""The status line that shows progress while servers load and workloads run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INTERVAL_SECONDS = 5.0
 
 
 class Progress:
-    """A status line that rewrites itself on a terminal; elsewhere a plain line every few seconds at most."""
+    """A status line that is rewritten on a terminal; elsewhere a plain line, at most every few seconds."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Progress:
         self._shown = ""
 
     def __call__(self, what: str) -> None:
-        """Show what is going on, with the seconds since the start."""
+        """Show the progress, with the seconds since the start."""
         now = self._clock()
         if self._terminal:
             line = f"[{now - self._start:4.0f} s] {what}"[: self._width - 1]
@@ -39,7 +39,7 @@ class Progress:
             self._shown, self._last = what, now
 
     def clear(self) -> None:
-        """Take the status line away, so that what follows starts on a clean line."""
+        """Remove the status line, so that the next text starts on a clean line."""
         if self._terminal and self._shown:
             self._write("\r\x1b[2K")
         self._shown = ""

@@ -1,4 +1,4 @@
-"""What a reader gets to see of a run, gathered from its evidence alone; the renderers only lay it out."""
+"""The content of a report, taken from the evidence of a run; the renderers only lay it out."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from conformance.views.texts import Divergence, Fork, Texts
 
 GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
 FIRST = 8  # divergences that are shown
-ARGUMENTS = re.compile(r"non-default args: (\{.*\})")  # how vLLM logs what it was started with
+ARGUMENTS = re.compile(r"non-default args: (\{.*\})")  # how vLLM logs its arguments
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart, or why there is none although its observation was made."""
+    """A chart, or why it cannot be drawn from its observation."""
 
     id: str
     title: str
@@ -39,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Parting:
-    """A divergence, with its text where the evidence has both answers."""
+    """A divergence, with its text if the evidence holds both answers."""
 
     divergence: Divergence
     fork: Fork | None
@@ -47,7 +47,7 @@ class Parting:
 
 @dataclass(frozen=True)
 class Partings:
-    """The first divergences with MTP, and how many there were, with MTP and of the server without from itself."""
+    """The first divergences with MTP, and the number of divergences with MTP and without (A/A)."""
 
     shown: tuple[Parting, ...]
     with_mtp: int
@@ -56,7 +56,7 @@ class Partings:
 
 @dataclass(frozen=True)
 class Rung:
-    """One MoE backend, as far as a device's selection got with it."""
+    """One MoE backend in the selection for a device."""
 
     backend: str
     state: str
@@ -65,7 +65,7 @@ class Rung:
 
     @property
     def said(self) -> str:
-        """What became of it, for a reader."""
+        """The result for this backend, for a reader."""
         if self.chosen:
             return "chosen"
         return self.why if self.state == NOT_EVALUATED else ": ".join(filter(None, (self.state, self.why)))
@@ -84,7 +84,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What is installed, and what the lock asks for."""
+    """A distribution with its installed and its locked version."""
 
     name: str
     installed: str
@@ -93,7 +93,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that there is to read; ``problems`` are what the evidence holds and what could not be shown of it."""
+    """The whole content of a report; ``problems`` says which parts of the evidence cannot be shown, and why."""
 
     run: Run
     judgement: Judgement
@@ -110,23 +110,23 @@ class Report:
 
     @property
     def figures(self) -> list[tuple[Panel, Row]]:
-        """The key figures, each with the panel that has more of it."""
+        """The key figures, each with the panel that shows more."""
         return [(panel, row) for panel in self.panels if panel.chart for row in panel.chart.rows if row.figure]
 
     @property
     def remarkable(self) -> list[tuple[Record, ...]]:
-        """The records that did not pass, the gravest first; those for which the same is to be said stand together."""
+        """The records that did not pass, the worst first; records with the same explanation are in one group."""
         return sorted(self.run.not_passed(), key=lambda group: GRAVEST.index(group[0].verdict))
 
     @property
     def about(self) -> dict[str, str]:
-        """The header's answers, for a reader."""
+        """The fields of the header, for a reader."""
         answers = {name: value for name, value in asdict(self.header).items() if value is not None and name != "format"}
         return {name.replace("_", " "): str(value) for name, value in answers.items()}
 
 
 def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
-    """Everything that the evidence holds for a reader. Nothing is observed, and nothing in it makes this fail."""
+    """The report of a run. This observes nothing, and damaged evidence does not make it fail."""
     source = Source(Evidence(Path(run.evidence), recording=False), profile)
     environment, no_environment = _attempt(lambda: _environment(source))
     partings, no_partings = _attempt(lambda: _partings(source))
@@ -136,7 +136,7 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
         "environment": no_environment,
         "first divergences": no_partings,
         "choice of a MoE kernel": no_ladders,
-        "how the servers were started": no_starts,
+        "start of the servers": no_starts,
     }
     return Report(
         run=run,
@@ -155,10 +155,10 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
 
 
 def _attempt(make: Callable[[], T]) -> tuple[T | None, str]:
-    """What is made, or None and the reason."""
+    """The result, or None and the reason."""
     try:
         return make(), ""
-    except Exception as error:  # whatever is wrong with the evidence, its report is what says so
+    except Exception as error:  # the report has to show what is wrong with the evidence
         return None, str(error) or type(error).__name__
 
 
@@ -198,7 +198,7 @@ def _ladders(source: Source, profile: Profile) -> Iterator[Ladder]:
 
 
 def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is said of the machine in a word."""
+    """The facts about the machine that are single values."""
     for number, gpu in enumerate(environment.get("gpus", ())):
         yield f"GPU {number}", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in gpu.items())
     for name, value in environment.items():
@@ -213,7 +213,7 @@ def _distributions(environment: Mapping[str, Any]) -> Iterator[Distribution]:
 
 
 def _arguments(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """What each server was started with beside vLLM's defaults, as its own log says it."""
+    """The arguments of each server that are not vLLM's defaults, from its log."""
     for path in sorted(evidence.logs.glob("*.log")):
         if found := ARGUMENTS.search(logs.read(path)):
             yield path.stem, found[1]

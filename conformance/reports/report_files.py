@@ -1,4 +1,4 @@
-"""The reports as files, beside the evidence that they are made from."""
+"""Writes the reports as files beside their evidence."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from conformance.reports.report_json import as_json
 
 
 def write_reports(run: Run, judgement: Judgement, profile: Profile) -> str:
-    """Write every form; the sentence that comes back says where the page is, or why it could not be written."""
+    """Write every form; return a sentence that says where the page is, or why it could not be written."""
     report = gather(run, judgement, profile)
     texts = as_html(report), as_markdown(report), as_json(run, judgement)
     try:
         for name, text in zip(REPORTS, texts, strict=True):
             write_atomically(Path(run.evidence) / name, text)
-    except OSError as error:  # evidence on a medium that can only be read is judged all the same
+    except OSError as error:  # read-only evidence can still be judged
         return f"No report was written: {error}"
     return f"Report: {Path(run.evidence) / REPORTS[0]}"

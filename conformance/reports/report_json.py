@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def as_json(run: Run, judgement: Judgement) -> str:
-    """What the table of a terminal says, for programs."""
+    """The table of the terminal, for programs."""
     document = {
         "format": FORMAT,
         "exit_code": int(judgement.exit_code),
@@ -39,7 +39,7 @@ def as_json(run: Run, judgement: Judgement) -> str:
 
 
 def _servers(run: Run) -> Iterator[dict[str, Any]]:
-    """How each server was started; a damaged note is said on the page, and keeps no verdict from being told."""
+    """How each server was started. The page reports a damaged record; here it is left out, so that verdicts stay."""
     with contextlib.suppress(ObservationError):
         for note in read_starts(Path(run.evidence)):
             yield asdict(note)

@@ -1,4 +1,4 @@
-"""Which characters a report may hold, whatever a server or a model has written."""
+"""Removes characters that a report must not contain, whatever a server or a model has written."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ UNPRINTABLE = re.compile("[^\t\n\r\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010
 
 
 def printable(text: str) -> str:
-    """Without the characters that XML, HTML, UTF-8 or a terminal cannot bear: control codes, halves of surrogates."""
+    """The text without control codes and halves of surrogates, which XML, HTML, UTF-8 or a terminal do not allow."""
     return UNPRINTABLE.sub("?", text)
 
 
 def json_text(document: Any) -> str:
-    """One JSON document as every report prints it; ValueError where a number is none."""
+    """One JSON document in the form of all reports.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     return printable(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Where a report comes from: recorded observations, each read once, and today's floors."""
+"""The sources of a report: recorded observations, each read once, and today's floors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from conformance.views.soak import Soak
 
 @dataclass(frozen=True)
 class Source:
-    """Recorded evidence, and the profile that says which floors its values are held against."""
+    """Recorded evidence, and the profile that names the floors for its values."""
 
     evidence: Evidence
     profile: Profile
 
     @functools.cached_property
     def floors(self) -> Floors:
-        """The floors of hardware and pair as they are today."""
+        """Today's floors of hardware and pair."""
         pair = self.profile.pair
         return load_floors(FIXTURES / "floors", self.profile.hardware.name, pair.name, pair.k)
 
@@ -36,12 +36,12 @@ class Source:
 
     @functools.cached_property
     def observation(self) -> Callable[[str], dict[str, Any]]:
-        """An observation by its name, validated once, however much is drawn from it."""
+        """A function that returns an observation by name and validates it once."""
         return functools.cache(lambda name: self.evidence.observe(name, dict))
 
     @property
     def looks(self) -> list[dict[str, Any]]:
-        """The load's looks, as far as they were made."""
+        """The looks of the load that were made."""
         later = itertools.takewhile(self.holds, (f"load-{number}" for number in itertools.count(2)))
         return [self.observation(name) for name in ("load", *later)]
 
@@ -52,10 +52,10 @@ class Source:
 
     @functools.cached_property
     def tolerances(self) -> Tolerances:
-        """What is allowed today."""
+        """Today's tolerances."""
         return load_tolerances()
 
     @functools.cached_property
     def soak(self) -> Soak:
-        """The load that was held."""
+        """The soak."""
         return Soak.of(self.observation("soak"), self.tolerances["soak_warm_up"])

@@ -32,21 +32,21 @@ DETAIL_LINES = 15
 
 
 class Screen(TypedDict):
-    """What tables are made for: so many columns or as many as they like, and with colours or in plain characters."""
+    """The screen for tables: its width, or None for any, and whether it has colours."""
 
     width: int | None
     colour: bool
 
 
 def screen(terminal: bool) -> Screen:
-    """A terminal's own width, in colour; a file or a pipe has neither."""
+    """The width and colours of a terminal; a file or a pipe has neither."""
     return {"width": shutil.get_terminal_size().columns if terminal else None, "colour": terminal}
 
 
 def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: bool = False) -> str:
-    """The table, what is to be said of every row that did not pass, the judgement, and where the evidence lies.
+    """The table, an explanation of every check that did not pass, the judgement, and the path of the evidence.
 
-    ``colour`` is for terminals; without it there are neither escape codes nor box-drawing characters.
+    ``colour`` is for terminals; without it the text has neither escape codes nor box-drawing characters.
     """
     out = io.StringIO()
     console = Console(
@@ -67,15 +67,16 @@ def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: 
 def picture(run: Run, judgement: Judgement) -> str:
     """The same as an SVG picture, for documents."""
     console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
-    shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")  # a document knows no machine's folders
+    # A document must not show the folders of a machine.
+    shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")
     console.print(Text.from_ansi(render(shown, judgement, width=PLAIN_WIDTH, colour=True)), soft_wrap=True)
-    # Rich asks a font server for the glyphs; a reader without network has a monospaced font too.
+    # Rich's SVG loads fonts from a server; without the network any monospaced font will do.
     svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def safe(text: str, style: str = "") -> Text:
-    """Without what would be a command to a terminal, and without Rich's markup."""
+    """The text without terminal commands and without Rich's markup."""
     return Text(printable(text), style=style)
 
 
@@ -104,7 +105,7 @@ def _table(run: Run, lines: box.Box) -> Table:
 
 
 def _lines(record: Record, column: Callable[[Finding], str]) -> Text:
-    """One line for each finding, so that every draft position stands beside its own floor."""
+    """One line for each finding, so that every draft position is beside its own floor."""
     return safe("\n".join(column(finding) for finding in record.findings))
 
 
@@ -129,6 +130,6 @@ def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
 
 
 def _notes(run: Run) -> list[str]:
-    """What the checks said beside their verdicts, once each."""
+    """The notes of all checks, each once."""
     notes = dict.fromkeys(f"{record.id}: {f.note}" for record in run.records for f in record.findings if f.note)
     return [*notes, ""] if notes else []

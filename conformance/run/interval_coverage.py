@@ -1,4 +1,4 @@
-"""Many trials at known rates on the real server, outside of any qualification."""
+"""Measures on the real server how often intervals cover known rates; this is not part of a qualification."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from conformance.views.coverage import Coverage
 
 
 def published_coverage(profile: Profile, progress: Progress) -> Coverage:
-    """Observe the trials that the profile's sizes ask for; raises ObservationError or Unsupported."""
+    """Observe as many trials as the profile's sizes say.
+
+    Raises:
+        ObservationError: a server failed or an observation could not be made.
+        Unsupported: this hardware or this vLLM does not support known rates.
+    """
     with tempfile.TemporaryDirectory() as folder:
         evidence = Evidence(Path(folder) / "evidence", recording=True)
         header = new_header_here(profile.hardware.name, profile.pair.name, profile.level)
         evidence.begin(header, profile_to_json(profile))
         servers = ServerPool(profile, evidence, progress)
 
-        def observed(name: str) -> dict[str, Any]:
+        def observe(name: str) -> dict[str, Any]:
             return evidence.observe(name, lambda: OBSERVERS[name](profile, servers, evidence))
 
         try:
-            environment, facts = observed("environment"), observed("calibration")
+            environment, facts = observe("environment"), observe("calibration")
         finally:
             servers.close()
     return Coverage(profile, environment, facts["method"], Calibration.of(facts, load_plan()))

@@ -1,8 +1,8 @@
-"""Several runs beside each other: each judged again from its evidence, and what is unlike the others marked.
+"""Compares several runs: judges each again from its evidence, and marks outliers.
 
-A mark is a hint where to look, and no verdict. Two rules mark: a verdict that the majority does not share, and a value
-whose modified z-score by the median absolute deviation exceeds 3.5 (Iglewicz and Hoaglin, How to Detect and Handle
-Outliers, 1993).
+A mark is a hint where to look, not a verdict. There are two rules: a verdict that differs from the majority is marked,
+and so is a value whose modified z-score by the median absolute deviation exceeds 3.5 (Iglewicz and Hoaglin, How to
+Detect and Handle Outliers, 1993).
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ from conformance.views.acceptance import everywhere
 from conformance.views.fleet import LENGTH, LIMIT, MINIMUM, Group, Row
 from conformance.views.sweep import Sweep
 
-# The gravest first, as in the judgement of one run.
+# The worst first, as in the judgement of one run.
 GRAVITY = (ExitCode.NOT_QUALIFIED, ExitCode.INSTRUMENT, ExitCode.INCONCLUSIVE, ExitCode.NOTHING, ExitCode.QUALIFIED)
 
 T = TypeVar("T")
 
 
 def combine(directories: Sequence[Path], progress: Callable[[str], None]) -> list[Group]:
-    """A row for each directory, judged again; UsageError where one of them is no directory."""
+    """Judge each directory again and return the rows in groups, with outliers marked.
+
+    Raises:
+        UsageError: a path is not a directory.
+    """
     for directory in directories:
         if not directory.is_dir():
-            raise UsageError(f"{directory} is no folder: name folders that qualify has recorded.")
+            raise UsageError(f"{directory} is not a folder: name folders that qualify has recorded.")
     rows, once = [], list(dict.fromkeys(directories))
     for number, directory in enumerate(once, 1):
         progress(f"judging {directory}, {number} of {len(once)}")
@@ -44,7 +48,7 @@ def combine(directories: Sequence[Path], progress: Callable[[str], None]) -> lis
 
 
 def group_rows(rows: Sequence[Row]) -> list[Group]:
-    """The rows by pair and level, the outliers of each group marked."""
+    """The rows grouped by pair and level, with the outliers of each group marked."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.pair, row.level), []).append(row)
@@ -52,12 +56,12 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
 
 
 def worst(groups: Iterable[Group]) -> ExitCode:
-    """The gravest exit code of all runs; one that could not be judged counts as an error of the instrument."""
+    """The worst exit code of all runs; a run that could not be judged counts as an error of the instrument."""
     return min((row.exit_code for each in groups for row in each.rows), key=GRAVITY.index)
 
 
 def read_row(directory: Path) -> Row:
-    """A run's row, whatever there is to read of it."""
+    """The row of a run, with as much as can be read from its evidence."""
     try:
         header = read_header(directory)
     except (UsageError, ObservationError) as error:
@@ -66,15 +70,15 @@ def read_row(directory: Path) -> Row:
     if not is_finished(directory):
         return replace(row, problem=f"unfinished: {directory} has no {MANIFEST}")
     try:
-        return _judged(row, directory)
+        return _judge(row, directory)
     except (UsageError, ObservationError) as error:
         return replace(row, problem=str(error))
 
 
 def modified_z(value: float, values: Sequence[float]) -> float:
-    """How far a value lies from the median of all, in units that one wild value does not stretch; 0 for too few.
+    """The modified z-score: the distance from the median in units that outliers do not change; 0 for too few values.
 
-    Where more than half of the values are equal, the median of the deviations is 0 and their mean stands in for it.
+    If more than half of the values are equal, the median of the deviations is 0, and their mean is used instead.
     """
     if len(values) < MINIMUM:
         return 0.0
@@ -85,7 +89,7 @@ def modified_z(value: float, values: Sequence[float]) -> float:
 
 
 def mark_outliers(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one group, each with what sets it apart from the others that were judged."""
+    """The rows of one group, each with marks that say how it differs from the other judged rows."""
     judged = [row for row in rows if not row.problem]
     return [
         row if row.problem else replace(row, marks=(*_odd_verdict(row, judged), *_odd_figures(row, judged)))
@@ -108,8 +112,9 @@ def _odd_figures(row: Row, judged: Sequence[Row]) -> Iterator[str]:
             yield f"{name} {found.value:.3f}, where {among} (modified z-score {z:+.1f})"
 
 
-def _judged(row: Row, directory: Path) -> Row:
-    session = open_session(Options(evidence=directory, recorded_only=True), Path.cwd())  # refuses with a sentence
+def _judge(row: Row, directory: Path) -> Row:
+    # This raises UsageError for evidence that cannot be judged.
+    session = open_session(Options(evidence=directory, recorded_only=True), Path.cwd())
     run, judgement = judge_again(directory)
     source = Source(Evidence(directory, recording=False), session.profile)
     return replace(
@@ -132,7 +137,7 @@ def _machine(source: Source) -> str:
 
 
 def _figures(source: Source) -> Iterator[tuple[str, Estimate]]:
-    """Acceptance length over all requests, and the speedup at each concurrency; all looks together, at 95 %."""
+    """The acceptance length over all requests and the speedup at each concurrency, over all looks, at 95 %."""
     load = _attempt(lambda: source.load)
     if load is None:
         return
@@ -146,5 +151,5 @@ def _figures(source: Source) -> Iterator[tuple[str, Estimate]]:
 def _attempt(make: Callable[[], T]) -> T | None:
     try:
         return make()
-    except Exception:  # the check that reads the same says what is wrong with it
+    except Exception:  # the check that reads the same value reports the error
         return None

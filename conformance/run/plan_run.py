@@ -1,4 +1,4 @@
-"""What ``--plan`` reads: the profile and its floors, before anything is started."""
+"""Reads what ``--plan`` shows: the profile and its floors. It starts nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors]:
     """The profile that the options name, and its floors.
 
     Raises:
-        UsageError: an option names nothing, or a plan does not depend on it.
+        UsageError: a plan does not use an option, or an option names a file or profile that does not exist.
     """
     for name in (*(option.name for option in RUN), *COMMAND_ONLY):
         if name not in PLANNED and getattr(options, name, None) not in (None, False):

@@ -1,7 +1,7 @@
-"""The pytest hooks that judge: a check becomes an outcome, the outcome a record.
+"""The pytest hooks that judge: they turn a check into an outcome, and the outcome into a record.
 
-Under pytest-xdist every worker has a ``Judge``, and the controller has the ``Clerk`` that gathers the records; a record
-travels in its report's ``user_properties``.
+Under pytest-xdist every worker has a ``Judge``, and the controller has the ``Recorder`` that collects the records.
+Reports carry records in ``user_properties``.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ SETUP_SECONDS = pytest.StashKey[float]()
 
 
 class Judge:
-    """Judges the checks that this process runs; ``session`` and ``servers`` are what conftest's fixtures hand out."""
+    """Judges the checks that this process runs. The fixtures in conftest return its ``session`` and ``servers``."""
 
     def __init__(self, session: Session, servers: ServerPool) -> None:
         self.session = session
         self.servers = servers
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Order the checks by cost and leave out those above the level, and those that the recording run left out."""
+        """Sort the checks by cost; leave out those above the level and those that the recording run left out."""
         items.sort(key=lambda item: check.order if (check := check_of(item)) else (-1, ""))
         others = [item for item in items if (check := check_of(item)) and not self.session.asks_for(check)]
         if others:
@@ -61,7 +61,7 @@ class Judge:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
-        """Judge a check instead of merely calling it; anything else is left to pytest."""
+        """Judge a check instead of only calling it; pytest calls all other tests."""
         if check_of(pyfuncitem) is None:
             return None
         names = pyfuncitem._fixtureinfo.argnames
@@ -72,7 +72,7 @@ class Judge:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Turn the outcome of a check, or the exception that kept it from being judged, into its record."""
+        """Turn the outcome of a check, or the exception that prevented it, into a record."""
         report = yield
         check = check_of(item)
         if check is None or call.when == "teardown":
@@ -102,9 +102,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--list-checks`` prints the catalogue and ends; so do ``--moe-table`` and ``--plan`` with theirs."""
+    """``--list-checks``, ``--moe-table`` and ``--plan`` print their table and end pytest."""
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
-        config.option.dist = "worksteal"  # checks differ in length by far: whoever is idle takes from who is not
+        config.option.dist = "worksteal"  # checks take very different times: idle workers take checks from busy ones
     for wanted, show in (("list_checks", _show_checks), ("moe_table", _show_moe_table), ("plan", _show_plan)):
         if getattr(config.option, wanted):
             try:
@@ -129,11 +129,11 @@ def _show_plan(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Resolve the options; bad input ends here, with one sentence and exit code 2."""
+    """Resolve the options; bad input ends the run with one sentence and exit code 2."""
     if config.option.collectonly:
         return
     if config.option.verbose == 0:
-        # The table is the product: no dots, no header, no line of counts, no warnings.
+        # Only the table is shown: no dots, no header, no line of counts, no warnings.
         config.option.verbose, config.option.disable_warnings = QUIET, True
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
     progress, owns = _progress(config, silent=workerinput is not None), workerinput is None
@@ -155,7 +155,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_teststatus(
     report: pytest.TestReport, config: pytest.Config
 ) -> tuple[str, str, str | tuple[str, dict[str, bool]]] | None:
-    """A check is counted under its verdict, and shown one by one only where pytest was asked to be verbose."""
+    """Count a check under its verdict; show single checks only if pytest is verbose."""
     if (LATER, True) in report.user_properties:
         return LATER, "", "" if config.option.verbose == QUIET else LATER.upper()
     record = record_of(report)
@@ -167,7 +167,7 @@ def pytest_report_teststatus(
 
 
 def check_of(item: pytest.Item) -> Check | None:
-    """The declaration that ``@check`` left on a test, if it is a check."""
+    """The declaration that ``@check`` attached to a test, or None if the test is not a check."""
     return declaration(getattr(item, "function", None))
 
 
@@ -197,16 +197,16 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
 
 
 def _servers(session: Session, progress: Progress, owns: bool) -> ServerPool:
-    """Those that somebody else runs, or our own."""
+    """The attached servers, or the pool of servers that the suite starts."""
     profile, evidence = session.profile, session.evidence
     if session.attached:
         return AttachedServers(profile, evidence, session.attached, owns=owns)
     together = profile.level == "qualify"
-    return ServerPool(profile, evidence, progress, owns=owns, together=together, place=session.place)
+    return ServerPool(profile, evidence, progress, owns=owns, together=together, executor=session.executor)
 
 
 def _longrepr(record: Record, report: pytest.TestReport) -> Any:
-    """What pytest itself shows of a verdict, for instance in its own ``--junitxml``; there is no traceback to read."""
+    """What pytest itself shows for a verdict, for example in its own ``--junitxml``; it has no traceback."""
     message = f"{record.verdict} {record.id}: {record.sentence}"
     if report.outcome == "skipped":
         return _skipped(report, message)
@@ -218,7 +218,7 @@ def _skipped(report: pytest.TestReport, message: str) -> tuple[str, int, str]:
 
 
 def _progress(config: pytest.Config, silent: bool) -> Progress:
-    """A status line on pytest's own output, past its capturing; none in workers and where pytest is verbose."""
+    """A status line on pytest's uncaptured output; workers and a verbose pytest have none."""
     if silent or config.option.verbose > 0:
         return Progress(lambda _: None, terminal=False)
     manager = config.pluginmanager

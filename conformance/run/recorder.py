@@ -1,4 +1,4 @@
-"""The clerk of a session: gathers records, stops the servers, closes the evidence, sets the exit code."""
+"""The recorder of a session: collects records, stops the servers, closes the evidence, sets the exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROPERTY = "verdict"
 
 
 class Recorder:
-    """Lives on the process that the user started: the only one, or pytest-xdist's controller."""
+    """Used in the process that the user started: the only process, or pytest-xdist's controller."""
 
     def __init__(self, session: Session, servers: ServerPool, progress: Progress) -> None:
         self.session = session
@@ -32,11 +32,11 @@ class Recorder:
         self.problems: list[str] = []
         self.journal: Journal | None = None
         self.result: tuple[Run, Judgement] | None = None
-        self.where = ""  # the page, or why there is none
+        self.where = ""  # the path of the report, or why there is none
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of pytest-xdist which directory the evidence goes to."""
+        """Tell a worker of pytest-xdist the directory of the evidence."""
         node.workerinput["evidence"] = str(self.session.evidence.directory)
 
     @pytest.hookimpl(tryfirst=True)
@@ -49,12 +49,12 @@ class Recorder:
             self.journal.header(self.session.run())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A check file that cannot be imported is a defect of the instrument."""
+        """Record a problem of the instrument if a check file cannot be imported."""
         if report.failed:
             self.problems.append(f"{report.nodeid} cannot be collected")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take a check's record in; a failure that carries none befell the instrument or another test."""
+        """Collect the record of a check; a failed report without a record is a problem of the instrument."""
         record = record_of(report)
         if record is None:
             if report.failed:
@@ -68,7 +68,7 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Stop the servers, then close the evidence, unless the run was interrupted and may go on from it."""
+        """Stop the servers, then close the evidence, unless the run was interrupted and can be resumed."""
         self.progress("stopping servers")
         try:
             self.servers.close()
@@ -89,11 +89,11 @@ class Recorder:
             self.where = write_reports(run, judgement, self.session.profile)
 
     def pytest_unconfigure(self) -> None:
-        """Leave the evidence to whoever records into it next."""
+        """Release the evidence, so that another process can record into it."""
         self.session.evidence.release()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """The table, and the sentence that it comes to."""
+        """Print the table and the sentence of the judgement."""
         if self.result is None:
             return
         terminalreporter.write(render(*self.result, **screen(terminalreporter.hasmarkup)))
@@ -111,6 +111,6 @@ class Recorder:
 
 
 def record_of(report: pytest.TestReport) -> Record | None:
-    """The record that a check's report carries."""
+    """The record in the report of a check, if there is one."""
     found = [value for name, value in report.user_properties if name == PROPERTY]
     return record_from_json(dict(found[0])) if found else None  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""How a run ends that cannot give a verdict: one sentence on stderr, and the exit code."""
+"""Ends a run that cannot give a verdict: one sentence on stderr, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ REFUSALS = (UsageError, ObservationError, Unsupported)
 
 
 def report_refusal(error: Refusal) -> ExitCode:
-    """Print the sentence; USAGE for bad input, INSTRUMENT for what could not be observed."""
+    """Print the sentence; return USAGE for bad input, INSTRUMENT if something could not be observed."""
     print(f"qualify: {error}", file=sys.stderr)
     return ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.INSTRUMENT

@@ -1,4 +1,4 @@
-"""What one session of judging knows: the profile, the evidence, the waivers, and the verdicts so far."""
+"""One session: its profile, evidence, waivers and checks, and how it turns outcomes into a run."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ DEFAULT_LEVEL = "qualify"
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; an absent answer is the evidence's own, or else the embedded default."""
+    """The options of a run. For a missing option, the recorded evidence or else a default decides."""
 
     hardware: str | None = None
     pair: str | None = None
     level: str | None = None
-    minutes: float | None = None  # how long a soak lasts
+    minutes: float | None = None  # length of a soak
     evidence: Path | None = None
-    resume: Path | None = None  # evidence that a run left unfinished
+    resume: Path | None = None  # evidence of an unfinished run
     recorded_only: bool = False
     certify: bool = False
     reports: bool = True
@@ -82,7 +82,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that turns outcomes into records and records into a run."""
+    """Turns outcomes into records and records into a run."""
 
     profile: Profile
     evidence: Evidence
@@ -92,31 +92,31 @@ class Session:
     known_failures: tuple[KnownFailure, ...]
     checks: tuple[Check, ...]
     today: date
-    dataset: tuple[Prompt, ...] = ()  # to be written down when the evidence begins
-    attached: Attachment | None = None  # servers that somebody else runs; None where the suite starts its own
-    place: Executor = HERE  # where the suite starts its own
-    reports: bool = True  # whether judging writes them
-    recorded: Run | None = None  # the run that recorded this evidence to its end
+    dataset: tuple[Prompt, ...] = ()  # written when the evidence begins
+    attached: Attachment | None = None  # servers that somebody else runs; None if the suite starts its own
+    executor: Executor = HERE  # it runs the servers that the suite starts
+    reports: bool = True  # whether to write reports
+    recorded: Run | None = None  # the run that recorded this evidence, if it finished
 
     def begin(self) -> None:
-        """Make the evidence, with the prompts of the data set if there is one."""
+        """Create the evidence, with the prompts of the data set if there is one."""
         self.evidence.begin(self.header, profile_to_json(self.profile))
         if self.dataset:
             write_prompts(list(self.dataset), self.evidence.prompts, FIXTURES / "prompts")
 
     def asks_for(self, check: Check) -> bool:
-        """Whether the session's level runs this check, and the run that recorded the evidence did not leave it out."""
+        """Whether the session's level runs this check and the recording run did not leave it out."""
         recorded = self.recorded
         if recorded and check.id in recorded.expected and check.id not in {record.id for record in recorded.records}:
             return False
         return check in at_level(self.checks, self.profile.level)
 
     def came_later(self, check: Check, outcome: Outcome) -> bool:
-        """Whether the check asks for what was not observed when this evidence was recorded, since nobody knew it."""
+        """Whether the check is newer than the evidence and needs an observation that the evidence lacks."""
         return not outcome.recorded and self.recorded is not None and check.id not in self.recorded.expected
 
     def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
-        """An outcome as a row of the table: diagnosed where it did not pass, then waived where that is allowed."""
+        """The record of an outcome: diagnosed if it did not pass, and waived if a waiver allows it."""
         diagnoses: tuple[Diagnosis, ...] = ()
         if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED) and outcome.recorded:
             text = "\n".join([outcome.sentence, outcome.details, self.evidence.log_tails()])
@@ -136,7 +136,7 @@ class Session:
         return waiving.apply(record, self.waivers, self.today)
 
     def run(self, records: Sequence[Record] = (), problems: Sequence[str] = ()) -> Run:
-        """The run so far, in the order of the catalogue, with the problems of its waivers and of its evidence."""
+        """The run so far in the order of the catalogue, with the problems of its waivers and its evidence."""
         known = {check.id for check in self.checks}
         places = {check.id: check.order for check in self.checks}
         stale, cut_short = waiving.problems(self.waivers, records, known, self.today), self._cut_short()
@@ -154,7 +154,7 @@ class Session:
         )
 
     def _publishable(self, finding: Finding) -> Finding:
-        """Without secrets, and with its source as this evidence names it."""
+        """The finding without secrets, and with its source as the evidence names it."""
         return replace(
             finding,
             sentence=redact_text(finding.sentence),
@@ -165,7 +165,7 @@ class Session:
         )
 
     def _cut_short(self) -> list[str]:
-        """That the recording which is judged never came to its end; whatever its last steps would say is missing."""
+        """The problem that the recording did not finish, or nothing if it did."""
         directory = self.evidence.directory
         if self.evidence.recording or is_finished(directory):
             return []
@@ -174,12 +174,13 @@ class Session:
 
 
 def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Session:
-    """Resolve what was asked for; nothing is written yet.
+    """Resolve the options into a session, without writing anything.
 
-    Raises UsageError for options that name nothing or contradict the evidence, and ObservationError for finished
-    evidence that its manifest does not confirm.
+    Raises:
+        UsageError: an option names something that does not exist, or contradicts the evidence.
+        ObservationError: finished evidence does not match its manifest.
     """
-    options = _resumed(options) if options.resume else options
+    options = _resume(options) if options.resume else options
     options = replace(options, hardware=_absolute(options.hardware, cwd), pair=_absolute(options.pair, cwd))
     check_options(options, options.attach)
     asked = attachment(options.attach, options.attach_plain, options.model)
@@ -189,25 +190,15 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
     if prompts and options.dataset:
         header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
-    profile = _profile(options, header)
-    if options.minutes is not None:
-        profile = _held_for(profile, options.minutes, options.evidence if recorded else None)
-    if header.environment:
-        profile = replace(profile, hardware=replace(profile.hardware, locked_environment=header.environment))
+    profile = _resolve_profile(options, header, attached, recorded is not None)
     if asked and not profile.has_servers:
-        raise UsageError(f"--level {profile.level} asks no server: leave out --attach, or choose another level.")
-    if attached:
-        profile = replace(profile, hardware=replace(profile.hardware, two_servers=attached.plain_url is not None))
+        raise UsageError(f"--level {profile.level} needs no server: leave out --attach, or choose another level.")
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
     if header.dataset:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
-    place = choose_executor(header) if recording and not attached else HERE
-    if recording and recorded:
-        _must_be_the_same(directory, recorded, attached, place)
-    if recording and not attached:
-        place = prepare_executor(place, profile)  # a pair that is not here is bad input
-    elif is_finished(directory):
+    executor = _open_executor(directory, header, attached, profile, resumed=recorded is not None) if recording else HERE
+    if is_finished(directory):
         verify(directory)
     waivers = () if options.certify else load_waivers(fixtures / "waivers")
     return Session(
@@ -221,36 +212,69 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         today=datetime.now(UTC).date(),
         dataset=prompts,
         attached=attached,
-        place=place,
+        executor=executor,
         reports=options.reports,
         recorded=_recording_run(directory),
     )
 
 
+def _resolve_profile(options: Options, header: Header, attached: Attachment | None, recorded: bool) -> Profile:
+    """The profile of the options, as the header and attached servers change it."""
+    profile = _profile(options, header)
+    if options.minutes is not None:
+        profile = _with_soak(profile, options.minutes, options.evidence if recorded else None)
+    hardware = profile.hardware
+    if header.environment:
+        hardware = replace(hardware, locked_environment=header.environment)
+    if attached:
+        hardware = replace(hardware, two_servers=attached.plain_url is not None)
+    return replace(profile, hardware=hardware)
+
+
+def _open_executor(
+    directory: Path, header: Header, attached: Attachment | None, profile: Profile, *, resumed: bool
+) -> Executor:
+    """Where a run that records starts its servers; a resumed run must find the software that it began with."""
+    executor = HERE if attached else choose_executor(header)
+    if resumed:
+        _require_same_software(directory, header, attached, executor)
+    return (
+        executor if attached else prepare_executor(executor, profile)
+    )  # a pair without local checkpoints is bad input
+
+
 def _recording_run(directory: Path) -> Run | None:
-    """The run of a finished recording; None where it is not finished, or has no journal to tell."""
+    """The run that recorded finished evidence; None if it is not finished or has no journal."""
     path = directory / JOURNAL
     return read_journal(path) if is_finished(directory) and path.is_file() else None
 
 
 def detect_hardware() -> str:
-    """The hardware profile of this machine; UsageError where it is not clear."""
+    """The hardware profile of this machine.
+
+    Raises:
+        UsageError: no profile matches, or several do.
+    """
     return gpus.hardware_of(gpus.look(), every_hardware())
 
 
 def new_header_here(hardware: str, pair: str, level: str, environment: str | None = None) -> Header:
-    """The header of a run that starts now, with the vLLM and the suite that this Python has."""
+    """The header of a run that starts now, with the vLLM and the suite of this Python."""
     installed = installed_here()
     return new_header(hardware, pair, level, vllm=installed.vllm, suite=installed.suite, environment=environment)
 
 
 def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -> Header:
-    """The header of a run that starts now; of attached servers it has the address, and their own version of vLLM."""
+    """The header of a run that starts now; for attached servers it has their address and their version of vLLM.
+
+    Raises:
+        UsageError: the hardware is not clear.
+    """
     if options.ssh and not options.hardware:
-        raise UsageError(f"--ssh {options.ssh} is another machine: say by --hardware NAME which, as floors want.")
+        raise UsageError(f"--ssh {options.ssh} is another machine: name its hardware by --hardware NAME.")
     seen = gpus.ELSEWHERE if options.ssh else gpus.look()
     if attached and not attached.local and not options.hardware:
-        raise UsageError(f"--attach {attached.url} is another machine: say by --hardware NAME which, as floors want.")
+        raise UsageError(f"--attach {attached.url} is another machine: name its hardware by --hardware NAME.")
     header = replace(
         new_header_here(
             options.hardware or gpus.hardware_of(seen, every_hardware(fixtures)),
@@ -272,44 +296,56 @@ def _new_header(options: Options, attached: Attachment | None, fixtures: Path) -
     )
 
 
-def _resumed(options: Options) -> Options:
-    """The same with the evidence to go on with; UsageError where there is nothing to go on with."""
+def _resume(options: Options) -> Options:
+    """The options with the evidence to resume.
+
+    Raises:
+        UsageError: the evidence is finished, or an option contradicts it.
+    """
     directory = options.resume
     assert directory
     for name in ("evidence", "hardware", "pair", "level", "minutes", "dataset"):
         if getattr(options, name) is not None:
-            raise UsageError(f"{directory} is gone on with as it was begun: leave out --{name}.")
+            raise UsageError(f"--resume {directory} keeps the options of the first run: leave out --{name}.")
     read_header(directory)
     if is_finished(directory):
         raise UsageError(
-            f'{directory} is finished, so nothing is left to observe: judge it with "rejudge {directory}".'
+            f'{directory} is finished, so there is nothing to resume: judge it with "rejudge {directory}".'
         )
     return replace(options, evidence=directory)
 
 
-def _must_be_the_same(directory: Path, header: Header, attached: Attachment | None, place: Executor) -> None:
-    """What one run sees is of one vLLM and one suite, or its header would be wrong; raises UsageError."""
-    require_same_image(header, place)
-    # An attached server that does not answer is no other.
-    vllm = (attached.version() or header.vllm) if attached else place.installed().vllm
+def _require_same_software(directory: Path, header: Header, attached: Attachment | None, executor: Executor) -> None:
+    """Require the vLLM and the suite that the header names, because one run uses only one version of each.
+
+    Raises:
+        UsageError: another vLLM, suite or image is installed now.
+    """
+    require_same_image(header, executor)
+    # An attached server that does not answer counts as unchanged.
+    vllm = (attached.version() or header.vllm) if attached else executor.installed().vllm
     suite = installed_here().suite or "not installed"
     for word, recorded, present in (("vLLM", header.vllm, vllm), ("suite", header.suite, suite)):
         if recorded != present:
-            mend = f"install {recorded}, or record anew" if recorded else "record anew"
+            mend = f"install {recorded}, or start a new run" if recorded else "start a new run"
             was = f"{word} {recorded}" if recorded else f"no {word}"
-            raise UsageError(f"{directory} was recorded with {was}, and {present or 'none'} is installed: {mend}.")
+            raise UsageError(f"{directory} was recorded with {was}, but {present or 'none'} is installed: {mend}.")
 
 
 def _profile(options: Options, header: Header) -> Profile:
-    """What the evidence keeps of its profile, wherever its files are by now; else what fixtures say."""
+    """The profile that the evidence keeps, or else the one in the fixtures or TOML files."""
     level = options.level or header.level
     if options.evidence and (kept := Evidence(options.evidence, recording=False).profile).is_file():
         return read_profile(kept, level)
     return load_profile(header.hardware, header.pair, level)
 
 
-def _held_for(profile: Profile, minutes: float, recorded: Path | None) -> Profile:
-    """The soak of so many minutes; what is recorded is as long as it is."""
+def _with_soak(profile: Profile, minutes: float, recorded: Path | None) -> Profile:
+    """The profile with a soak of so many minutes.
+
+    Raises:
+        UsageError: the evidence was recorded with another length.
+    """
     asked = with_soak_minutes(profile, minutes)
     if recorded and asked != profile:
         lasted = f"--minutes {profile.sizes.soak_minutes:g}"
@@ -318,12 +354,16 @@ def _held_for(profile: Profile, minutes: float, recorded: Path | None) -> Profil
 
 
 def _absolute(name: str | None, cwd: Path) -> str | None:
-    """A TOML file by its full path, so that the evidence can be judged from anywhere; names stay as they are."""
+    """The full path of a TOML file, so that the evidence can be judged from any folder; a name stays as it is."""
     return str((cwd / name).resolve()) if name and name.endswith(".toml") else name
 
 
 def _recorded(options: Options, attached: Attachment | None) -> Header | None:
-    """The header of the evidence that was named, if it holds any; options must not contradict it."""
+    """The header of the evidence that the options name, if there is one.
+
+    Raises:
+        UsageError: an option contradicts the header.
+    """
     if options.evidence is None:
         return None
     if not options.recorded_only and is_free(options.evidence):
@@ -341,14 +381,14 @@ def _recorded(options: Options, attached: Attachment | None) -> Header | None:
         raise UsageError(
             f"{options.evidence} was recorded with {describe_executor(header)}: leave out {describe_executor(options)}."
         )
-    if options.dataset and _another_dataset(options.dataset, header):
+    if options.dataset and _is_other_dataset(options.dataset, header):
         raise UsageError(
             f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."
         )
     return header
 
 
-def _another_dataset(asked: Path, header: Header) -> bool:
+def _is_other_dataset(asked: Path, header: Header) -> bool:
     return not asked.is_file() or sha256(asked) != header.dataset_sha256
 
 

@@ -1,1 +1,1 @@
-"""The life of a server, wherever it runs: command, start, pool, watchdogs, containers, SSH, logs, counters."""
+"""Running servers on any executor: commands, start, pool, watchdogs, containers, SSH, logs and counters."""

@@ -1,4 +1,4 @@
-"""Which place the options or a header mean: this machine, a container image, or a host by SSH."""
+"""The executor that options or a header name: this machine, a container image, or a host by SSH."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conformance.serving.ssh import Host, host
 
 
 class ExecutorOptions(Protocol):
-    """What options and headers have in common."""
+    """The fields that options and headers have in common."""
 
     @property
     def image(self) -> str | None: ...
@@ -28,64 +28,82 @@ class ExecutorOptions(Protocol):
 
 
 def describe_executor(where: ExecutorOptions) -> str:
-    """The option that says it, for sentences."""
+    """The option that names the executor, for use in sentences."""
     if where.image:
         return f"--image {where.image}"
-    return f"--ssh {where.ssh}" if where.ssh else "servers of its own on the same machine"
+    return f"--ssh {where.ssh}" if where.ssh else "servers that the suite started on its own machine"
 
 
 def check_options(where: ExecutorOptions, attach: str | None) -> None:
-    """UsageError for options that contradict each other or lack another."""
+    """Require that the options fit together.
+
+    Raises:
+        UsageError: two options contradict each other, or one needs another that is missing.
+    """
     given = {"--attach": attach, "--image": where.image, "--ssh": where.ssh}
     several = [option for option, value in given.items() if value]
     if len(several) > 1:
-        raise UsageError(f"{' and '.join(several)} say twice where the servers are; leave one out.")
+        raise UsageError(f"{' and '.join(several)} both say where the servers run; leave out all but one.")
     for option, value, owner, owned in (
         ("--container", where.container, "--image IMAGE", where.image),
         ("--ssh-python", where.ssh_python, "--ssh HOST", where.ssh),
     ):
         if value and not owned:
-            raise UsageError(f"{option} {value} goes with {owner}, which is missing; add it.")
+            raise UsageError(f"{option} {value} needs {owner}, which is missing; add it.")
 
 
 def choose_executor(where: ExecutorOptions) -> Executor:
-    """The place; UsageError where it is not there."""
+    """The executor that the options name.
+
+    Raises:
+        UsageError: the image or the ssh program is not on this machine.
+    """
     if where.image:
         return image(where.image, where.container)
     return host(where.ssh, where.ssh_python) if where.ssh else HERE
 
 
-def record_executor(header: Header, place: Executor, environment: str | None) -> Header:
-    """The header with the place and its own vLLM. What an image holds is held against no lock."""
-    if isinstance(place, Image):
+def record_executor(header: Header, executor: Executor, environment: str | None) -> Header:
+    """The header with the executor and its vLLM. The contents of an image are compared with no lock."""
+    if isinstance(executor, Image):
         return replace(
             header,
-            vllm=place.installed().vllm,
-            image=place.name,
-            image_digest=place.digest,
-            container=place.program,
+            vllm=executor.installed().vllm,
+            image=executor.name,
+            image_digest=executor.digest,
+            container=executor.program,
             environment=UNLOCKED,
         )
-    if isinstance(place, Host):  # which environment is installed here says nothing about it
+    if isinstance(executor, Host):  # the environment of this machine says nothing about the host's
         own = UNLOCKED if environment == UNLOCKED else None
-        return replace(header, vllm=place.installed().vllm, ssh=place.name, ssh_python=place.python, environment=own)
+        vllm = executor.installed().vllm
+        return replace(header, vllm=vllm, ssh=executor.name, ssh_python=executor.python, environment=own)
     return header
 
 
-def require_same_image(header: Header, place: Executor) -> None:
-    """UsageError where the image's name means another one by now."""
-    if isinstance(place, Image) and place.digest != header.image_digest:
+def require_same_image(header: Header, executor: Executor) -> None:
+    """Require that the image is the one of the header.
+
+    Raises:
+        UsageError: the name of the image means another image now.
+    """
+    if isinstance(executor, Image) and executor.digest != header.image_digest:
         raise UsageError(
-            f"--image {place.name} was {header.image_digest} when the run began and is {place.digest} now: record anew."
+            f"--image {executor.name} was {header.image_digest} when the run began and is {executor.digest} now; "
+            "start a new run."
         )
 
 
-def prepare_executor(place: Executor, profile: Profile) -> Executor:
-    """The place with what the profile wants there; UsageError where a host lacks it."""
+def prepare_executor(executor: Executor, profile: Profile) -> Executor:
+    """The executor with the profile's checkpoints, GPUs and bounds.
+
+    Raises:
+        UsageError: a checkpoint is missing, or the host lacks vLLM or this version of the suite.
+    """
     folders = target_folder(profile.pair), draft_folder(profile.pair)
-    if isinstance(place, Image):
-        return replace(place, checkpoints=folders, gpu=profile.hardware.memory != "host")
-    if isinstance(place, Host):
-        place = replace(place, checkpoints=folders, grace=profile.hardware.bounds.stop_seconds)
-        place.installed()
-    return place
+    if isinstance(executor, Image):
+        return replace(executor, checkpoints=folders, gpu=profile.hardware.memory != "host")
+    if isinstance(executor, Host):
+        executor = replace(executor, checkpoints=folders, grace=profile.hardware.bounds.stop_seconds)
+        executor.installed()
+    return executor

@@ -1,6 +1,6 @@
-"""Where the servers run, and whatever else needs the vLLM that serves: one interface, and this machine by itself.
+"""Executors: where servers, and other programs that need the same vLLM, run. The base class is this machine.
 
-A launch is written as if it ran here. Its place makes of it what has to be run here so that it runs there.
+A launch is written as if it ran on this machine. Its executor adapts it so that it runs where it should.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from conformance.serving.command import Launch
 from conformance.serving.installed import Installed, installed_here
 
 HOST = "127.0.0.1"
-Ports = tuple[int, int]  # of HOST: the one by which a server is asked here, and the one that it listens on there
+Ports = tuple[int, int]  # on HOST: the port for requests on this machine, and the port that the server listens on
 
 
 def free_port() -> int:
-    """A loopback port of this machine that nobody listens on at this moment."""
+    """A free loopback port of this machine."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -28,30 +28,41 @@ def free_port() -> int:
 class Executor:
     """This machine, with the Python that runs the suite."""
 
-    same_machine = True  # whether hardware, files and checkpoints are those of this machine
-    same_python = True  # whether its vLLM is the one that is installed here
+    same_machine = True  # whether servers use the hardware, files and checkpoints of this machine
+    same_python = True  # whether servers use the vLLM that is installed here
 
     @property
     def inherited(self) -> Mapping[str, str]:
-        """What a process finds in its environment there, whoever starts it."""
+        """The environment that a process inherits there."""
         return os.environ
 
     def installed(self) -> Installed:
-        """Its vLLM and its suite; raises UsageError where that cannot be seen."""
+        """The vLLM and the suite that are installed there.
+
+        Raises:
+            UsageError: they cannot be determined, or they do not suit this run.
+        """
         return installed_here()
 
     def ports(self) -> Ports:
-        """For a server that is about to be started: ports that nobody listens on at this moment."""
+        """Free ports for a server that is about to start."""
         port = free_port()
         return port, port
 
-    def placed(self, launch: Launch, name: str, ports: Ports | None = None) -> Launch:
-        """The launch as it is run here. ``name`` is unique; what has no ports is asked by its standard input."""
+    def adapt_launch(self, launch: Launch, name: str, ports: Ports | None = None) -> Launch:
+        """The launch that runs here so that the command runs there.
+
+        ``name`` is unique. Without ports the command is no server: it reads its standard input.
+        """
         del name, ports
         return launch
 
-    def fetched(self, file: Path, folder: Path) -> Path:
-        """A file that a server has written, on this machine: where it is, or brought into the folder."""
+    def fetch(self, file: Path, folder: Path) -> Path:
+        """A local path to a file that a server wrote; a file on another machine is copied into the folder.
+
+        Raises:
+            ObservationError: the file cannot be copied.
+        """
         del folder
         return file
 

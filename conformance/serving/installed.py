@@ -1,8 +1,7 @@
-"""``python -m conformance.serving.installed FOLDER…``: which vLLM and which suite a Python has, as one line of JSON.
+"""``python -m conformance.serving.installed FOLDER…``: prints one line of JSON about this Python.
 
-It says too which of the folders are not there, and a loopback port that is free.
-
-They are read and not imported, since importing vLLM takes seconds; this module needs the standard library alone.
+The line has the installed versions of vLLM and the suite, those folders that do not exist, and a free loopback port.
+The module imports neither vLLM, which takes seconds, nor anything outside the standard library and this package.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from conformance.profile.arms import ENGINES
 SUITE = "gemma4-mtp-conformance"
 SCHEDULE = "num_speculative_tokens_per_batch_size"
 COUNTS = "per_request_spec_decode_metrics"
-# Settings that not every vLLM has, by the module of vllm.config that would name them.
+# Settings that only some versions of vLLM have, by the module of vllm.config that defines them.
 _OF_SOME = {COUNTS: "observability", SCHEDULE: "speculative"}
 
 
 @dataclass(frozen=True)
 class Installed:
-    """Versions, None where there is none, and which settings of ``_OF_SOME`` this vLLM has."""
+    """The installed versions, None if not installed, and those settings of ``_OF_SOME`` that this vLLM has."""
 
     vllm: str | None
     suite: str | None
@@ -35,18 +34,18 @@ class Installed:
 
     @property
     def counts_by_request(self) -> bool:
-        """Whether a request's own count of drafts can be put into its answer."""
+        """Whether vLLM can add a request's own count of drafts to its answer."""
         return COUNTS in self.settings
 
     @property
     def draft_schedule(self) -> bool:
-        """Whether it knows drafts whose length changes while it runs."""
+        """Whether vLLM can change the draft length while it runs."""
         return SCHEDULE in self.settings
 
 
 @functools.cache
 def installed_here() -> Installed:
-    """What this interpreter has."""
+    """The versions and settings that this interpreter finds."""
     engine = next((version for name in ENGINES if (version := _version(name))), None)
     return Installed(engine, _version(SUITE), tuple(name for name, part in _OF_SOME.items() if _names(part, name)))
 
@@ -66,7 +65,7 @@ def _names(part: str, name: str) -> bool:
 
 
 if __name__ == "__main__":
-    with socket.socket() as probe:  # a port that nobody listens on at this moment
+    with socket.socket() as probe:  # a free port
         probe.bind(("127.0.0.1", 0))
         absent = [each for each in sys.argv[1:] if not Path(each).is_dir()]
         print(json.dumps(asdict(installed_here()) | {"absent": absent, "port": probe.getsockname()[1]}))

@@ -1,6 +1,6 @@
-"""``python -m conformance.serving.interpreter``: what the interpreter that serves has on board, as one line of JSON.
+"""``python -m conformance.serving.interpreter``: prints what the serving interpreter has, as one line of JSON.
 
-A process of its own, because importing vLLM changes the environment of whoever does it.
+This is a process of its own, because importing vLLM changes the environment of the importing process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 
 
 def describe() -> dict[str, object]:
-    """Versions as imported and as installed, the machine, and the two registries that MTP hangs on."""
+    """The imported and the installed versions, the machine, and the two registries that MTP depends on."""
     import torch
     import transformers
     import vllm
@@ -34,12 +34,12 @@ def describe() -> dict[str, object]:
 
 
 def installed() -> dict[str, str]:
-    """Version of every installed distribution by its normalised name."""
-    return {normalised(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()}
+    """The version of every installed distribution, by normalised name."""
+    return {normalise(found.metadata["Name"]): found.version for found in importlib.metadata.distributions()}
 
 
-def normalised(name: str) -> str:
-    """The one spelling of a distribution's name that locks use (PEP 503)."""
+def normalise(name: str) -> str:
+    """The name of a distribution as locks spell it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,4 +1,7 @@
-"""Processes of their own that import vLLM, which changes whoever does it, and answer with a last line of JSON."""
+"""Subprocesses that print JSON on their last line.
+
+They import vLLM, which changes the importing process, so the suite does not do it in its own process.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,16 @@ def ask_subprocess(
     doing: str,
     failed: str,
     seconds: float = 300.0,
-    place: Executor = HERE,
+    executor: Executor = HERE,
 ) -> dict[str, Any]:
-    """What the process, run where ``place`` is, answers to the question, which it reads from its standard input.
+    """Run the command by the executor, write the question to its standard input, and return the JSON it prints.
 
-    ObservationError in words of ``doing`` where it takes longer than ``seconds``, and of ``failed``, with its own
-    error, where it gives no answer.
+    Raises:
+        ObservationError: it takes longer than ``seconds`` (the sentence begins with ``doing``), or prints no JSON (the
+            sentence begins with ``failed`` and ends with the command's own error).
     """
-    launch = Launch(tuple(command), {**place.inherited, **QUIET})
-    launch = place.placed(launch, f"conformance-{secrets.token_hex(8)}")
+    launch = Launch(tuple(command), {**executor.inherited, **QUIET})
+    launch = executor.adapt_launch(launch, f"conformance-{secrets.token_hex(8)}")
     try:
         done = _run(launch, "" if question is None else json.dumps(question), seconds)
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -55,6 +59,6 @@ def _run(launch: Launch, asked: str, seconds: float) -> subprocess.CompletedProc
             check=False,
         )
     except BaseException:
-        if launch.end:  # what was killed is the client alone
+        if launch.end:  # only the client was killed
             processes.run_end(launch.end)
         raise

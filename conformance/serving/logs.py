@@ -1,4 +1,4 @@
-"""Reading a server's log: its end, and the line that says why the server died."""
+"""Reads the log of a server: its last lines, and the line that says why the server died."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from conformance.evidence.redaction import redact_text
 
 TAIL_LINES = 40
 
-# (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] what it says
+# (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] message
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)*([A-Z]{4,8}\s+[\d-]+\s+[\d:.]+\s+)?(\[[^\]]+:\d+\]\s*)?")
 _ERROR = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Interrupt|Exit)): (\S.*)$|^\S*: error: (\S.*)$")
-# vLLM's front processes repeat that something failed behind them; the cause stands above.
+# vLLM's front processes repeat that an inner process failed; the cause is further up in the log.
 _ECHO = re.compile(r"see (root cause|stack trace)|for (the )?root cause", re.IGNORECASE)
 _VALIDATION = re.compile(r"^\d+ validation errors? for ")
 
 
 def read(path: Path) -> str:
-    """The whole log without secrets, empty where there is none."""
+    """The whole log without secrets; empty if there is no log."""
     try:
         return redact_text(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
@@ -36,12 +36,12 @@ def tail(text: str, lines: int = TAIL_LINES) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without its prefix."""
+    """The last line that is not empty, without its prefix."""
     return next((bare(line) for line in reversed(text.splitlines()) if bare(line)), "")
 
 
 def telling_line(text: str) -> str | None:
-    """The error that ended the server, as "ValueError: …": the last one that is not an echo of another, if any is."""
+    """The error that ended the server, such as "ValueError: …": the last error that does not only repeat another."""
     lines = [bare(line) for line in text.splitlines()]
     errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
     causes = [number for number in errors if not _ECHO.search(lines[number])]
@@ -54,7 +54,7 @@ def _sentence(lines: list[str], number: int) -> str:
     kind, message, usage = found.groups()
     if usage:
         return f"error: {usage}"
-    if _VALIDATION.match(message):  # pydantic puts what matters on the lines below
+    if _VALIDATION.match(message):  # pydantic puts the reason on the lines below
         message = next((line for line in lines[number + 1 :] if line), message).split(" [type=")[0]
     return f"{kind}: {message}"
 

@@ -1,4 +1,4 @@
-"""vLLM's Prometheus counters of speculative decoding, and what is consistent among them."""
+"""vLLM's Prometheus counters of speculative decoding, and whether they are consistent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Counters:
-    """Counters since the server's start, or the difference of two readings."""
+    """The counters since the server's start, or the difference of two readings."""
 
     drafts: int  # steps in which a draft was verified
     draft_tokens: int
@@ -46,7 +46,11 @@ class Counters:
 
 
 def read_counters(server: Server) -> Counters:
-    """The counters as they stand now; ObservationError where the server does not draft or does not answer."""
+    """The counters as they are now.
+
+    Raises:
+        ObservationError: the server does not draft or does not answer.
+    """
     page = _page(server)
     try:
         return parse(page)
@@ -55,18 +59,30 @@ def read_counters(server: Server) -> Counters:
 
 
 def read_positions(server: Server) -> list[str]:
-    """The draft positions that /metrics counts accepted tokens for, as it labels them."""
+    """The draft positions for which /metrics counts accepted tokens, by their labels.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics cannot be read.
+    """
     labels = {sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION}
     return sorted(labels, key=lambda label: (len(label), label))
 
 
 def drafted_positions(server: Server) -> int:
-    """How many tokens it drafts a step, by what /metrics counts; 0 where it counts no drafts."""
+    """How many tokens the server drafts a step, according to /metrics; 0 if it counts no drafts.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics cannot be read.
+    """
     return 0 if all(sample.name != DRAFTS for sample in _samples(server)) else len(read_positions(server))
 
 
 def gauges(server: Server) -> tuple[int, float]:
-    """Requests that run or wait, and the share of the KV cache that is in use; summed over engines."""
+    """The number of running and waiting requests, and the used share of the KV cache, summed over engines.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics has no usage of the KV cache.
+    """
     samples = _samples(server)
     busy = sum(sample.value for sample in samples if sample.name in BUSY)
     used = [sample.value for sample in samples if sample.name == KV_USAGE]
@@ -97,7 +113,11 @@ def _all(page: str) -> list[Sample]:
 
 
 def parse(text: str) -> Counters:
-    """Counters of a Prometheus page, summed over engines; ValueError where one is missing."""
+    """The counters of a Prometheus page, summed over engines.
+
+    Raises:
+        ValueError: a counter is missing.
+    """
     samples = _all(text)
     positions = sorted({int(sample.labels["position"]) for sample in samples if sample.name == PER_POSITION})
     if positions != list(range(len(positions))):
@@ -112,7 +132,11 @@ def parse(text: str) -> Counters:
 
 
 def read_when_still(server: Server) -> Counters:
-    """The counters once they have stopped moving: the last step of an earlier request may still be on its way."""
+    """The counters after they have stopped changing: the last step of an earlier request may not be counted yet.
+
+    Raises:
+        ObservationError: the counters keep changing.
+    """
     deadline = time.monotonic() + _SETTLE_SECONDS
     now, earlier = read_counters(server), None
     while now != earlier:
@@ -124,9 +148,10 @@ def read_when_still(server: Server) -> Counters:
 
 
 def read_after(server: Server, before: Counters, generated: int) -> Counters:
-    """The counters once they hold all ``generated`` tokens that the client has received since ``before``.
+    """The counters after they count all ``generated`` tokens that the client received since ``before``.
 
-    ObservationError if they never do, or hold more.
+    Raises:
+        ObservationError: they count fewer tokens in the end, or more.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     while (counted := (now := read_counters(server)).generated - before.generated) < generated:
@@ -135,16 +160,19 @@ def read_after(server: Server, before: Counters, generated: int) -> Counters:
         time.sleep(_LOOK_SECONDS)
     if counted != generated:
         foreign = "; somebody else sends requests to this server" if counted > generated else ""
-        raise server.failure(f"/metrics counts {counted} output tokens where the client received {generated}{foreign}")
+        raise server.failure(f"/metrics counts {counted} output tokens, but the client received {generated}{foreign}")
     return now
 
 
 def require_consistent_counts(counted: Counters, k: int, requests: int) -> None:
-    """ObservationError unless the counters of ``requests`` finished requests fit together.
+    """Require that the counters of ``requests`` finished requests fit together.
 
-    Each request's first token comes from its prompt; every later step yields one token and those accepted. A stop in
-    the middle of a step throws up to k accepted tokens away; a step without a draft, at the end of the context, adds
-    one that is not counted here.
+    The first token of each request comes from its prompt. Every later step yields one token and the accepted ones. A
+    stop in the middle of a step drops up to k accepted tokens. A step without a draft, at the end of the context, adds
+    one token that these counters do not include.
+
+    Raises:
+        ObservationError: two counters contradict each other.
     """
     if len(counted.per_position) != k:
         raise ObservationError(f"/metrics has {len(counted.per_position)} draft positions, but k is {k}")

@@ -1,4 +1,4 @@
-"""The servers of a session: started at first need, shared by all its processes, ended with it."""
+"""The servers of a session: started when first needed, shared by all its processes, stopped at its end."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from conformance.serving.server import Progress, Server, Start, from_record, sta
 from conformance.serving.start_records import write_start
 from conformance.serving.watchdog import end_recorded_servers, load, watch
 
-NOT_INSTALLED = "this is asked of the vLLM that is installed here, which need not be the one that serves"
+NOT_INSTALLED = "this check needs the vLLM that is installed here, and the server may run another one"
 
 Launcher = Callable[[Profile, str, Path, Mapping[str, str]], Launch]
 
 
 def silent(what: str) -> None:
-    """Progress that nobody wants to see."""
+    """Progress that shows nothing."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a start ended that was expected to fail."""
+    """The outcome of a start that is expected to fail."""
 
     came_up: bool
-    exit_code: int | None  # null where it came up, or had to be stopped
+    exit_code: int | None  # None if the server came up or had to be stopped
     seconds: float
     log: Path
 
 
 class ServerPool:
-    """The server with MTP and the one without, each started once a session, whichever process needs it first.
+    """The servers with and without MTP. The first process that needs a server starts it, once in a session.
 
-    What runs is written down in a folder of the evidence, so that the workers of pytest-xdist find each other's
-    servers. The process that ``owns`` the session ends them in ``close``; should it die without, a guard process does.
+    A folder of the evidence records the running servers, so that pytest-xdist's workers find each other's servers. The
+    process that ``owns`` the session stops them in ``close``. If that process dies, a watchdog process stops them.
     """
 
     def __init__(
@@ -60,86 +60,106 @@ class ServerPool:
         owns: bool = True,
         together: bool = False,
         launcher: Launcher | None = None,
-        place: Executor = HERE,
+        executor: Executor = HERE,
     ) -> None:
-        """``together``: all servers will be needed, so start them at the same time where memory allows it.
+        """With ``together``, servers start at the same time where memory allows it, because all will be needed.
 
-        ``launcher`` says what is started, vLLM by default, and ``place`` where that is run.
+        ``launcher`` makes the launches, of vLLM by default, and ``executor`` runs them.
         """
-        self.place = place
+        self.executor = executor
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together = owns, together
-        self._launcher: Launcher = launcher or partial(vllm_launch, installed=place.installed)
+        self._launcher: Launcher = launcher or partial(vllm_launch, installed=executor.installed)
         self._folder = evidence.directory / ".servers"
-        self._guard = watch(self._folder, self._grace) if owns and evidence.recording and profile.has_servers else None
+        watched = owns and evidence.recording and profile.has_servers
+        self._watchdog = watch(self._folder, self._grace) if watched else None
         self._started: list[Server] = []
         self._own_locks = threading.local()
-        if self._guard is not None:
-            self._forget()
+        if self._watchdog is not None:
+            self._reset()
 
     def mtp(self) -> Server:
-        """The running server with MTP; raises ObservationError when it could not be started or has died."""
+        """The running server with MTP.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+        """
         return self._running(MTP)
 
     def plain(self) -> Server:
-        """The same server without MTP."""
+        """The same server without MTP.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+            Unsupported: no server without MTP is attached.
+        """
         return self._running(PLAIN)
 
     def sweep(self) -> Server:
-        """The server with MTP whose k can be changed; Unsupported where this vLLM has none.
+        """The server with MTP whose k can be changed while it runs.
 
-        Asked for first, it is started at the same time as the others, where all fit.
+        If this is the first server needed, it starts at the same time as the others, where all fit.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+            Unsupported: this vLLM cannot change k, or the servers are attached.
         """
-        if not self.place.installed().draft_schedule:
-            raise Unsupported(
-                "This vLLM has no drafts whose length changes while it runs (dynamic speculative decoding)."
-            )
+        if not self.executor.installed().draft_schedule:
+            raise Unsupported("This vLLM cannot change the draft length while it runs (dynamic speculative decoding).")
         return self._running(SWEEP)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nobody else's requests, and nothing ``beside``: held around everything that is counted or timed.
+        """Hold this lock while something is counted or timed: no other process holds it or ``shared`` meanwhile.
 
-        Reentrant in one thread.
+        It is reentrant in one thread.
         """
-        with self._work().write_lock():
+        with self._work_lock().write_lock():
             yield
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Held around what minds no company: it takes a core for seconds, or asks and neither counts nor times."""
-        with self._work().read_lock():
+    def shared(self) -> Iterator[None]:
+        """Hold this lock for work that may run in parallel: it uses a core, or nothing counts or times its requests."""
+        with self._work_lock().read_lock():
             yield
 
     def tell(self, what: str) -> None:
-        """Show the user how far a long observation has come."""
+        """Show the user the progress of a long observation."""
         self._progress(what)
 
     @property
     def attached(self) -> bool:
-        """Whether somebody else runs them."""
+        """Whether somebody else runs the servers."""
         return False
 
     @property
-    def here(self) -> bool:
-        """Whether they run on this machine."""
-        return self.place.same_machine
+    def on_this_machine(self) -> bool:
+        """Whether the servers run on this machine."""
+        return self.executor.same_machine
 
     @property
-    def both(self) -> bool:
-        """Whether there is a server without MTP at all."""
+    def has_plain_server(self) -> bool:
+        """Whether there is a server without MTP."""
         return True
 
-    def must_be_ours(self, why: str) -> None:
-        """Unsupported, with ``why``, where somebody else runs them."""
+    def require_own_servers(self, why: str) -> None:
+        """Require that the suite started the servers itself; ``why`` completes the sentence of the error.
+
+        Raises:
+            Unsupported: the servers are attached.
+        """
 
     def attempt(self, arm: str) -> Attempt:
-        """Start a server of its own that is expected to fail; it is stopped in any case.
+        """Start an extra server that is expected to fail, and stop it in any case.
 
-        Where memory may be short the others are stopped first, so that nothing but the configuration refuses.
+        If memory may be short, all other servers are stopped first, so that only the configuration can make it fail.
+
+        Raises:
+            ObservationError: a server could not be stopped.
+            Unsupported: the servers are attached.
         """
         roomy = self._profile.hardware.roomy
-        with self.beside() if roomy else self.exclusive(), nullcontext() if roomy else self._lock():
+        with self.shared() if roomy else self.exclusive(), nullcontext() if roomy else self._start_lock():
             if not roomy:
                 self._stop_all()
             start = self._prepare(arm)
@@ -151,12 +171,16 @@ class ServerPool:
 
     @contextmanager
     def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
-        """A server of its own, like the one with MTP but for ``change``; it is stopped at the end.
+        """An extra server, which is the one with MTP after ``change``. It is stopped at the end.
 
-        Where memory may be short the others are stopped first. ObservationError where it does not come up.
+        If memory may be short, all other servers are stopped first.
+
+        Raises:
+            ObservationError: the server does not come up.
+            Unsupported: the servers are attached.
         """
         with self.exclusive():
-            with self._lock():
+            with self._start_lock():
                 if not self._profile.hardware.roomy:
                     self._stop_all()
                 start = self._prepare(name, MTP, change)
@@ -170,26 +194,30 @@ class ServerPool:
                 self._path(name).unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """End whatever is up or still loading, so that nobody waits for it any longer."""
+        """Stop every server that runs or loads, so that nobody waits for it any longer."""
         end_recorded_servers(self._folder, self._grace)
 
     def close(self) -> None:
-        """End all servers, if this process owns the session."""
+        """Stop all servers, if this process owns the session.
+
+        Raises:
+            ObservationError: a server could not be stopped.
+        """
         if not self._owns or not self._evidence.recording:
             return
-        with ExitStack() as every:  # one that survives keeps no other alive
+        with ExitStack() as every:  # if one cannot be stopped, the others still are
             for server in self._started:
                 every.callback(server.stop, self._grace)
-        self._forget()
-        if self._guard is not None:
-            self._guard.communicate()
+        self._reset()
+        if self._watchdog is not None:
+            self._watchdog.communicate()
 
     @property
     def _grace(self) -> float:
         return self._profile.hardware.bounds.stop_seconds
 
     def _running(self, arm: str) -> Server:
-        with self._lock():
+        with self._start_lock():
             record = self._read(arm)
             if record is None:
                 both = self._together and self._profile.hardware.two_servers
@@ -198,10 +226,10 @@ class ServerPool:
             assert record is not None
             if "error" in record:
                 raise ObservationError(record["error"], record["log_tail"])
-            server = self._own(from_record(record["server"]))
+            server = self._with_process(from_record(record["server"]))
             if not server.alive:
-                server.stop(self._grace)  # what it left behind
-                raise self._keep_failure(arm, server.failure("is gone"))
+                server.stop(self._grace)  # the processes that it left
+                raise self._keep_failure(arm, server.failure("it has ended"))
             return server
 
     def _start(self, arms: list[str]) -> None:
@@ -217,38 +245,38 @@ class ServerPool:
             if isinstance(outcome, ObservationError):
                 self._keep_failure(arm, outcome)
             else:
-                self._write(arm, {"ready": True, "server": _noted(outcome)})
+                self._write(arm, {"ready": True, "server": _public_record(outcome)})
                 self._started.append(outcome)
 
     def _prepare(self, name: str, arm: str = "", change: Callable[[Launch], Launch] | None = None) -> Start:
-        """A start of that name, which is also its arm unless told otherwise."""
+        """A start with that name, which is also its arm if ``arm`` is empty."""
         self._stop_leftover(name)
         evidence = self._evidence
         evidence.logs.mkdir(parents=True, exist_ok=True)
         snapshots = evidence.directory.absolute() / "snapshots" / name
-        launch = self._launcher(self._profile, arm or name, snapshots, self.place.inherited)
+        launch = self._launcher(self._profile, arm or name, snapshots, self.executor.inherited)
         launch = change(launch) if change else launch
-        log = _unused(evidence.logs, name)
+        log = _new_log(evidence.logs, name)
 
         def keep(server: Server) -> None:
             if server.pid is None:
                 write_start(evidence.directory, server, launch.environment)
-            self._write(name, {"ready": False, "server": _noted(server)})
+            self._write(name, {"ready": False, "server": _public_record(server)})
 
-        return Start(launch, name, log, self._profile.hardware.bounds, keep, self.place)
+        return Start(launch, name, log, self._profile.hardware.bounds, keep, self.executor)
 
     def _stop_leftover(self, arm: str) -> None:
-        """End a start whose process died over it."""
+        """Stop a server that a process began to start before it died."""
         record = load(self._path(arm))
         if record is not None and "server" in record:
             from_record(record["server"]).stop(self._grace)
 
     def _stop_all(self) -> None:
         if survivors := end_recorded_servers(self._folder, self._grace):
-            raise ObservationError(f"of earlier servers this survived: {'; '.join(survivors)}")
+            raise ObservationError(f"earlier servers could not be stopped: {'; '.join(survivors)}")
 
-    def _forget(self) -> None:
-        """End what is written down, by this session or by one that was killed with its guard, and start afresh."""
+    def _reset(self) -> None:
+        """Stop all recorded servers, also those of a session that was killed with its watchdog; clear the records."""
         self._stop_all()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -257,11 +285,12 @@ class ServerPool:
         self._write(arm, {"ready": True, "error": sentence, "log_tail": tail})
         return failure
 
-    def _own(self, server: Server) -> Server:
+    def _with_process(self, server: Server) -> Server:
+        """The same server with its process, if this process started it."""
         return next((mine for mine in self._started if mine.model == server.model), server)
 
-    def _work(self) -> ReadWriteLock:
-        """This thread's own: one instance keeps processes apart, but not threads."""
+    def _work_lock(self) -> ReadWriteLock:
+        """The lock object of this thread: one object locks out other processes, but not other threads."""
         if not hasattr(self._own_locks, "work"):
             self._open_folder()
             self._own_locks.work = ReadWriteLock(self._folder / "work.lock", is_singleton=False)
@@ -269,21 +298,21 @@ class ServerPool:
         return lock
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _start_lock(self) -> Iterator[None]:
         self._open_folder()
         with FileLock(self._folder / "start.lock"):
             yield
 
     def _open_folder(self) -> None:
         if not self._evidence.recording:
-            raise ObservationError("no server is started: this evidence is read, not recorded")
+            raise ObservationError("no server is started, because the evidence is only read, not recorded")
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, arm: str) -> Path:
         return self._folder / f"{arm}.json"
 
     def _read(self, arm: str) -> dict[str, Any] | None:
-        """What is known of a server that is up or has failed for good."""
+        """The record of a server that runs or has failed for good."""
         record = load(self._path(arm))
         return record if record is not None and record["ready"] else None
 
@@ -291,13 +320,13 @@ class ServerPool:
         write_atomically(self._path(arm), json.dumps(record))
 
 
-def _noted(server: Server) -> dict[str, Any]:
-    """A server's record, without the secrets of its command."""
+def _public_record(server: Server) -> dict[str, Any]:
+    """The record of a server, without the secrets in its command."""
     return server.record() | {"command": redact_command(server.command)}
 
 
-def _unused(logs: Path, arm: str) -> Path:
-    """mtp.log, or mtp.2.log where a server was started before."""
+def _new_log(logs: Path, arm: str) -> Path:
+    """mtp.log, or mtp.2.log if there is already a log of an earlier server."""
     path, number = logs / f"{arm}.log", 1
     while path.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""Finding and ending every process of a server, also those that left its session or lost their parent."""
+"""Finds and ends every process of a server, also those that left its session or lost their parent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import psutil
 
 MARK = "CONFORMANCE_SERVER"  # environment variable that every process of a server inherits
 _KILL_SECONDS = 10.0
-_CONNECT_SECONDS = 20.0  # until what ends a server elsewhere has begun to
+_CONNECT_SECONDS = 20.0  # until the command that ends a remote server has connected
 _POLL_SECONDS = 0.05
 _END_AGAIN_SECONDS = 0.5
-_GONE = re.compile("no such container|no container with", re.IGNORECASE)  # what docker and podman say
+_GONE = re.compile("no such container|no container with", re.IGNORECASE)  # in messages of docker and podman
 
 
 def created(pid: int) -> float | None:
-    """When the process was created, or None if there is none; with the pid it names a process for good."""
+    """When the process was created, or None if there is none. Pid and creation time together identify a process."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
@@ -30,9 +30,9 @@ def created(pid: int) -> float | None:
 
 
 def end_all(mark: str, leader: int | None, since: float | None, grace: float) -> list[int]:
-    """SIGTERM to every process of a server, SIGKILL after ``grace`` seconds; returns the pids that survived both.
+    """Send SIGTERM to every process of a server, and SIGKILL after ``grace`` seconds; return the pids that survive.
 
-    ``leader`` and ``since`` are pid and creation time of the process that was started, if it came so far.
+    ``leader`` and ``since`` are the pid and the creation time of the server's first process, if it was started.
     """
     _signal_and_wait(members(mark, leader, since), grace)
     deadline = time.monotonic() + _KILL_SECONDS
@@ -44,9 +44,10 @@ def end_all(mark: str, leader: int | None, since: float | None, grace: float) ->
 
 
 def run_end(command: Sequence[str], grace: float = 0.0) -> str:
-    """Run what ends a server that is no process of this machine, again and again until it does.
+    """Run the command that ends a server which is not a process of this machine, and repeat it until it succeeds.
 
-    ``grace`` is what it gives the server before SIGKILL. Returns why nobody knows that the server is gone, or nothing.
+    ``grace`` is the time that the command gives the server before SIGKILL. Returns why the server may still run, or an
+    empty string if it has ended.
     """
     deadline = time.monotonic() + _CONNECT_SECONDS + grace + _KILL_SECONDS
     while True:
@@ -64,8 +65,8 @@ def run_end(command: Sequence[str], grace: float = 0.0) -> str:
 
 
 def members(mark: str, leader: int | None, since: float | None) -> list[psutil.Process]:
-    """All living processes of a server: its session, its descendants, and whatever carries its mark."""
-    trusted = leader is not None and created(leader) in (since, None)  # else the pid belongs to a stranger by now
+    """All living processes of a server: its session, its descendants, and every process with its mark."""
+    trusted = leader is not None and created(leader) in (since, None)  # else the pid belongs to another process now
     found = set(_descendants(leader, since)) if leader is not None else set()
     for process in psutil.process_iter():
         if process.pid != os.getpid() and ((trusted and _session(process) == leader) or _mark(process) == mark):
@@ -74,7 +75,7 @@ def members(mark: str, leader: int | None, since: float | None) -> list[psutil.P
 
 
 def resident_mib(every: Iterable[psutil.Process]) -> float:
-    """Their resident memory, pages that several share counted for each; one that has just ended has none."""
+    """The resident memory of the processes; shared pages count for each process, and a process that has ended as 0."""
     total = 0
     for process in every:
         with contextlib.suppress(psutil.Error):
@@ -83,7 +84,7 @@ def resident_mib(every: Iterable[psutil.Process]) -> float:
 
 
 def cpu_seconds(every: Iterable[psutil.Process]) -> float:
-    """The CPU time that they have used."""
+    """The CPU time that the processes have used."""
     total = 0.0
     for process in every:
         with contextlib.suppress(psutil.Error):
@@ -93,9 +94,10 @@ def cpu_seconds(every: Iterable[psutil.Process]) -> float:
 
 
 def machine_seconds() -> tuple[float, float]:
-    """The CPU time of all cores since the machine's start, and as much of it as was idle."""
+    """The CPU time of all cores since the machine's start, and the idle part of it."""
     times = psutil.cpu_times()._asdict()
-    total = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))  # they are in user and nice
+    # The times "user" and "nice" include guest time.
+    total = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))
     return total, times["idle"] + times.get("iowait", 0.0)
 
 
@@ -137,7 +139,7 @@ def _signal_and_wait(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def _wait(processes: list[psutil.Process], seconds: float) -> None:
-    """Until none of them lives. A zombie counts as dead: reaping it is its parent's affair."""
+    """Wait until none of them lives. A zombie counts as dead: its parent has to reap it."""
     deadline = time.monotonic() + seconds
     while any(map(_alive, processes)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

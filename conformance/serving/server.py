@@ -1,4 +1,4 @@
-"""One server with a lifetime: started in its own session, proven to be itself, ended with everything it spawned."""
+"""One server: started in its own process session, verified, and stopped with every process that it spawned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conformance.serving import logs, processes
 from conformance.serving.command import Launch
 from conformance.serving.executors import HERE, HOST, Executor
 
-_LOOK_SECONDS = 0.1  # between two looks at a server that loads
+_LOOK_SECONDS = 0.1  # between two checks of a loading server
 _LOOKS_A_REPORT = 10
 _ANSWER_SECONDS = 5.0  # for /health and /v1/models
 
@@ -31,17 +31,17 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Server:
-    """A server that was started: where it answers, under which name, which process it is, where its log is."""
+    """A started server: its port, its model name, its process and its log."""
 
     name: str
-    model: str  # what it serves; unique, so that no other server can be taken for it
+    model: str  # the name of the served model; it is unique, so that no other server is mistaken for this one
     port: int
     log: Path
     command: tuple[str, ...]
     pid: int | None = None
     created: float | None = None
-    end: tuple[str, ...] = ()  # a command that ends it where it is no process of this machine
-    process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)  # in its parent only
+    end: tuple[str, ...] = ()  # a command that ends the server if it is not a process of this machine
+    process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)  # only in its parent
 
     @property
     def base_url(self) -> str:
@@ -49,30 +49,34 @@ class Server:
 
     @property
     def key(self) -> str:
-        """What it asks its clients for; "none" where it asks for nothing."""
+        """The API key for clients; "none" if the server needs no key."""
         return "none"
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request carries that is not made by the official client."""
+        """The headers of requests that do not go through the official client."""
         return {}
 
     @property
     def alive(self) -> bool:
-        """Whether its first process still runs."""
+        """Whether the server's first process still runs."""
         if self.process is not None:
             self.process.poll()
         return self.pid is not None and self.created is not None and processes.created(self.pid) == self.created
 
     def members(self) -> list[psutil.Process] | None:
-        """All its living processes; None where they cannot be seen."""
+        """All living processes of the server; None if they are on another machine or in a container."""
         return None if self.end else processes.members(self.model, self.pid, self.created)
 
     def stop(self, grace: float) -> None:
-        """End it and everything that belongs to it: SIGTERM, after ``grace`` seconds SIGKILL; its log loses secrets."""
+        """Stop every process of the server by SIGTERM, and SIGKILL after ``grace`` seconds; redact its log.
+
+        Raises:
+            ObservationError: a process survived, or nobody knows whether the server has ended.
+        """
         left = processes.end_all(self.model, self.pid, self.created, grace)
         if self.process is not None:
-            self.process.poll()  # reaps it, and waits for none that survived
+            self.process.poll()  # reaps the process, but does not wait for one that survived
         problem = processes.run_end(self.end, grace) if self.end else ""
         if left:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
@@ -81,11 +85,11 @@ class Server:
         redact_file(self.log)
 
     def log_tail(self) -> str:
-        """The last lines of its log."""
+        """The last lines of the server's log."""
         return logs.tail(logs.read(self.log))
 
     def failure(self, what: str) -> ObservationError:
-        """The error for a request that failed: with the server's death as its cause if it is dead."""
+        """The error for a request that failed. If the server is dead, its death is the cause that the error names."""
         if self.alive:
             return ObservationError(f"{self.name} server: {what}", self.log_tail())
         text = logs.read(self.log)
@@ -95,12 +99,21 @@ class Server:
     def request(
         self, method: str, path: str, seconds: float, question: Mapping[str, Any] | None = None
     ) -> httpx.Response:
-        """One HTTP request to it, past any proxy; raises httpx.HTTPError."""
+        """Send one HTTP request to the server, without a proxy.
+
+        Raises:
+            httpx.HTTPError: the server does not answer.
+        """
         url = self.base_url + path
         return httpx.request(method, url, json=question, timeout=seconds, trust_env=False, verify=False)
 
     def call(self, method: str, seconds: float, **arguments: Any) -> list[Any]:
-        """``POST /collective_rpc``: what ``method`` of the worker extension returns, one entry for each worker."""
+        """Call ``method`` of the worker extension by ``POST /collective_rpc``; one result for each worker.
+
+        Raises:
+            ObservationError: the request failed.
+            Unsupported: the server has no probe or no /collective_rpc.
+        """
         try:
             question = {"method": method, "kwargs": arguments}
             answer = self.request("POST", "/collective_rpc", seconds, question)
@@ -113,18 +126,18 @@ class Server:
         return results
 
     def record(self) -> dict[str, Any]:
-        """The server as JSON, for other processes."""
+        """The server as a JSON object, for other processes."""
         return asdict(replace(self, process=None)) | {"log": str(self.log)}
 
 
 def from_record(document: Mapping[str, Any]) -> Server:
-    """The server of a record."""
+    """The server that a record describes."""
     words = {name: tuple(document[name]) for name in ("command", "end")}
     return Server(**{**document, **words, "log": Path(document["log"]), "process": None})
 
 
 class Start:
-    """A start in progress: ``spawn`` it, look at ``ready`` until it is; whoever gives up on it stops ``server``."""
+    """A start in progress: call ``spawn``, then ``ready`` until it is true. To give up, stop ``server``."""
 
     def __init__(
         self,
@@ -133,22 +146,26 @@ class Start:
         log: Path,
         bounds: Bounds,
         keep: Callable[[Server], None],
-        place: Executor = HERE,
+        executor: Executor = HERE,
     ) -> None:
-        """``keep`` is told of the server just before there is a process, and again with its pid."""
+        """``keep`` is called with the server just before its process starts, and again with its pid."""
         model = f"conformance-{name}-{secrets.token_hex(8)}"
         self.server = Server(name, model, 0, log, launch.command)
-        self._launch, self._bounds, self._keep, self._place = launch, bounds, keep, place
+        self._launch, self._bounds, self._keep, self._executor = launch, bounds, keep, executor
         self._begin = self._grown = time.monotonic()
         self._size = 0
         self.exit_code: int | None = None  # of a process that ended by itself
 
     def spawn(self) -> None:
-        """Start the process on a port that is free now."""
-        ports = self._place.ports()
+        """Start the process on a free port.
+
+        Raises:
+            ObservationError: the process could not be started.
+        """
+        ports = self._executor.ports()
         own = ("--host", HOST, "--port", str(ports[1]), "--served-model-name", self.server.model)
         launch = replace(self._launch, command=(*self._launch.command, *own))
-        launch = self._place.placed(launch, self.server.model, ports)
+        launch = self._executor.adapt_launch(launch, self.server.model, ports)
         self.server = replace(self.server, port=ports[0], command=launch.command, end=launch.end)
         self._keep(self.server)
         self._begin = self._grown = time.monotonic()
@@ -170,25 +187,29 @@ class Start:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._begin
 
     def status(self) -> str:
-        """What it is doing, for the user."""
+        """A line for the user that says what the server is doing."""
         line = logs.last_line(logs.read(self.server.log)) or "no output yet"
         return f"loading {self.server.name} … {self.seconds:.0f} s: {line}"
 
     def ready(self) -> bool:
-        """Whether it is healthy, is who it should be, and generates. Raises ObservationError when it has failed."""
-        self._must_live()
-        self._must_keep_time()
+        """Whether the server is healthy; a healthy server is then verified.
+
+        Raises:
+            ObservationError: the server died, took too long, or is not the expected server.
+        """
+        self._require_alive()
+        self._require_in_time()
         if not self._healthy():
             return False
-        self._must_be_itself()
-        self._must_generate()
+        self._require_own_model()
+        self._require_one_token()
         return True
 
-    def _must_live(self) -> None:
+    def _require_alive(self) -> None:
         process = self.server.process
         code = self.exit_code = process.poll() if process else None
         if code is None:
@@ -198,7 +219,7 @@ class Start:
         reason = logs.telling_line(text) or logs.last_line(text) or "its log is empty"
         raise self._failed(f"{how} after {self.seconds:.0f} s: {reason}")
 
-    def _must_keep_time(self) -> None:
+    def _require_in_time(self) -> None:
         now, size = time.monotonic(), self.server.log.stat().st_size
         if size != self._size:
             self._grown, self._size = now, size
@@ -222,44 +243,45 @@ class Start:
             return False
         return answer.status_code == httpx.codes.OK
 
-    def _must_be_itself(self) -> None:
+    def _require_own_model(self) -> None:
         answer = self._ask("GET", "/v1/models", _ANSWER_SECONDS)
         try:
             served = [str(entry["id"]) for entry in answer["data"]]
         except (KeyError, TypeError):
-            raise self._failed(f"answers rubbish at /v1/models: {str(answer)[:200]}") from None
+            raise self._failed(f"gives no list of models at /v1/models: {str(answer)[:200]}") from None
         if served != [self.server.model]:
             raise self._failed(
-                f"is not what answers on port {self.server.port}: that one serves {', '.join(served) or 'nothing'}"
+                f"does not answer on its port {self.server.port}: another server there serves "
+                f"{', '.join(served) or 'no model'}"
             )
 
-    def _must_generate(self) -> None:
+    def _require_one_token(self) -> None:
         left = max(_ANSWER_SECONDS, self._bounds.load_seconds - self.seconds)
         answer = self._ask("POST", "/v1/chat/completions", left, one_token(self.server.model))
         if not is_one_token(answer):
-            raise self._failed(f"was asked for one token and answered: {str(answer)[:200]}")
+            raise self._failed(f"did not answer a request for one token with one token: {str(answer)[:200]}")
 
     def _ask(self, method: str, path: str, seconds: float, question: dict[str, Any] | None = None) -> Any:
         try:
             return json_of(self.server, method, path, seconds, question)
         except NoJSON as problem:
-            self._must_live()
+            self._require_alive()
             raise self._failed(str(problem)) from None
 
 
 def start_together(starts: Sequence[Start], grace: float, progress: Progress) -> dict[str, Server | ObservationError]:
-    """Start them all and wait for all; one that fails is stopped and does not disturb the others.
+    """Start all servers and wait for all of them. A server that fails is stopped and does not disturb the others.
 
-    On any other exception, a keyboard interrupt for instance, all of them are stopped.
+    On any other exception, such as a keyboard interrupt, all servers are stopped.
     """
     outcome: dict[str, Server | ObservationError] = {}
     try:
         for start in starts:
-            _settle(start, outcome, grace, start.spawn)
+            _advance(start, outcome, grace, start.spawn)
         looks = 0
         while pending := [start for start in starts if start.server.name not in outcome]:
             for start in pending:
-                _settle(start, outcome, grace, start.ready)
+                _advance(start, outcome, grace, start.ready)
             if looks % _LOOKS_A_REPORT == 0:
                 progress(pending[looks // _LOOKS_A_REPORT % len(pending)].status())
             looks += 1
@@ -272,10 +294,10 @@ def start_together(starts: Sequence[Start], grace: float, progress: Progress) ->
     return outcome
 
 
-def _settle(
+def _advance(
     start: Start, outcome: dict[str, Server | ObservationError], grace: float, step: Callable[[], bool | None]
 ) -> None:
-    """One step of a start; its end, good or bad, goes into ``outcome``."""
+    """Do one step of a start; put its result into ``outcome`` if it is ready or has failed."""
     try:
         if step():
             outcome[start.server.name] = start.server
@@ -285,7 +307,7 @@ def _settle(
 
 
 class NoJSON(Exception):
-    """A server's answer is none that can be read; the message says what it did, ``status`` with which HTTP status."""
+    """A server gave no JSON. The message says what it did instead, ``status`` is the HTTP status of its answer."""
 
     def __init__(self, what: str, status: int | None = None) -> None:
         super().__init__(what)
@@ -293,7 +315,11 @@ class NoJSON(Exception):
 
 
 def json_of(server: Server, method: str, path: str, seconds: float, question: Mapping[str, Any] | None = None) -> Any:
-    """The JSON that a server answers with; raises NoJSON."""
+    """The answer of a server, parsed as JSON.
+
+    Raises:
+        NoJSON: the server does not answer, answers with another status than 200, or with text that is not JSON.
+    """
     try:
         answer = server.request(method, path, seconds, question)
     except httpx.HTTPError as error:
@@ -303,16 +329,16 @@ def json_of(server: Server, method: str, path: str, seconds: float, question: Ma
     try:
         return answer.json()
     except ValueError:
-        raise NoJSON(f"answers rubbish at {path}: {answer.text[:200]!r}") from None
+        raise NoJSON(f"answers {path} with text that is not JSON: {answer.text[:200]!r}") from None
 
 
 def one_token(model: str) -> dict[str, Any]:
-    """The question for one token; greedy, as a sampled one ends the engine of a CPU with MTP (vllm#55005)."""
+    """A request for one token. It is greedy, because sampling ends the engine on a CPU with MTP (vllm#55005)."""
     return {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}
 
 
 def is_one_token(answer: Any) -> bool:
-    """Whether this answers it."""
+    """Whether an answer has exactly one token."""
     try:
         return bool(answer["usage"]["completion_tokens"] == 1)
     except (KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""``python -m conformance.serving.ssh_watchdog MARK GRACE [COMMAND …]``: a server on the far end of an SSH connection.
+"""``python -m conformance.serving.ssh_watchdog MARK GRACE [COMMAND …]``: runs a server at the far end of SSH.
 
-It runs while the connection does: when sshd is gone, in whatever way, this process has another parent, and ends the
-server. Without a command, what an earlier call with that mark has started is ended.
+The server runs as long as the connection. When sshd ends for any reason, this process gets another parent, and it ends
+the server. Without a command, it ends the server that an earlier call with the same mark started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 0.2
 
 
 def hold(mark: str, grace: float, command: Sequence[str]) -> int:
-    """Run the command until it ends or the connection does; returns its exit code, as a shell would, or SURVIVED."""
+    """Run the command until it or the connection ends; return its exit code as a shell does, or SURVIVED."""
     connection = os.getppid()
     with tempfile.TemporaryDirectory(prefix="conformance-") as snapshots:
         environment = {**os.environ, processes.MARK: mark, SNAPSHOT_DIRECTORY: snapshots}
@@ -37,7 +37,7 @@ def hold(mark: str, grace: float, command: Sequence[str]) -> int:
 
 
 def main(mark: str, grace: float, command: Sequence[str]) -> int:
-    """The exit code: the command's own, or SURVIVED where something did."""
+    """The exit code: that of the command, or SURVIVED if a process survived."""
     if command:
         return hold(mark, grace, command)
     return SURVIVED if processes.end_all(mark, None, None, grace) else 0

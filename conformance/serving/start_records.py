@@ -1,4 +1,4 @@
-"""With which command and in which environment each server was started, written down before it runs."""
+"""Records of server starts: the command and the environment of each server, written before it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conformance.serving.server import Server
 
 FOLDER = "servers"
 SCHEMA = Path(__file__).parent / "start.schema.json"
-# Settings of the engine and of what it runs on; of the rest, only what the launch itself has set is written down.
+# Settings of the engine and of its libraries are recorded. Of the rest, only settings that the launch itself makes.
 TELLING = (
     *("VLLM_", "CUDA_", "NVIDIA_", "NCCL_", "FLASHINFER_", "TRITON_", "TORCH", "PYTORCH_", "HF_", "TRANSFORMERS_"),
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "LD_PRELOAD", "LD_LIBRARY_PATH", "CONFORMANCE_"),
@@ -26,7 +26,7 @@ TELLING = (
 
 @dataclass(frozen=True)
 class Started:
-    """One server: the command, the settings in its environment, both without secrets, and when it was started."""
+    """One start: the command and the environment settings, both without secrets, and the time."""
 
     name: str  # its log is logs/<name>.log
     started: str
@@ -35,7 +35,7 @@ class Started:
 
 
 def write_start(directory: Path, server: Server, environment: Mapping[str, str]) -> None:
-    """Note a server that is about to be started."""
+    """Record a server that is about to start."""
     folder = directory / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     chosen = {name: value for name, value in sorted(environment.items()) if _matters(name, value)}
@@ -45,7 +45,11 @@ def write_start(directory: Path, server: Server, environment: Mapping[str, str])
 
 
 def read_starts(directory: Path) -> list[Started]:
-    """Every server that was started, by name; ObservationError where a note is damaged."""
+    """Every start in the evidence, by name.
+
+    Raises:
+        ObservationError: a record cannot be read or does not match its schema.
+    """
     schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     found = []
     for path in sorted((directory / FOLDER).glob("*.json")):
@@ -54,7 +58,7 @@ def read_starts(directory: Path) -> list[Started]:
         except ValueError as error:
             raise ObservationError(f"{path} cannot be read: {error}") from error
         if wrong := next(schema.iter_errors(note), None):
-            raise ObservationError(f"{path} is not in its agreed shape: {wrong.message[:300]}")
+            raise ObservationError(f"{path} does not match its schema: {wrong.message[:300]}")
         found.append(Started(**{**note, "command": tuple(note["command"])}))
     return found
 

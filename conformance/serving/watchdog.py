@@ -1,7 +1,7 @@
-"""``python -m conformance.serving.watchdog FOLDER GRACE``: ends a session's servers when the session's owner is gone.
+"""``python -m conformance.serving.watchdog FOLDER GRACE``: ends a session's servers when the session's owner has ended.
 
-The owner holds the other end of standard input. However it dies, also by SIGKILL, that end closes. Imports little,
-because every session starts one of these and waits for it at the end.
+The owner holds the other end of standard input. That end closes when the owner ends for any reason, also by SIGKILL.
+This module imports little, because every session starts a watchdog and waits for it at the end.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from conformance.serving import processes
 
 
 def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
-    """A process that waits for this one's end, in whatever way it comes, and then ends the recorded servers."""
+    """Start a process that waits until this one ends for any reason, and then ends the recorded servers."""
     command = [sys.executable, "-m", __name__, str(folder.absolute()), str(grace)]
     silent = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=silent, stderr=silent, start_new_session=True)
 
 
 def end_recorded_servers(folder: Path, grace: float) -> list[str]:
-    """End every server that is written down in the folder, and forget it; failures stay written down.
+    """End every server that the folder records, and delete its record; records of failed starts stay.
 
-    Their logs lose their secrets, since nobody else may be left to see to it.
-
-    Returns what survived, in words.
+    This also removes secrets from the servers' logs, since no other process may be left to do it. Returns a phrase for
+    each server or process that survived.
     """
     survivors: list[str] = []
     for path in sorted(folder.glob("*.json")):
@@ -44,7 +43,7 @@ def end_recorded_servers(folder: Path, grace: float) -> list[str]:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """A record, or None where there is none."""
+    """A record, or None if there is none."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,5 +1,5 @@
-"""Observations as checks see them: frozen values made by pure functions of the recorded documents.
+"""Observations as checks use them: frozen values, made by pure functions from the recorded documents.
 
-A view knows the evidence file it was read from (``source``), and raises ObservationError where the facts contradict
-each other or are too few to say anything.
+A view names the evidence file it was read from (``source``). It raises ObservationError if the facts contradict each
+other, or are too few for a result.
 """

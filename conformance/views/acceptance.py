@@ -1,4 +1,4 @@
-"""How many drafted tokens the target accepted, from vLLM's counters."""
+"""How many drafted tokens the target accepts, from vLLM's counters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from conformance.views.load import Cell, Counts, Load
 class Acceptance:
     """Acceptance over some cells of the load.
 
-    The sampling unit is the prompt, with the mean of its requests, so that a prompt which was asked twice weighs no
-    more than others; or the round, where vLLM counts no request.
+    The sampling unit is the prompt with the mean of its requests, so a prompt that was asked twice has no more weight
+    than others. Where vLLM does not count single requests, the sampling unit is the round.
     """
 
     k: int
@@ -27,7 +27,7 @@ class Acceptance:
 
     @classmethod
     def of(cls, k: int, cells: Iterable[Cell], source: str) -> Self:
-        """The counters of the rounds with MTP."""
+        """Collect the counters of the rounds with MTP."""
         every = [found for cell in cells for each in cell.rounds for found in each.mtp.counts]
         by_prompt: dict[str, Counts] = {}
         for found in every:
@@ -42,14 +42,14 @@ class Acceptance:
         return stats.acceptance_length(accepted, drafts, self.k, strata=self._strata, confidence=confidence)
 
     def joint(self, confidence: float = CONFIDENCE) -> tuple[Estimate, ...]:
-        """For each position the share of drafts accepted up to and including it."""
+        """For each position, the share of drafts that are accepted up to and including it."""
         return tuple(
             self._ratio([f.per_position[i] for f in self.counts], [f.drafts for f in self.counts], confidence)
             for i in range(self.k)
         )
 
     def conditional(self) -> str:
-        """For each position the share accepted of the drafts accepted up to the one before, as a note."""
+        """As a note: for each position, the share accepted among the drafts that were accepted up to the one before."""
         rates = []
         for i in range(self.k):
             before = [found.per_position[i - 1] if i else found.drafts for found in self.counts]
@@ -58,11 +58,11 @@ class Acceptance:
         return "conditional acceptance, given the position before: " + "; ".join(rates)
 
     def by_category(self) -> str:
-        """Acceptance length of each category, and the share of drafted tokens that was accepted, as a note."""
+        """As a note: the acceptance length of each category, and the share of drafted tokens that were accepted."""
         groups: dict[str, list[Counts]] = defaultdict(list)
         for found in self.counts:
             groups[found.category].append(found)
-        said = [f"{name} {_point(found):.2f}" for name, found in groups.items() if sum(f.drafts for f in found)]
+        said = [f"{name} {_length(found):.2f}" for name, found in groups.items() if sum(f.drafts for f in found)]
         drafted, accepted = sum(f.draft_tokens for f in self.counts), sum(f.accepted for f in self.counts)
         share = f"{accepted / drafted:.1%} of {drafted} drafted tokens accepted" if drafted else "nothing was drafted"
         return f"{share}; length by category: {', '.join(said)}"
@@ -80,14 +80,15 @@ class Acceptance:
 
 
 def everywhere(load: Load) -> Acceptance:
-    """Acceptance over all requests, in a row and at once."""
+    """Acceptance over all requests, at every concurrency."""
     return Acceptance.of(load.k, load.cells.values(), load.source)
 
 
-def kept(load: Load) -> Mapping[str, Estimate]:
+def ratios_to_sequential(load: Load) -> Mapping[str, Estimate]:
     """For each concurrency above 1, acceptance length there over acceptance length in a row.
 
-    ObservationError where there is nothing beside the requests in a row.
+    Raises:
+        ObservationError: the load has no concurrent requests.
     """
     others = [cell for concurrency, cell in load.cells.items() if concurrency > 1]
     if not others:
@@ -96,5 +97,5 @@ def kept(load: Load) -> Mapping[str, Estimate]:
     return {cell.name: stats.divide(Acceptance.of(load.k, [cell], load.source).length(), alone) for cell in others}
 
 
-def _point(counts: Sequence[Counts]) -> float:
+def _length(counts: Sequence[Counts]) -> float:
     return 1 + sum(found.accepted for found in counts) / sum(found.drafts for found in counts)

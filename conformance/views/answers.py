@@ -1,4 +1,4 @@
-"""Tool calls as the server answered them."""
+"""The tool calls in the server's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance.formats.canonical_json import canonical_json
 
 @dataclass(frozen=True)
 class Tools:
-    """The ``tools`` observation: by prompt, the call in one canonical spelling, so that 3, 3.5, true and "3" differ."""
+    """The ``tools`` observation: the call of each prompt in canonical JSON, in which 3, 3.5, true and "3" differ."""
 
     expected: Mapping[str, str]
     whole: Mapping[str, str]
@@ -27,23 +27,29 @@ class Tools:
         rows = facts["prompts"]
         return cls(
             {row["id"]: _expected(row["expected"]) for row in rows},
-            {row["id"]: _delivered(row["whole"]) for row in rows},
-            {row["id"]: _delivered(row["streamed"]) for row in rows},
+            {row["id"]: _describe(row["whole"]) for row in rows},
+            {row["id"]: _describe(row["streamed"]) for row in rows},
             sum(len(row["whole"]["calls"]) for row in rows),
         )
 
     def whole_with_calls(self) -> Mapping[str, str]:
-        """What streaming is held against; an ObservationError if there is no call in it to be split up."""
+        """The answers that were not streamed, which streamed answers are compared with.
+
+        Raises:
+            ObservationError: no answer has a tool call.
+        """
         if not self.calls:
-            raise ObservationError("no tool call came back in one piece, so streaming one shows nothing")
+            raise ObservationError(
+                "no tool call came back without streaming, so there is nothing to compare streamed calls with"
+            )
         return self.whole
 
 
 def _expected(call: Mapping[str, Any] | None) -> str:
-    return "no call" if call is None else _spelled(call["name"], call["arguments"])
+    return "no call" if call is None else _canonical(call["name"], call["arguments"])
 
 
-def _delivered(answer: Mapping[str, Any]) -> str:
+def _describe(answer: Mapping[str, Any]) -> str:
     calls = " and ".join(_call(call) for call in answer["calls"])
     if not calls:
         return "no call" if not answer["content"] else f"no call but the text {answer['content']}"
@@ -52,10 +58,10 @@ def _delivered(answer: Mapping[str, Any]) -> str:
 
 def _call(call: Mapping[str, str]) -> str:
     try:
-        return _spelled(call["name"], json.loads(call["arguments"]))
+        return _canonical(call["name"], json.loads(call["arguments"]))
     except ValueError:
         return f"{call['name']} with arguments that are not JSON, {call['arguments']}"
 
 
-def _spelled(name: str, arguments: Any) -> str:
+def _canonical(name: str, arguments: Any) -> str:
     return f"{name}({canonical_json(arguments)})"

@@ -1,4 +1,4 @@
-"""What the server made of wrong requests, and of clients that left."""
+"""How the server handles invalid requests, and clients that disconnect during an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conformance.errors import ObservationError
 
 @dataclass(frozen=True)
 class Misuse:
-    """The ``misuse`` observation."""
+    """The ``bad_requests`` observation."""
 
     facts: Mapping[str, Any]
     source: str = "observations/bad_requests.json"
@@ -22,41 +22,45 @@ class Misuse:
         return cls(facts)
 
     def answers(self) -> tuple[str, str]:
-        """Afterwards and before; ObservationError where there was none before."""
+        """The answers to one question after and before all misuse.
+
+        Raises:
+            ObservationError: there was no answer before.
+        """
         if not self.facts["before"]:
             raise ObservationError("there was no answer to compare with")
         return self.facts["after"], self.facts["before"]
 
     def requests(self, about: str) -> int:
-        """How many wrong requests were made, where this was wrong with them."""
+        """The number of invalid requests of one kind."""
         return sum(row["about"] == about for row in self.facts["requests"])
 
     @property
     def departures(self) -> int:
-        """How often clients left."""
+        """The number of times that clients disconnected."""
         return len(self.facts["departures"])
 
-    def not_refused(self, about: str) -> list[str]:
-        """Wrong requests that were not answered with a status that is right."""
+    def wrong_statuses(self, about: str) -> list[str]:
+        """A sentence for each invalid request that got a wrong status."""
         made = [row for row in self.facts["requests"] if row["about"] == about]
         wrong = [row for row in made if row["status"] not in row["statuses"]]
         return [
             f"{row['id']} got {_status(row)} where {_either(row)} is right: {row['message'][:120]}" for row in wrong
         ]
 
-    def still_there(self) -> list[str]:
-        """One sentence for each departure: what it has left behind, or that there was nothing to leave."""
-        found = {row["id"]: " and ".join(_left_behind(row)) for row in self.facts["departures"]}
+    def leftovers(self) -> list[str]:
+        """A sentence for each disconnect that left something behind, or that did not interrupt an answer."""
+        found = {row["id"]: " and ".join(_leftovers(row)) for row in self.facts["departures"]}
         return [f"{id}: {problems}" for id, problems in found.items() if problems]
 
 
-def _left_behind(row: Mapping[str, Any]) -> Iterator[str]:
+def _leftovers(row: Mapping[str, Any]) -> Iterator[str]:
     if row["delivered"] < row["clients"]:
-        yield f"only {row['delivered']} of {row['clients']} had an answer to leave"
+        yield f"only {row['delivered']} of {row['clients']} clients had received a part of their answer"
     if row["running"]:
-        yield f"{row['running']} requests still run"
+        yield f"{row['running']} requests are still running"
     if row["kv_usage"]:
-        yield f"{row['kv_usage']:.1%} of the KV cache are still in use"
+        yield f"{row['kv_usage']:.1%} of the KV cache is still in use"
 
 
 def _either(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Whether our client and ``vllm bench serve`` see the same server."""
+"""Whether our client and ``vllm bench serve`` measure the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAMES = {"ours": "our client", "vllm": "vllm bench serve"}
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one client: seconds for an output token and acceptance length by run; both over all runs together.
+    """The runs of one client: seconds per output token and acceptance length, by run and over all runs.
 
-    All runs count, since the clients take turns and a drift of the machine falls on both. ``spread`` is the fastest run
-    over the slowest, less one. ``cpu_per_1000``, the client's CPU seconds for 1,000 tokens, is that of the cheapest
-    run; a first one loads the tokenizer.
+    All runs count, because the clients take turns and a drift of the machine affects both. ``spread`` is the speed of
+    the fastest run over that of the slowest, minus one. ``cpu_per_1000`` is the client's CPU seconds per 1,000 tokens
+    in the cheapest run, because the first run also loads the tokenizer.
     """
 
     seconds_per_token: tuple[float, ...]
@@ -42,7 +42,11 @@ class Bench:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation; ObservationError where a client lacks runs or left prompts out."""
+        """Read the observation.
+
+        Raises:
+            ObservationError: a client has no runs, or a run did not complete all prompts.
+        """
         prompts = len(facts["prompts"])
         for run in facts["runs"]:
             if run["completed"] != prompts:
@@ -50,18 +54,19 @@ class Bench:
         return cls(_runs(facts["runs"], "ours"), _runs(facts["runs"], "vllm"), facts["at_once"], prompts)
 
     def speed_ratio(self) -> Estimate:
-        """Output tokens/s by our client over those by ``vllm bench serve``, from the pairs of runs that took turns."""
+        """Output tokens/s by our client over those by ``vllm bench serve``, over the pairs of runs."""
         return stats.agreement(self.vllm.seconds_per_token, self.ours.seconds_per_token)
 
     def acceptance_ratio(self) -> Estimate:
         """Acceptance length by our client over that by ``vllm bench serve``, from the same pairs.
 
-        A real draft is accepted alike each time, which leaves no width; vLLM's coins (synthetic acceptance) fall anew.
+        A real draft is accepted equally in each run, so the interval has no width. With vLLM's synthetic acceptance,
+        which is random, it has some.
         """
         return stats.agreement(self.ours.acceptance_lengths, self.vllm.acceptance_lengths)
 
     def note(self) -> str:
-        """Both figures, and what the clients cost."""
+        """Both clients' figures and CPU costs, as a note."""
         ours, theirs = self.ours, self.vllm
         return (
             f"ours against vllm bench serve, {self.prompts} prompts, {self.at_once} at once: "
@@ -76,7 +81,7 @@ class Bench:
 
 
 def speed_half_width(runs: Sequence[Mapping[str, Any]]) -> float:
-    """The half-width of the ratio of both clients' speeds after these runs, as a share of it."""
+    """The half-width of the interval of both clients' speed ratio after these runs, as a share of the ratio."""
     return stats.agreement(_runs(runs, "vllm").seconds_per_token, _runs(runs, "ours").seconds_per_token).half_width
 
 

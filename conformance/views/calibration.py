@@ -1,4 +1,4 @@
-"""How often the instrument's intervals hold the truth, where the truth is known."""
+"""How often the suite's intervals contain the true value, where it is known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LENGTH = "acceptance length"
 
 @dataclass(frozen=True)
 class Counts:
-    """One request: drafts, and how many of them were accepted up to and including position 1 … k."""
+    """One request: its drafts, and how many of them were accepted up to and including each position from 1 to k."""
 
     drafts: int
     per_position: tuple[int, ...]
@@ -32,10 +32,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number whose truth is known, at one vector of rates.
+    """One quantity whose true value is known, at one vector of rates.
 
-    ``chance``: two-sided, that ``drafts`` drafts at these rates come out as far off as ``found`` in either direction.
-    ``intervals``: one for each trial.
+    ``chance`` is the two-sided probability that ``drafts`` drafts at these rates give a value as far from ``truth`` as
+    ``found``. ``intervals`` has one interval per trial.
     """
 
     rates: str
@@ -52,13 +52,13 @@ class Quantity:
 
     @property
     def half_width(self) -> float:
-        """Mean over the trials."""
+        """The mean half-width of the trials' intervals."""
         return sum(each.high - each.low for each in self.intervals) / len(self.intervals) / 2
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ``calibration`` observation beside how sure a verdict has to be."""
+    """The ``calibration`` observation, and the plan that says how reliable a verdict must be."""
 
     plan: Plan
     quantities: tuple[Quantity, ...]
@@ -66,7 +66,11 @@ class Calibration:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], plan: Plan) -> Self:
-        """Read the observation; ObservationError where it says nothing or contradicts itself."""
+        """Read the observation.
+
+        Raises:
+            ObservationError: the observation is empty or contradicts itself.
+        """
         quantities = [quantity for row in facts["rates"] for quantity in _quantities(row, facts["k"])]
         return cls(plan, tuple(quantities))
 
@@ -76,23 +80,23 @@ class Calibration:
         return tuple(dict.fromkeys(quantity.name for quantity in self.quantities))
 
     def biased(self) -> list[str]:
-        """The quantities that chance alone would not put so far from the truth.
+        """A sentence for each quantity that is farther from its true value than chance explains.
 
-        All of them together fail a sound instrument in at most ``plan.chance`` of all runs (Bonferroni).
+        A correct suite fails this for any quantity in at most ``plan.chance`` of all runs (Bonferroni).
         """
         limit = self.plan.chance / max(1, len(self.quantities))
         return [
-            f'{each.name} at the rates "{each.rates}" is {each.found:.3f} in {each.drafts} drafts, which the true '
-            f"{each.truth:.3f} gives by chance in {each.chance:.1g} of runs; {limit:.1g} is allowed"
+            f'{each.name} at the rates "{each.rates}" is {each.found:.3f} in {each.drafts} drafts, but the true value '
+            f"is {each.truth:.3f}; by chance this happens in {each.chance:.1g} of runs, and {limit:.1g} is allowed"
             for each in self.quantities
             if each.chance < limit
         ]
 
     def too_narrow(self) -> list[str]:
-        """The quantities whose 95 % intervals miss the truth in too many trials, all rates taken together.
+        """A sentence for each quantity whose 95 % intervals miss the true value in too many trials, over all rates.
 
-        By the binomial, one-sided; intervals of different quantities come from the same drafts, so each quantity is
-        judged by itself, at its share of ``plan.chance`` (Bonferroni).
+        The test is binomial and one-sided. Intervals of different quantities come from the same drafts, so each
+        quantity is judged by itself, at its share of ``plan.chance`` (Bonferroni).
         """
         limit = self.plan.chance / max(1, len(self.names))
         found = []
@@ -101,27 +105,28 @@ class Calibration:
             chance = float(distributions.binom.cdf(covered, trials, CONFIDENCE))
             if chance < limit:
                 found.append(
-                    f"the intervals of {name} hold the truth in {covered} of {trials} trials, where {CONFIDENCE:.0%} "
-                    f"is claimed (by chance in {chance:.1g} of runs; {limit:.1g} is allowed)"
+                    f"the {CONFIDENCE:.0%} intervals of {name} contain the true value in only {covered} of {trials} "
+                    f"trials; by chance this happens in {chance:.1g} of runs, and {limit:.1g} is allowed"
                 )
         return found
 
     def outside(self) -> list[str]:
-        """The quantities whose coverage lies outside what is published as sound: too low, or too high to be of use."""
+        """A sentence for each quantity whose coverage is outside the published limits, too low or too high."""
         low, high = self.plan.coverage
         shares = {name: covered / trials for name in self.names for covered, trials in [self.coverage(name)]}
         return [
-            f"the intervals of {name} hold the truth in {share:.1%} of trials, where {low:.0%} to {high:.0%} is sound"
+            f"the intervals of {name} contain the true value in {share:.1%} of trials, but {low:.0%} to {high:.0%} "
+            "is required"
             for name, share in shares.items()
             if not low <= share <= high
         ]
 
     def wrong(self) -> list[str]:
-        """Everything that keeps the intervals from being sound, a sentence each."""
+        """A sentence for everything that is wrong with the intervals."""
         return [*self.biased(), *self.too_narrow(), *self.outside()]
 
     def coverage(self, name: str) -> tuple[int, int]:
-        """In how many trials the interval held the truth, and of how many, all rates taken together."""
+        """The number of trials whose interval contains the true value, and the number of all trials, over all rates."""
         chosen = [each for each in self.quantities if each.name == name]
         return sum(each.covered for each in chosen), sum(len(each.intervals) for each in chosen)
 
@@ -133,18 +138,22 @@ class Calibration:
             widths = ", ".join(f"{each.half_width:.3f}" for each in self.quantities if each.name == name)
             parts.append(f"{name} {covered} of {trials} (± {widths})")
         rates = ", ".join(dict.fromkeys(each.rates for each in self.quantities))
-        return f"trials whose interval holds the truth, and its mean half width at {rates}: {'; '.join(parts)}"
+        return f"trials whose interval contains the true value, and its mean half width at {rates}: {'; '.join(parts)}"
 
 
 def _quantities(row: Mapping[str, Any], k: int) -> list[Quantity]:
-    """Acceptance length and joint rates of one vector."""
+    """The acceptance length and the joint rates of one vector.
+
+    Raises:
+        ObservationError: the row is empty or contradicts itself.
+    """
     name, joint = row["name"], row["joint"]
     trials = [[_counts(request, k) for request in trial] for trial in row["trials"]]
     requests = [request for trial in trials for request in trial]
     drafts = sum(request.drafts for request in requests)
-    _must_say_something(name, trials, drafts, row["decided"])
+    _check_trials(name, trials, drafts, row["decided"])
     if len(joint) != k:
-        raise ObservationError(f'the rates "{name}" are {len(joint)}, but k is {k}')
+        raise ObservationError(f'"{name}" has {len(joint)} rates, but k is {k}')
     lengths = tuple(
         stats.acceptance_length([r.accepted for r in trial], [r.drafts for r in trial], k) for trial in trials
     )
@@ -176,10 +185,10 @@ def _joint(name: str, trials: Sequence[Sequence[Counts]], drafts: int, place: in
 
 
 def chance_of(pmf: Sequence[float], n: int, total: int) -> float:
-    """How likely n independent draws from 0, 1, … with these chances sum up as far off as ``total``, two-sided.
+    """The two-sided probability that n independent draws from 0, 1, … have a sum as extreme as ``total``.
 
-    Exact for a fixed n. Here an answer's length is fixed and not n, which shifts the expected rate, for a hundred
-    answers and more, by about a hundredth of its standard error (Wald's identity holds for both sums).
+    It is exact for a fixed n. Here the length of an answer is fixed and not n. For a hundred answers or more, this
+    shifts the expected rate by about a hundredth of its standard error (Wald's identity holds for both sums).
     """
     size = n * (len(pmf) - 1) + 1
     if total >= size:
@@ -192,23 +201,23 @@ def _counts(request: Mapping[str, Any], k: int) -> Counts:
     drafts, positions = request["drafts"], tuple(request["accepted_per_position"])
     if len(positions) != k or request["draft_tokens"] != k * drafts:
         raise ObservationError(
-            f"a request drafted {request['draft_tokens']} tokens in {drafts} drafts, with {len(positions)} positions "
-            f"counted, where k is {k}"
+            f"a request drafted {request['draft_tokens']} tokens in {drafts} drafts and counted "
+            f"{len(positions)} positions, but k is {k}"
         )
     if any(after > before for before, after in pairwise((drafts, *positions))):
         raise ObservationError(f"joint counts {list(positions)} of {drafts} drafts must not rise")
     if abs(1 + drafts + sum(positions) - request["output_tokens"]) > k:
-        made = f"{drafts} drafts with {sum(positions)} accepted"
-        raise ObservationError(f"{request['output_tokens']} tokens came out of {made}")
+        counted = f"{drafts} drafts with {sum(positions)} accepted tokens"
+        raise ObservationError(f"{request['output_tokens']} output tokens do not fit {counted}")
     return Counts(drafts, positions)
 
 
-def _must_say_something(name: str, trials: Sequence[Sequence[Counts]], drafts: int, decided: int | None) -> None:
+def _check_trials(name: str, trials: Sequence[Sequence[Counts]], drafts: int, decided: int | None) -> None:
     sizes = [len(trial) for trial in trials]
     if not drafts or min(sizes) < MINIMUM_CLUSTERS:
         raise ObservationError(
-            f'the rates "{name}" have trials of {sorted(set(sizes)) or "nothing"} requests with {drafts} drafts; '
-            f"an interval needs {MINIMUM_CLUSTERS}"
+            f'the trials at the rates "{name}" have {sorted(set(sizes)) or "no"} requests with {drafts} drafts; '
+            f"an interval needs {MINIMUM_CLUSTERS} requests"
         )
     if decided is not None and decided < drafts:
         raise ObservationError(f'at the rates "{name}" {drafts} drafts were counted, but coins decided only {decided}')

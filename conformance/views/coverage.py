@@ -1,4 +1,4 @@
-"""How often intervals of trials at known rates held the truth, and on what the trials were made."""
+"""The coverage of intervals in trials at known rates, and where the trials were made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conformance.views.calibration import Calibration
 
 @dataclass(frozen=True)
 class Coverage:
-    """The calibration, and on what it was made."""
+    """The calibration, and the profile, environment and method that it was made with."""
 
     profile: Profile
     environment: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Several runs beside each other: a row for each, grouped by pair and level."""
+"""Several runs in one table: a row for each run, grouped by pair and level."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from conformance.judging.stats import Estimate
 from conformance.judging.verdict import ExitCode, Verdict
 
 LIMIT = 3.5  # of the modified z-score
-MINIMUM = 5  # values: of three, two lie close together by chance so often that every other table had a mark
+MINIMUM = 5  # values: of three, two are so often close by chance that every other table had a mark
 LENGTH = "acceptance length"
 UNREAD = "not read"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run; ``problem`` says why it could not be judged, and then the rest is empty."""
+    """One run; if it could not be judged, ``problem`` says why and the rest is empty."""
 
     evidence: str
     hardware: str = ""
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The words that its judgement begins with."""
+        """The words at the beginning of its judgement."""
         return UNREAD if self.problem else self.sentence.partition(":")[0].partition(",")[0].lower()
 
 
@@ -48,5 +48,5 @@ class Group:
 
     @property
     def figures(self) -> list[str]:
-        """The names of all figures that any of the runs has."""
+        """The names of all figures in any of the runs."""
         return list(dict.fromkeys(name for row in self.rows for name in row.figures))

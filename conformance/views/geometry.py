@@ -1,4 +1,4 @@
-"""The draft at its published sizes: what this vLLM built, beside what the facts say."""
+"""The draft at its published sizes: what this vLLM builds, compared with the facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BUILT, TENSOR = "built", "a tensor"
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer, embedding or output head: sizes, quantisation method, dtype and shape of its weight."""
+    """A linear layer, embedding or output head: its sizes, quantisation method, and dtype and shape of its weight."""
 
     inputs: int
     outputs: int
@@ -26,14 +26,14 @@ class Layer:
 
     @property
     def plain(self) -> str:
-        """The weight of such a layer that is BF16 and not packed; an embedding has a row for each input."""
+        """The weight of this layer in unpacked BF16; an embedding has a row for each input."""
         shape = [self.inputs, self.outputs] if self.embeds else [self.outputs, self.inputs]
         return f"bfloat16 {shape}"
 
 
 @dataclass(frozen=True)
 class Build:
-    """One draft: its layers by path, and the tensors that it expects of a checkpoint, or has of its own."""
+    """One draft: its layers by path, the tensors that it expects from a checkpoint, and its own buffers."""
 
     layers: Mapping[str, Layer]
     parameters: Mapping[str, str]
@@ -42,7 +42,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The ``geometry`` observation; ``builds`` and ``failures`` by a name such as "26B-A4B under fp8"."""
+    """The ``geometry`` observation; the keys are names such as "26B-A4B under fp8"."""
 
     builds: Mapping[str, Build]
     failures: Mapping[str, str]
@@ -54,8 +54,10 @@ class Geometry:
     def of(cls, document: Mapping[str, Any], facts: Facts) -> Self:
         """Read the observation.
 
-        Raises Unsupported where this vLLM builds nothing at all, and ObservationError where a published combination
-        was not asked for, or where vLLM did not see that the target is quantised, so that its build shows nothing.
+        Raises:
+            Unsupported: this vLLM can configure none of the combinations.
+            ObservationError: a published combination is missing, vLLM did not recognise the target's quantisation, or
+                vLLM built no draft.
         """
         builds, failures, unsupported, drafts = {}, {}, {}, {}
         for size, draft in facts.drafts.items():
@@ -63,7 +65,7 @@ class Geometry:
                 name = f"{size} under {configuration}"
                 row = document["builds"].get(size, {}).get(configuration)
                 if row is None:
-                    raise ObservationError(f"{cls.source}: nothing is said of {name}")
+                    raise ObservationError(f"{cls.source}: there is no row for {name}")
                 if "unsupported" in row:
                     unsupported[name] = row["unsupported"]
                     continue
@@ -74,7 +76,9 @@ class Geometry:
                 quantised = quantisation.quantization_config is not None
                 if bool(row["target_quantisation"]) != quantised:
                     seen = row["target_quantisation"] or "no quantisation"
-                    raise ObservationError(f"{cls.source}: {name}: vLLM saw {seen} in the target, so it shows nothing")
+                    raise ObservationError(
+                        f"{cls.source}: {name}: vLLM saw {seen} in the target, so the build proves nothing"
+                    )
                 builds[name] = _build(row)
         if not drafts:
             raise Unsupported("; ".join(dict.fromkeys(unsupported.values())))
@@ -83,47 +87,47 @@ class Geometry:
         return cls(builds, failures, unsupported, drafts)
 
     def outcomes(self) -> dict[str, str]:
-        """For each combination that this vLLM configures, ``built`` or what it raised."""
+        """For each combination that this vLLM can configure, ``built`` or the exception of the build."""
         return dict.fromkeys(self.builds, BUILT) | dict(self.failures)
 
     def sizes(self) -> dict[str, str]:
-        """Input and output size of every layer of every build."""
+        """The input and output size of every layer of every build."""
         return self._each(lambda layer: f"{layer.inputs} to {layer.outputs}")
 
     def published_sizes(self) -> dict[str, str]:
-        """The same, as the published checkpoints have them."""
-        return {f"{name}: {path}": sizes for name in self.builds for path, sizes in _published(self.drafts[name])}
+        """The same sizes in the published checkpoints."""
+        return {f"{name}: {path}": sizes for name in self.builds for path, sizes in _published_sizes(self.drafts[name])}
 
     def weights(self) -> dict[str, str]:
-        """Dtype and shape of every layer's weight."""
+        """The dtype and shape of every layer's weight."""
         return self._each(lambda layer: layer.weight)
 
     def plain_weights(self) -> dict[str, str]:
-        """The same, as a BF16 weight of the layer's own sizes has them."""
+        """The same for unpacked BF16 weights of each layer's sizes."""
         return self._each(lambda layer: layer.plain)
 
     def methods(self) -> dict[str, str]:
-        """Class of every layer's quantisation method."""
+        """The class of every layer's quantisation method."""
         return self._each(lambda layer: layer.method)
 
     def dtypes(self) -> dict[str, str]:
-        """Dtype of every parameter of every build."""
+        """The dtype of every parameter of every build."""
         return {f"{name}: {path}": d for name, build in self.builds.items() for path, d in build.parameters.items()}
 
     def tensors(self) -> dict[str, str]:
-        """What the builds expect of a checkpoint; buffers that no checkpoint holds are vLLM's own."""
+        """The tensors that the builds expect from a checkpoint, without vLLM's own buffers."""
         found: dict[str, str] = {}
         for name, build in self.builds.items():
-            known = build.buffers & set(_fused(self.drafts[name]))
+            known = build.buffers & set(_fused_shapes(self.drafts[name]))
             found |= dict.fromkeys((f"{name}: {path}" for path in (*build.parameters, *sorted(known))), TENSOR)
         return found
 
     def published_tensors(self) -> dict[str, str]:
-        """The same, as the published checkpoints hold them once gate and up are one."""
-        return {f"{name}: {path}": TENSOR for name in self.builds for path in _fused(self.drafts[name])}
+        """The same tensors in the published checkpoints, with gate and up fused."""
+        return {f"{name}: {path}": TENSOR for name in self.builds for path in _fused_shapes(self.drafts[name])}
 
     def left_out(self) -> str:
-        """The combinations that this vLLM cannot configure, with its reasons; empty if it can all."""
+        """The combinations that this vLLM cannot configure, with the reasons; empty if there are none."""
         return "; ".join(f"{name} is unsupported: {reason}" for name, reason in self.unsupported.items())
 
     def _each(self, value: Callable[[Layer], str]) -> dict[str, str]:
@@ -145,14 +149,14 @@ def _build(row: Mapping[str, Any]) -> Build:
     return Build(layers, parameters, frozenset(row["tensors"]) - parameters.keys())
 
 
-def _fused(draft: Draft) -> dict[str, tuple[int, ...]]:
-    """Shapes by the names that vLLM's draft has for them: projections inside the model, gate and up as one."""
+def _fused_shapes(draft: Draft) -> dict[str, tuple[int, ...]]:
+    """The shapes by their names in vLLM's draft: projections are inside the model, gate and up are fused."""
     return in_vllm({name: shape for name, (_, shape) in draft.tensors.items()})
 
 
-def _published(draft: Draft) -> Iterator[tuple[str, str]]:
-    """Every layer with a matrix, and the output head, which the embedding lends its weight."""
-    for name, shape in _fused(draft).items():
+def _published_sizes(draft: Draft) -> Iterator[tuple[str, str]]:
+    """The path and sizes of every layer with a matrix, and of the output head, which shares the embedding's weight."""
+    for name, shape in _fused_shapes(draft).items():
         if len(shape) != 2:
             continue
         rows, columns = shape

@@ -1,4 +1,4 @@
-"""How far the server's greedy answers follow those that transformers computed in float32."""
+"""The server's greedy answers compared with those of transformers in float32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARMS = {"mtp": "with MTP", "plain": "without MTP"}
 
 @dataclass(frozen=True)
 class GoldRow:
-    """One gold answer: token ids, and at each place the runner-up and by how much it lost (nats)."""
+    """One gold answer: token ids, and at each place the second most likely token and its distance in nats."""
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
@@ -31,21 +31,25 @@ class GoldRow:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first place where an answer leaves the gold one."""
+    """The first place where an answer differs from the gold answer."""
 
     id: str
     place: int
     gap: float
     is_runner_up: bool
 
-    def __str__(self) -> str:
-        to = "to the runner-up" if self.is_runner_up else "to a token that is not even the runner-up"
-        return f"{self.id} leaves the gold answer at token {self.place} {to}, which lost by {self.gap:.2f}"
+    def sentence(self, arm: str) -> str:
+        """What the answer of this arm has instead of the gold token."""
+        token = "the second most likely one" if self.is_runner_up else "not even the second most likely one"
+        return (
+            f"{self.id} {ARMS[arm]} differs from the gold answer at token {self.place}: its token is {token}, "
+            f"which is {self.gap:.2f} nats behind"
+        )
 
 
 @dataclass(frozen=True)
 class Gold:
-    """The answers of the ``load`` observation, each prompt's first, beside the gold file of the same target."""
+    """The first answer to each prompt in the ``load`` observation, and the gold file of the same target."""
 
     answers: Mapping[str, Mapping[str, Answer]]  # arm -> prompt id -> answer
     rows: Mapping[str, GoldRow]
@@ -53,7 +57,11 @@ class Gold:
 
     @classmethod
     def of(cls, load: Load, gold: Mapping[str, Any], folder: Path) -> Self:
-        """Read both observations and the gold file; ObservationError where that was computed from other weights."""
+        """Read both observations and the gold file.
+
+        Raises:
+            ObservationError: the gold file was computed from other weights.
+        """
         rows = load_gold(folder / gold["file"], gold["weights_sha256"])
         answers: dict[str, dict[str, Answer]] = {arm: {} for arm in ARMS}
         for _, each in load.rounds():
@@ -65,26 +73,38 @@ class Gold:
             del answers["plain"]
         return cls(answers, rows, load.source)
 
-    def compared(self) -> int:
-        """How many answers there are to compare, in each arm."""
+    def answer_count(self) -> int:
+        """The number of answers to compare, in the arm with the fewest."""
         return min(len(answers) for answers in self.answers.values())
 
-    def departures(self, arm: str, near_tie: float) -> list[str]:
-        """Answers that leave the gold one where it was no near-tie, each as a sentence."""
-        found = (self._divergence(arm, name) for name in self._answers(arm))
-        return [f"{each} {ARMS[arm]}" for each in found if each and not (each.is_runner_up and each.gap <= near_tie)]
+    def divergences(self, arm: str, near_tie: float) -> list[str]:
+        """A sentence for each answer that differs from the gold answer where there is no near-tie.
 
-    def followed(self, arm: str) -> Estimate:
-        """Share of the gold tokens that were written before the first divergence: what the comparison has covered."""
+        Raises:
+            Unsupported: this arm has no server.
+        """
+        found = (self._divergence(arm, name) for name in self._answers(arm))
+        return [each.sentence(arm) for each in found if each and not (each.is_runner_up and each.gap <= near_tie)]
+
+    def share_compared(self, arm: str) -> Estimate:
+        """The share of gold tokens before the first divergence, which is the share that the comparison covers.
+
+        Raises:
+            Unsupported: this arm has no server.
+        """
         ends = {name: self._divergence(arm, name) for name in self._answers(arm)}
         lengths = {name: len(self._expected(arm, name)) for name in ends}
         before = [lengths[name] if end is None else end.place for name, end in ends.items()]
         return stats.ratio(before, list(lengths.values()))
 
     def _answers(self, arm: str) -> Mapping[str, Answer]:
-        """What this arm wrote; Unsupported where there was none."""
+        """The answers of this arm.
+
+        Raises:
+            Unsupported: this arm has no server.
+        """
         if arm not in self.answers:
-            raise Unsupported(f"Nobody was asked {ARMS[arm]}: attach such a server by --attach-plain URL.")
+            raise Unsupported(f"There was no server {ARMS[arm]} to compare with: attach one by --attach-plain URL.")
         return self.answers[arm]
 
     def _divergence(self, arm: str, name: str) -> Divergence | None:
@@ -96,14 +116,14 @@ class Gold:
         return None
 
     def _expected(self, arm: str, name: str) -> tuple[int, ...]:
-        """The gold answer, up to where the answer was cut because it had become long enough."""
+        """The gold answer, cut to the length of an answer that ended at its token limit."""
         answer = self.answers[arm][name]
         return self.rows[name].answer[: answer.tokens if answer.finish_reason == "length" else None]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class NearTie:
-    """The widest gap between the two most likely tokens at which either may be written, in nats."""
+    """The widest gap between the two most likely tokens, in nats, at which an answer may have either."""
 
     nats: float
     source: str
@@ -111,12 +131,20 @@ class NearTie:
 
 
 def load_near_tie(path: Path) -> NearTie:
-    """``[near_tie]`` of a TOML file; raises UsageError naming file, key and mend."""
+    """Read ``[near_tie]`` of a TOML file.
+
+    Raises:
+        UsageError: the file is not valid.
+    """
     return toml_tables.convert(path, toml_tables.parse(path), dict[str, NearTie])["near_tie"]
 
 
 def load_gold(file: Path, weights_sha256: str) -> dict[str, GoldRow]:
-    """The gold rows by prompt; the header's SHA-256 must be that of the target's weights."""
+    """Read the gold rows by prompt.
+
+    Raises:
+        ObservationError: the header's SHA-256 is not that of the target's weights.
+    """
     header, *rows = (json.loads(line) for _, line in json_lines.numbered_lines(file.read_text(encoding="utf-8")))
     if header["sha256"] != weights_sha256:
         raise ObservationError(

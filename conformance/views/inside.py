@@ -1,4 +1,4 @@
-"""What was seen inside the running server: the loaded draft, and the kernels that serve the experts."""
+"""What the probe sees inside the running server: the loaded draft, and the kernels that serve the experts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LOGGED_BACKEND = re.compile(r"Using '?([\w ]+?)'? \w+ MoE backend")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or buffer as loaded; ``sums`` are SHA-256 of the checkpoint tensors that it holds.
+    """A parameter or buffer as loaded; ``sums`` has the SHA-256 of each checkpoint tensor that it holds.
 
-    Where workers have a part each of it, along the dimension ``shared_out``, a sum is those of all parts.
+    If the workers hold shards along the dimension ``shared_out``, a sum joins the SHA-256 of all shards.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class DraftLoad:
-    """The draft's half of the ``draft_load`` observation, taken between loading and repacking."""
+    """The draft in the ``draft_load`` observation, taken after loading and before repacking."""
 
     parameters: Mapping[str, Parameter]
     quant_methods: Mapping[str, str] | str
@@ -47,7 +47,7 @@ class DraftLoad:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation; where this vLLM does not tell the quantisation methods, they are its reason."""
+        """Read the observation; if this vLLM does not report the quantisation methods, the field holds the reason."""
         draft = facts["draft"]
         parameters = {name: Parameter.of(row) for name, row in draft["parameters"].items()}
         linears = draft["linears"]
@@ -56,23 +56,27 @@ class DraftLoad:
         return cls(parameters, {name: row["quant_method"] for name, row in linears.items()})
 
     def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors of a part ("mlp", "self_attn") by their names in vLLM."""
+        """The shapes of the tensors of a part ("mlp", "self_attn") by their names in vLLM."""
         return {name: held.shape for name, held in self.parameters.items() if f".{part}." in name}
 
     def dtypes(self) -> dict[str, str]:
-        """torch's dtype of every parameter; buffers may be integers."""
+        """The torch dtype of every parameter; buffers are left out, because they may be integers."""
         return {name: held.dtype for name, held in self.parameters.items() if held.kind == "parameter"}
 
     def methods(self) -> Mapping[str, str]:
-        """Class of the quantisation method of every linear layer and of the output head."""
+        """The class of the quantisation method of every linear layer and of the output head.
+
+        Raises:
+            Unsupported: this vLLM does not report the methods.
+        """
         if isinstance(self.quant_methods, str):
             raise Unsupported(self.quant_methods)
         return self.quant_methods
 
     def digests(self, checkpoint: Collection[str]) -> dict[str, str]:
-        """SHA-256 of every parameter under the name that a checkpoint has for it, and of its buffers.
+        """The SHA-256 of every parameter and buffer, by its name in a checkpoint.
 
-        vLLM keeps buffers of its own (scales of the attention), which no checkpoint holds.
+        vLLM's own buffers, such as the scales of the attention, are left out, because no checkpoint holds them.
         """
         found: dict[str, str] = {}
         for name, held in self.parameters.items():
@@ -82,7 +86,7 @@ class DraftLoad:
         return found
 
     def shared_out(self) -> dict[str, SharedOut]:
-        """What workers have parts of, by its name in a checkpoint."""
+        """The tensors that the workers hold in shards, by their names in a checkpoint."""
         return {
             own: (held.shared_out, held.shape[held.shared_out] // len(held.sums))
             for name, held in self.parameters.items()
@@ -101,46 +105,68 @@ def _tensors(name: str, held: Parameter) -> list[str]:
 
 @dataclass(frozen=True)
 class Moe:
-    """The ``moe`` observation: the experts' backend as each layer has it, and as the log names it."""
+    """The ``moe`` observation: the experts' backend according to each layer, and according to the log."""
 
     layers: Mapping[str, str | Mapping[str, str]]
     classes: Mapping[str, str | Mapping[str, str]]
-    log_lines: tuple[str, ...] | None  # None where somebody else keeps the log
+    log_lines: tuple[str, ...] | None  # None where the log is not available
     vllm_version: str
     profile: Profile
     source: str = "observations/moe.json"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], profile: Profile) -> Self:
-        """Read the observation; the profile says what to expect."""
+        """Read the observation; the profile says what is expected."""
         layers = {name: row["backend"] for name, row in facts["layers"].items()}
         classes = {name: row["experts"] for name, row in facts["layers"].items()}
         lines = None if facts["log_lines"] is None else tuple(facts["log_lines"])
         return cls(layers, classes, lines, facts["vllm_version"], profile)
 
     def expected(self) -> str:
-        """The backend of this hardware, quantisation and vLLM version; Unsupported where the profile names none."""
+        """The expected backend for this hardware, quantisation and vLLM version.
+
+        Raises:
+            Unsupported: the profile names none.
+        """
         return self.profile.hardware.expected_moe_backend(self.profile.pair.quantisation, self.vllm_version)
 
     def backends(self) -> dict[str, str]:
-        """By layer; Unsupported where this vLLM does not tell."""
-        return _told(self.layers)
+        """The backend of each layer.
+
+        Raises:
+            Unsupported: this vLLM does not report it.
+        """
+        return _require_all(self.layers)
 
     def experts(self) -> dict[str, str]:
-        """The class of the experts' kernel by layer; Unsupported where this vLLM does not tell."""
-        return _told(self.classes)
+        """The class of the experts' kernel in each layer.
+
+        Raises:
+            Unsupported: this vLLM does not report it.
+        """
+        return _require_all(self.classes)
 
     def experts_of_the_first_layer(self) -> str:
-        """What all others have to be; an ObservationError without a layer."""
+        """The class that all other layers must have too.
+
+        Raises:
+            ObservationError: there is no layer.
+            Unsupported: this vLLM does not report the classes.
+        """
         if not self.classes:
             raise ObservationError(f"{self.source}: nothing to compare")
         return next(iter(self.experts().values()))
 
     def logged(self) -> dict[str, str]:
-        """By log line; an ObservationError where no line names a backend."""
+        """The backend that each line of the log names.
+
+        Raises:
+            Unsupported: the log of an attached server is not available.
+            ObservationError: no line names a backend.
+        """
         if self.log_lines is None:
             raise Unsupported(
-                "Somebody else keeps the log of an attached server, so what it says of kernels is not seen."
+                "The log of an attached server is not available, so the backend that it names is unknown."
             )
         named = {line: found[1] for line in self.log_lines if (found := LOGGED_BACKEND.search(line))}
         if not named:
@@ -150,7 +176,7 @@ class Moe:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The ``kernels`` observation beside what is known of the backends' kernels."""
+    """The ``kernels`` observation, and the known kernel names of each backend."""
 
     executed: Mapping[str, int]
     activity: str
@@ -160,20 +186,28 @@ class Kernels:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], moe: Moe, known: Mapping[str, Kernel]) -> Self:
-        """Read the observation; an ObservationError where the profiler saw nothing."""
+        """Read the observation.
+
+        Raises:
+            ObservationError: the profiler recorded no kernel.
+        """
         if not facts["executed"]:
-            raise ObservationError(f"torch's profiler saw no {facts['activity']} activity")
+            raise ObservationError(f"torch's profiler recorded no {facts['activity']} activity")
         return cls(facts["executed"], facts["activity"], moe, known)
 
     def of_experts(self) -> dict[str, int]:
-        """How often the expected backend's kernels ran; Unsupported where nobody has written down their name."""
+        """How often each kernel of the expected backend ran.
+
+        Raises:
+            Unsupported: the facts do not name the kernels of this backend.
+        """
         backend = self.moe.expected()
         if backend not in self.known:
             raise Unsupported(f"fixtures/facts/moe_backends.toml names no kernel of {backend}.")
         return {name: times for name, times in self.executed.items() if re.search(self.known[backend].name, name)}
 
-    def strangers(self) -> list[str]:
-        """Kernels of other MoE backends that ran, or that none of the expected one's did."""
+    def unexpected_kernels(self) -> list[str]:
+        """A sentence for each kernel of another MoE backend that ran, and one if none of the expected backend ran."""
         backend, own = self.moe.expected(), self.of_experts()
         others = {name: each.name for name, each in self.known.items() if name != backend}
         found = [
@@ -187,11 +221,11 @@ class Kernels:
         return found
 
     def note(self) -> str:
-        """Which ran how often."""
+        """How often each kernel ran, as a note."""
         return "; ".join(f"{name[:80]}: {times} times" for name, times in self.of_experts().items())
 
 
-def _told(facts: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:
+def _require_all(facts: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:
     named: dict[str, str] = {}
     for name, fact in facts.items():
         if not isinstance(fact, str):
@@ -202,7 +236,7 @@ def _told(facts: Mapping[str, str | Mapping[str, str]]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class MoeRefusal:
-    """The ``moe_refusal`` observation: what a start with an impossible backend came to."""
+    """The ``moe_refusal`` observation: how a start with an impossible backend ended."""
 
     backend: str
     came_up: bool
@@ -216,7 +250,7 @@ class MoeRefusal:
         return cls(facts["backend"], facts["came_up"], facts["reason"], facts["seconds"])
 
     def ending(self) -> str:
-        """vLLM's reason, or what happened instead."""
+        """vLLM's reason for the refusal, or what happened instead."""
         if self.came_up:
-            return f"the server came up with --moe-backend {self.backend}"
-        return self.reason or f"it gave no reason and was stopped after {self.seconds:.0f} s"
+            return f"the server started with --moe-backend {self.backend}"
+        return self.reason or f"the server gave no reason and was stopped after {self.seconds:.0f} s"

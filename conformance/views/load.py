@@ -1,4 +1,4 @@
-"""The same prompts with and without MTP: what the answers took, at each concurrency."""
+"""The same prompts with and without MTP: the time of the answers at each concurrency."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from conformance.profile.floors import Floor
 from conformance.profile.tolerances import load_tolerances
 
 PERCENTILES = (50, 95, 99)
-MINIMUM_ROUNDS = 3  # with answers of a category, or its interval says nothing
+MINIMUM_ROUNDS = 3  # with answers of a category; with fewer, its interval has no meaning
 TOKEN_BY_TOKEN = (
-    "this CPU lacks the instructions by which oneDNN multiplies BF16 (such as AVX-512), so that vLLM multiplies token "
-    "by token; the published figures are of machines that do not"
+    "this CPU lacks the BF16 instructions that oneDNN needs (such as AVX-512); vLLM multiplies token by token on it, "
+    "unlike on the machines of the published figures"
 )
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Counters of one request, or of several that were counted together; ``name`` is the prompt's, or empty.
+    """The counters of one request, or of several requests together; ``name`` is the prompt's name or empty.
 
-    ``drafts``: target steps that checked a draft; ``draft_tokens``: tokens proposed in them; ``per_position[i]``:
-    drafts of which the first i + 1 tokens were all accepted (joint); ``output_tokens``: tokens of the answers.
+    ``drafts``: target steps that verified a draft; ``draft_tokens``: tokens that these drafts proposed;
+    ``per_position[i]``: drafts whose first i + 1 tokens were all accepted (joint); ``output_tokens``: tokens of the
+    answers.
     """
 
     name: str
@@ -41,11 +42,11 @@ class Counts:
     output_tokens: int
 
     def contradiction(self, k: int) -> str:
-        """In what these counters contradict each other; empty if in nothing.
+        """How these counters contradict each other; empty if they do not.
 
-        Every step yields one token of the target's own beside the accepted ones, and each request's first token comes
+        Every step yields one token of the target beside the accepted tokens, and the first token of each request comes
         from its prompt alone. The end of an answer may cut off up to k tokens of the last step, and steps without a
-        draft, at the end of the context, add some that are not counted here.
+        draft, at the end of the context, add tokens that are not counted here.
         """
         made = self.requests + self.drafts + self.accepted
         if len(self.per_position) != k:
@@ -57,16 +58,17 @@ class Counts:
         if list(self.per_position) != sorted(self.per_position, reverse=True) or self.per_position[0] > self.drafts:
             return f"joint counts {list(self.per_position)} of {self.drafts} drafts must not rise"
         if abs(made - self.output_tokens) > k * self.requests:
-            return f"{self.output_tokens} tokens came out of {self.drafts} drafts with {self.accepted} accepted"
+            counted = f"{self.drafts} drafts with {self.accepted} accepted tokens"
+            return f"{self.output_tokens} output tokens do not fit {counted}"
         return ""
 
     @property
     def times(self) -> int:
-        """How often one prompt was asked; 1 for requests that were counted together."""
+        """How often the prompt was asked; 1 for requests that were counted together."""
         return self.requests if self.name else 1
 
     def __add__(self, other: Counts) -> Counts:
-        """Both together, under the name of the first."""
+        """The sum of both, under the name of the first."""
         return Counts(
             self.name,
             self.requests + other.requests,
@@ -81,7 +83,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: seconds from the request until its end and until its first token, and what was written."""
+    """One answer: seconds from the request to its end and to its first token, and its tokens."""
 
     id: str
     category: str
@@ -99,12 +101,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Block:
-    """One group of prompts on one server; ``client_seconds`` is the CPU time that asking cost."""
+    """One group of prompts on one server; ``client_seconds`` is the CPU time of the client."""
 
     seconds: float
     client_seconds: float
     answers: tuple[Answer, ...]
-    counts: tuple[Counts, ...]  # by request where vLLM tells, else of the whole block; empty without MTP
+    counts: tuple[Counts, ...]  # by request if vLLM reports them, else of the whole block; empty without MTP
 
     @property
     def tokens(self) -> int:
@@ -113,7 +115,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Round:
-    """One group of prompts on each server; ``without`` is None where only the server with MTP was asked."""
+    """One group of prompts on each server; ``without`` is None if only the server with MTP was asked."""
 
     mtp: Block
     without: Block | None
@@ -121,7 +123,11 @@ class Round:
 
     @property
     def plain(self) -> Block:
-        """The same without MTP; Unsupported where nobody was asked."""
+        """The block of the server without MTP.
+
+        Raises:
+            Unsupported: there was no server without MTP.
+        """
         if self.without is None:
             raise Unsupported("There was no server without MTP to compare with: attach one by --attach-plain URL.")
         return self.without
@@ -129,7 +135,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Pair:
-    """The answers of two blocks to one prompt, and the number of the round that asked it."""
+    """The answers of two blocks to one prompt, and the number of their round."""
 
     round: int
     slower: Answer
@@ -138,7 +144,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cell:
-    """The measured rounds at one concurrency; their warm-up is left out by what the plan has marked so."""
+    """The measured rounds at one concurrency, without the rounds that the plan marks as warm-up."""
 
     concurrency: int
     rounds: tuple[Round, ...]
@@ -149,10 +155,13 @@ class Cell:
         return "in a row" if self.concurrency == 1 else f"{self.concurrency} at once"
 
     def speedup(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Seconds without MTP over seconds with: in a row prompt by prompt, at once until a round's last answer.
+        """Seconds without MTP over seconds with MTP, as the published figures were measured.
 
-        That is how the published figures were taken. An ObservationError where the arms did not write as much as each
-        other.
+        Requests in a row are compared prompt by prompt, concurrent ones by the time to the last answer of a round.
+
+        Raises:
+            ObservationError: the two arms wrote different amounts of text.
+            Unsupported: there was no server without MTP.
         """
         mtp, plain = (sum(getattr(each, arm).tokens for each in self.rounds) for arm in ("mtp", "plain"))
         if self.rounds and abs(mtp - plain) > load_tolerances()["length_ratio"] * plain:
@@ -160,25 +169,25 @@ class Cell:
         return self._compared([(each.plain, each.mtp) for each in self.rounds], confidence)
 
     def against_itself(self) -> Estimate | None:
-        """The same for the server without MTP against itself (A/A): the noise that a speedup is seen through."""
+        """The same for the server without MTP against itself (A/A), which shows the noise of a speedup."""
         pairs = [(each.plain, each.again) for each in self.rounds if each.again is not None]
         if len(pairs) < 2:
             return None
         return self._compared(pairs, CONFIDENCE)
 
     def noise(self) -> str:
-        """A/A as a note."""
+        """The A/A comparison as a note."""
         found = self.against_itself()
         if found is None:
             return "no A/A comparison"
         return f"A/A, the server without MTP against itself: {found} (n = {found.n})"
 
     def by_answer(self) -> Estimate:
-        """Geometric mean over prompts, of requests at once as well, where short answers wait for others' prompts."""
+        """The geometric mean of the speedups of single answers; concurrent short answers wait for other prompts."""
         return self._answers([(each.plain, each.mtp) for each in self.rounds], CONFIDENCE)
 
     def by_category(self) -> dict[str, Estimate]:
-        """The same for each category of prompts that enough rounds have asked."""
+        """The same for each category of prompts that occurs in enough rounds."""
         groups: dict[str, list[Pair]] = defaultdict(list)
         for pair in _pairs([(each.plain, each.mtp) for each in self.rounds]):
             groups[pair.slower.category].append(pair)
@@ -186,17 +195,17 @@ class Cell:
         return {name: self._of_pairs(pairs, CONFIDENCE) for name, pairs in enough.items()}
 
     def latencies(self) -> str:
-        """Decode rate, time to first token, time between tokens and to the end, without and with MTP, as a note."""
+        """As a note: decode rate, and times to the first token, between deliveries, and in all, in both arms."""
         arms = {"without": "plain", "with": "mtp"}
         said = [f"{word} MTP {_latency([getattr(each, arm) for each in self.rounds])}" for word, arm in arms.items()]
         return "; ".join(said)
 
     def account(self) -> str:
-        """What stands beside a speedup, as a note: noise, latencies, and what asking cost."""
+        """As a note beside a speedup: the noise, the latencies, and the CPU time of the client."""
         blocks = [block for each in self.rounds for block in (each.mtp, each.plain)]
         cost = 1000 * sum(block.client_seconds for block in blocks) / sum(block.tokens for block in blocks)
         return (
-            f"{self.name}: {self.noise()}; an answer comes {self.by_answer()} times sooner (geometric mean); "
+            f"{self.name}: {self.noise()}; speedup of single answers {self.by_answer()} (geometric mean); "
             f"{self.latencies()}; client {cost:.2f} CPU seconds per 1,000 tokens"
         )
 
@@ -238,17 +247,17 @@ def _latency(blocks: Sequence[Block]) -> str:
     first = "/".join(f"{1000 * v:.0f}" for v in np.percentile([a.first_seconds for a in answers], PERCENTILES))
     end = "/".join(f"{v:.2f}" for v in np.percentile([a.seconds for a in answers], PERCENTILES))
     return (
-        f"{rate:.0f} tokens/s a request, first token {first} ms, between deliveries {between} ms, "
-        f"end {end} s (p{'/p'.join(map(str, PERCENTILES))})"
+        f"{rate:.0f} tokens/s per request, time to first token {first} ms, time between deliveries {between} ms, "
+        f"total time {end} s (p{'/p'.join(map(str, PERCENTILES))})"
     )
 
 
 @dataclass(frozen=True)
 class Load:
-    """The ``load`` observation, of one look or of several together.
+    """The ``load`` observation of one group-sequential look, or of several looks together.
 
-    ``token_by_token``: on this CPU a linear layer takes as long for each further token, so what MTP verifies at once
-    costs as much as one after another.
+    ``token_by_token``: on this CPU a linear layer takes the same time for each further token, so MTP saves no time by
+    verifying several tokens together.
     """
 
     k: int
@@ -260,7 +269,8 @@ class Load:
     def of(cls, documents: Sequence[Mapping[str, Any]]) -> Self:
         """Read the observations of the looks so far.
 
-        ObservationError where counters contradict each other, or vLLM's count by request its count of the whole.
+        Raises:
+            ObservationError: counters contradict each other, or the counts by request contradict the total counts.
         """
         source = "observations/load.json" if len(documents) == 1 else f"observations/load-{len(documents)}.json"
         rounds: dict[int, list[Round]] = defaultdict(list)
@@ -272,13 +282,17 @@ class Load:
         return cls(documents[0]["k"], cells, source, any(document.get("linear_fallback") for document in documents))
 
     def at(self, concurrency: int) -> Cell:
-        """The rounds at one concurrency; ObservationError where there are none."""
+        """The rounds at one concurrency.
+
+        Raises:
+            ObservationError: there are none.
+        """
         if concurrency not in self.cells:
             raise ObservationError(f"{self.source}: no measured rounds with {concurrency} requests at once")
         return self.cells[concurrency]
 
     def floor_here(self, floor: Floor) -> Floor:
-        """The floor of a speedup; none where the CPU is no such machine as the figure is of."""
+        """The floor of a speedup, without its value if the published figure does not apply to this CPU."""
         return replace(floor, value=None, reason=TOKEN_BY_TOKEN) if self.token_by_token else floor
 
     def rounds(self) -> Iterator[tuple[int, Round]]:
@@ -286,18 +300,21 @@ class Load:
         return ((cell.concurrency, each) for cell in self.cells.values() for each in cell.rounds)
 
     def pays(self) -> str:
-        """Up to how many requests at once MTP is faster, as a sentence."""
+        """A sentence that says up to which concurrency MTP is faster."""
         found = {concurrency: cell.speedup() for concurrency, cell in self.cells.items()}
-        pays = [concurrency for concurrency, estimate in found.items() if estimate.low > 1]
-        costs = [concurrency for concurrency, estimate in found.items() if estimate.high < 1]
+        faster = [concurrency for concurrency, estimate in found.items() if estimate.low > 1]
+        slower = [concurrency for concurrency, estimate in found.items() if estimate.high < 1]
         grid = ", ".join(f"{concurrency}: {estimate}" for concurrency, estimate in found.items())
-        if not pays:
-            said = f"MTP does not pay at k = {self.k}" if costs else f"whether MTP pays at k = {self.k} is not settled"
-        elif len(pays) == len(found):
-            said = f"MTP pays at k = {self.k} up to concurrency {max(pays)}, the most that was tried"
+        if not faster:
+            said = (
+                f"MTP is not faster at k = {self.k}" if slower else f"it is open whether MTP is faster at k = {self.k}"
+            )
+        elif len(faster) == len(found):
+            said = f"MTP is faster at k = {self.k} up to concurrency {max(faster)}, the highest tested"
         else:
-            rest = ", ".join(str(c) for c in found if c not in pays)
-            said = f"MTP pays at k = {self.k} at concurrency {', '.join(map(str, pays))}, not shown at {rest}"
+            rest = ", ".join(str(c) for c in found if c not in faster)
+            known = ", ".join(map(str, faster))
+            said = f"MTP is faster at k = {self.k} at concurrency {known}; this is not shown at {rest}"
         return f"{said} (speedup by concurrency: {grid})"
 
 
@@ -322,7 +339,7 @@ def _block(block: Mapping[str, Any], row: Mapping[str, Any], document: Mapping[s
         categories = {answer.category for answer in answers}
         whole = _counts(block["counted"], len(answers), categories.pop() if len(categories) == 1 else "mixed", k)
         counts = by_request if len(by_request) == len(answers) else (whole,)
-        _must_sum(counts, whole)
+        _check_sums(counts, whole)
     return Block(block["seconds"], block["client_seconds"], answers, counts)
 
 
@@ -357,8 +374,12 @@ def _counts(found: Mapping[str, Any], requests: int, category: str, k: int, id: 
     return counts
 
 
-def _must_sum(parts: Sequence[Counts], whole: Counts) -> None:
-    """vLLM's count by request must be what /metrics counted meanwhile, or somebody else sent requests."""
+def _check_sums(parts: Sequence[Counts], whole: Counts) -> None:
+    """Require that the counts by request equal what /metrics counted meanwhile; other clients would change it.
+
+    Raises:
+        ObservationError: the counts differ.
+    """
     for name in ("drafts", "draft_tokens", "accepted", "output_tokens"):
         summed = sum(getattr(part, name) for part in parts)
         if summed != getattr(whole, name):

@@ -1,4 +1,4 @@
-"""vLLM's own choice of a MoE kernel on every device, beside the choice that is expected there."""
+"""The MoE kernel that vLLM selects on every device, and the kernel that is expected there."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from conformance.profile.moe_facts import CPU, NONE, Expectation
 
 ACCEPTED, REFUSED, NOT_EVALUATED = "accepted", "refused", "not evaluated"
 EMULATION = "EMULATION"
-NO_KERNEL = "NotImplementedError: "  # what the selection raises when it has tried everything
+NO_KERNEL = "NotImplementedError: "  # raised by the selection when it has tried every backend
 REFUSAL = r"^ValueError: .*does not support.* since \S"
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One backend on one device; ``reasons`` are its kernels', ``objections`` those that all of them have."""
+    """One backend on one device; ``reasons`` come from its kernels, ``objections`` are common to all of them."""
 
     state: str
     reasons: tuple[str, ...]
@@ -38,7 +38,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class Request:
-    """``--moe-backend word``: the backend that it means, and what came of it."""
+    """``--moe-backend word``: the backend that the word means, and the result of the request."""
 
     backend: str
     chosen: str | None
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Device:
-    """The selection on one device; ``chosen`` is "none" where vLLM has no kernel, None where the selection broke."""
+    """The selection on one device; ``chosen`` is "none" if vLLM has no kernel, None if the selection failed."""
 
     order: tuple[str, ...]
     chosen: str | None
@@ -68,17 +68,17 @@ class Device:
         )
 
     def in_state(self, state: str) -> dict[str, Backend]:
-        """The backends in this state, as the selection tries them."""
+        """The backends in this state, in the order of the selection."""
         return {name: self.backends[name] for name in self.order if self.backends[name].state == state}
 
     def comes_before_choice(self, backend: str) -> bool:
-        """Whether the selection tries this backend before the one that it chose."""
+        """Whether the selection tries this backend before the chosen one."""
         return self.chosen not in self.order or self.order.index(backend) < self.order.index(str(self.chosen))
 
 
 @dataclass(frozen=True)
 class MoeOracle:
-    """The ``moe_oracle`` observation with the rows of fixtures/facts/moe_backends.toml."""
+    """The ``moe_oracle`` observation, and the rows of fixtures/facts/moe_backends.toml."""
 
     vllm_version: str
     devices: Mapping[str, Device]
@@ -87,14 +87,19 @@ class MoeOracle:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], rows: Sequence[Expectation]) -> Self:
-        """Read the observation; the rows say what to expect."""
+        """Read the observation; the rows say what is expected."""
         devices = {name: Device.of(row) for name, row in facts["devices"].items()}
         return cls(facts["vllm_version"], devices, tuple(rows))
 
     def expected(self) -> dict[str, str]:
-        """By device, wherever the expected backend could be evaluated here; Unsupported where none could."""
+        """The expected backend of each device where it can be evaluated on this machine.
+
+        Raises:
+            ObservationError: no device was examined.
+            Unsupported: no expected backend can be evaluated on this machine.
+        """
         if not self.devices:
-            raise ObservationError(f"{self.source}: no device was walked")
+            raise ObservationError(f"{self.source}: no device was examined")
         expected: dict[str, str] = {}
         for name in self.devices:
             for row, why_not in self.expectations(name):
@@ -105,11 +110,11 @@ class MoeOracle:
         return expected
 
     def chosen(self) -> dict[str, str]:
-        """By the same devices."""
+        """The selected backend of the same devices."""
         return {name: str(self.devices[name].chosen) for name in self.expected()}
 
     def left_out(self) -> str:
-        """Which expectations are not judged here, and why; empty where all are."""
+        """Which expectations are not judged here, and why; empty if all are judged."""
         reasons: dict[str, list[str]] = {}
         for name in self.devices:
             found = self.expectations(name)
@@ -122,9 +127,9 @@ class MoeOracle:
         return f"not judged here: {'; '.join(texts)}" if texts else ""
 
     def expectations(self, name: str) -> list[tuple[Expectation, str | None]]:
-        """The rows that speak of this device, each with the reason why it is not judged here.
+        """The rows about this device, each with the reason why it is not judged here, or None.
 
-        A row that holds only without a library is among them where another's backend lacks that library.
+        A row that holds only without a library is included if another row's backend lacks that library.
         """
         about = [row for row in self.rows if row.is_about(name, self.vllm_version)]
         named = [backend for row in about if (backend := self.devices[name].backends.get(row.backend))]
@@ -139,7 +144,7 @@ class MoeOracle:
         return backend.reasons[0] if backend and backend.state == NOT_EVALUATED else None
 
     def refused_requests(self) -> dict[str, Request]:
-        """By device and word: the backends asked for by name that cannot serve there."""
+        """The requests for a backend that cannot serve on its device, by device and word."""
         return {
             f"{name}: --moe-backend {word}": request
             for name, device in self.devices.items()
@@ -147,22 +152,26 @@ class MoeOracle:
             if (backend := device.backends.get(request.backend)) and backend.state == REFUSED
         }
 
-    def unrefused(self) -> list[str]:
-        """A sentence for each of them that did not end in a ValueError with a reason."""
+    def wrong_refusals(self) -> list[str]:
+        """A sentence for each of these requests that did not end in a ValueError with a reason."""
         return [
-            f"{what} became {request.chosen}" if request.chosen else f"{what} ended in {request.error}"
+            f"{what} was replaced by {request.chosen}" if request.chosen else f"{what} ended in {request.error}"
             for what, request in self.refused_requests().items()
             if request.chosen or not re.search(REFUSAL, request.error or "")
         ]
 
     def gpus(self) -> dict[str, Device]:
-        """Every GPU; Unsupported where the selection broke on one, so that none is passed over."""
+        """Every GPU.
+
+        Raises:
+            Unsupported: the selection failed on a GPU, which would be left out otherwise.
+        """
         gpus = {name: device for name, device in self.devices.items() if name != CPU}
         if broken := [f"{name} ({gpu.error})" for name, gpu in gpus.items() if gpu.chosen is None]:
-            raise Unsupported(f"vLLM's selection cannot be walked in this build on {', '.join(broken)}.")
+            raise Unsupported(f"vLLM's selection fails in this build on {', '.join(broken)}.")
         return gpus
 
     def fallbacks(self) -> list[str]:
-        """A sentence for each GPU that is left without a kernel of its own."""
+        """A sentence for each GPU that has no kernel of its own."""
         words = {EMULATION: "falls back to EMULATION", NONE: "has no kernel at all"}
         return [f"{name} {words[str(gpu.chosen)]}" for name, gpu in self.gpus().items() if gpu.chosen in words]

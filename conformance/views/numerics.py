@@ -1,4 +1,4 @@
-"""How far single modules of the running server are from their float32 reference."""
+"""The deviation of single modules of the running server from their float32 reference."""
 
 from __future__ import annotations
 
@@ -23,23 +23,43 @@ class Numerics:
         return cls(facts)
 
     def draft_linears(self) -> dict[str, Deviation]:
-        """By vLLM's name of the layer."""
+        """The deviation of each linear layer of the draft.
+
+        Raises:
+            Unsupported: this vLLM does not allow the observation.
+        """
         return self._deviations("draft_linears")
 
     def draft_mlps(self) -> dict[str, Deviation]:
-        """By vLLM's name of the MLP."""
+        """The deviation of each MLP of the draft.
+
+        Raises:
+            Unsupported: this vLLM does not allow the observation.
+        """
         return self._deviations("draft_mlps")
 
     def routers(self) -> dict[str, Deviation]:
-        """Router logits by decoder layer."""
+        """The deviation of the router logits of each decoder layer.
+
+        Raises:
+            Unsupported: this vLLM does not allow the observation.
+        """
         return {f"{name}.router": found for name, found in self._deviations("routers").items()}
 
     def experts(self) -> dict[str, Deviation]:
-        """The routed experts' output by decoder layer."""
+        """The deviation of the routed experts' output of each decoder layer.
+
+        Raises:
+            Unsupported: this vLLM does not allow the observation.
+        """
         return {f"{name}.experts": found for name, found in self._deviations("experts").items()}
 
     def backend(self) -> str:
-        """The MoE backend that computed it, as the layers say; an ObservationError where they differ."""
+        """The MoE backend of the experts, according to their layers.
+
+        Raises:
+            ObservationError: the layers name different backends, or none.
+        """
         names = sorted(set(self.facts.get("backends", {}).values()))
         if len(names) != 1:
             raise ObservationError(f"the experts are served by {', '.join(names) or 'nothing'}, not by one backend")

@@ -1,4 +1,4 @@
-"""What the parser made of generated and recorded answers."""
+"""How the parser reads generated and recorded answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Tried:
-    """Some properties: how many examples were tried, and a sentence for each that is broken."""
+    """Some properties: the number of tried examples, and a sentence for each property that does not hold."""
 
     trials: int
     broken: tuple[str, ...]
@@ -18,7 +18,7 @@ class Tried:
     note: str = ""
 
     def objections(self) -> tuple[str, ...]:
-        """The properties that do not hold."""
+        """A sentence for each property that does not hold."""
         return self.broken
 
 
@@ -34,37 +34,39 @@ class Parsers:
         return cls(facts)
 
     def round_trip(self, *kinds: str) -> Tried:
-        """Arguments of these kinds, written by the template and parsed again."""
-        return _tried({f"{kind} arguments": self.facts["round_trip"][kind] for kind in kinds})
+        """Arguments of these kinds, written by the chat template and parsed again."""
+        return _result({f"{kind} arguments": self.facts["round_trip"][kind] for kind in kinds})
 
     def published(self) -> Tried:
-        """Instances that others published, the same way."""
-        return _tried({"published arguments": self.facts["published"]})
+        """Published instances of JSON schemas, written and parsed in the same way."""
+        return _result({"published arguments": self.facts["published"]})
 
     def chunking(self) -> Tried:
-        """Recorded answers, cut into deltas in every way."""
-        return _tried(self.facts["chunking"])
+        """Recorded answers, cut into deltas in many ways."""
+        return _result(self.facts["chunking"])
 
     def any_text(self) -> Tried:
-        """Text that no model would write."""
-        return _tried({"arbitrary text": self.facts["any_text"]})
+        """Arbitrary text, which no model would write."""
+        return _result({"arbitrary text": self.facts["any_text"]})
 
 
-def _tried(found: Mapping[str, Mapping[str, Any]]) -> Tried:
-    broken = [f"{name}: {_said(each['counterexample'])}" for name, each in found.items() if each["counterexample"]]
+def _result(found: Mapping[str, Mapping[str, Any]]) -> Tried:
+    broken = [f"{name}: {_describe(each['counterexample'])}" for name, each in found.items() if each["counterexample"]]
     return Tried(sum(each["examples"] for each in found.values()), tuple(broken))
 
 
-def _said(example: Mapping[str, Any]) -> str:
+def _describe(example: Mapping[str, Any]) -> str:
     """The counterexample as a sentence."""
     if "problem" in example:
-        return f"{example['problem']}, from {example['text']!r}"
+        return f"{example['problem']}, for the text {example['text']!r}"
     if "deltas" in example:
-        return f"in deltas {example['deltas']} it gives {_short(example['found'])}, whole {_short(example['whole'])}"
+        found, whole = _json(example["found"]), _json(example["whole"])
+        return f"in deltas {example['deltas']} the result is {found}, in one piece it is {whole}"
     found = example["found"]
     calls = found["calls"] if not (found["content"] or found["reasoning"]) else found
-    return f"{example['text']} gives {_short(calls)} ({example['way']}), where {_short(example['expected'])} went in"
+    expected = _json(example["expected"])
+    return f"{example['text']} is parsed as {_json(calls)} ({example['way']}) where {expected} is expected"
 
 
-def _short(value: Any) -> str:
+def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)

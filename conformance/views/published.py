@@ -1,4 +1,4 @@
-"""Both checkpoints beside what is known of the published ones."""
+"""Both checkpoints, compared with the facts about the published checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.profile.facts import GENERATIONS, Facts, text_of
 
 FOREIGN = ("k_proj", "v_proj", "k_norm", "v_norm", "lm_head")
-# Said by every transformers version in its own way: one value per kind of layer, or one per layer.
+# The form depends on the version of transformers: one value per kind of layer, or one per layer.
 BY_LAYER = ("global_head_dim", "num_global_key_value_heads")
-ELSEWHERE = ("dtype", "pad_token_id", "bos_token_id", "eos_token_id")  # where they stand differs, too
+ELSEWHERE = ("dtype", "pad_token_id", "bos_token_id", "eos_token_id")  # their place in the config differs as well
 
 
 @dataclass(frozen=True)
 class Published:
-    """The ``checkpoint`` observation and the facts; ``size`` is that of a published pair, or the miniature's."""
+    """The ``checkpoint`` observation, and the facts about published pairs and the miniature."""
 
     target: Mapping[str, Any]
     draft: Mapping[str, Any]
@@ -34,38 +34,49 @@ class Published:
         return cls(document["target"], document["draft"], facts)
 
     def size_of_draft(self) -> str:
-        """Unsupported for a draft that is none of the known ones."""
+        """The published size of the draft.
+
+        Raises:
+            Unsupported: the draft has no published size.
+        """
         return _known("draft", self.facts.known_draft(self.draft["config"]))
 
     def size_of_target(self) -> str:
-        """Unsupported for a target that is none of the known ones."""
+        """The published size of the target.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         return _known("target", self.facts.known_target(self.target["config"]))
 
     # --- the draft
 
     def tensors_of_draft(self) -> int:
-        """How many its file holds."""
+        """The number of tensors in the draft's file."""
         return len(self.draft["tensors"])
 
-    def foreign(self) -> list[str]:
-        """The draft's tensors that would be keys, values or a head of its own: it reads the target's instead."""
+    def foreign_tensors(self) -> list[str]:
+        """A sentence for each tensor of the draft that is a key, a value or a head of its own."""
         return [f"the draft holds {name}" for name in self.draft["tensors"] if set(name.split(".")) & set(FOREIGN)]
 
     def token_order(self) -> list[str]:
-        """Why the draft's ordering of the vocabulary is no permutation of it; empty where it is, or where none is."""
+        """Why the draft's token ordering is no permutation of the vocabulary; empty if it is, or if there is none."""
         order, vocabulary = self.draft["token_order"], text_of(self.draft["config"]).get("vocab_size")
         if order is None:
             return []
         want = {"tokens": vocabulary, "distinct": vocabulary, "smallest": 0, "largest": (vocabulary or 0) - 1}
-        return [f"{TOKEN_ORDER} has {key} {order[key]}, not {n}" for key, n in want.items() if order[key] != n]
+        return [
+            f"{TOKEN_ORDER}: {key} is {order[key]} where {n} is expected" for key, n in want.items() if order[key] != n
+        ]
 
     def draft_layout(self) -> dict[str, Any]:
-        """Dtype and shape of every tensor, the totals, and the config values that facts name.
+        """The dtype and shape of every tensor, the totals, and the config values that the facts name.
 
-        Unsupported for a quantised draft, whose layout is its quantiser's.
+        Raises:
+            Unsupported: the draft is quantised, or has no published size.
         """
         if self.draft["config"].get("quantization_config"):
-            raise Unsupported("The draft is quantised; the published ones, which are known, are not.")
+            raise Unsupported("The draft is quantised, but the published drafts are not.")
         held = _held(self.draft)
         if not held:
             return {}
@@ -74,7 +85,11 @@ class Published:
         return _layout(held) | {"parameters": floats} | self._config("draft", self.draft["config"], names)
 
     def published_draft_layout(self) -> dict[str, Any]:
-        """The same, as published."""
+        """The same values of the published draft.
+
+        Raises:
+            Unsupported: the draft has no published size.
+        """
         fact = self.facts.draft(self.size_of_draft())
         totals = {"parameters": fact.totals.parameters}
         return _layout(fact.tensors) | totals | self._config("draft", fact.config, fact.config)
@@ -82,7 +97,11 @@ class Published:
     # --- the target
 
     def target_values(self) -> dict[str, Any]:
-        """The config values that facts name, and as many totals as are known for this quantisation."""
+        """The config values that the facts name, and the totals that are known for this quantisation.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         held = _held(self.target)
         if not held:
             return {}
@@ -99,7 +118,11 @@ class Published:
         return values
 
     def published_target_values(self) -> dict[str, Any]:
-        """The same, as published."""
+        """The same values of the published target.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         fact = self.facts.target(self.size_of_target())
         values = self._text("target", fact.text_config) | {"config.json architectures": [fact.architecture]}
         method = quantisation.method_of(self.target["config"])
@@ -112,39 +135,59 @@ class Published:
         return values
 
     def quantisation(self) -> list[str]:
-        """Where the target's quantisation settings and its tensors contradict each other."""
+        """A sentence for each contradiction between the target's quantisation settings and its tensors."""
         return quantisation.objections(self.target["config"], self.target["hf_quant_config"], _held(self.target))
 
     def tensors_of_target(self) -> int:
-        """How many its files hold."""
+        """The number of tensors in the target's files."""
         return len(self.target["tensors"])
 
     # --- tokens and chat
 
     def special_tokens(self) -> dict[str, int | str]:
-        """Ids of both checkpoints' special tokens, as far as facts name them; the draft's only if it has any."""
+        """The ids of both checkpoints' special tokens that the facts name; the draft's only if it has a tokenizer.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         found = {f"target: {name}": number for name, number in self._tokens(self.target).items()}
         return found | {f"draft: {name}": number for name, number in self._tokens(self.draft).items()}
 
     def published_tokens(self) -> dict[str, int]:
-        """The same, as published."""
+        """The same ids in the published checkpoints.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         known = self.facts.tokens.of(self.size_of_target())
         roles = ("target", "draft") if self.draft["special_tokens"] is not None else ("target",)
         return {f"{role}: {name}": number for role in roles for name, number in known.items()}
 
     def endings(self) -> dict[str, Any]:
-        """Where generation stops and what it must not emit, by generation_config.json; sorted."""
+        """The stop tokens and suppressed tokens of generation_config.json, sorted.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         return self._endings(self.target["generation_config"] or {})
 
     def published_endings(self) -> dict[str, Any]:
-        """The same, as an instruction-tuned target has them; a base model stops at ``<eos>`` alone."""
+        """The same tokens of an instruction-tuned target; a base model stops at ``<eos>`` alone.
+
+        Raises:
+            Unsupported: the target has no published size.
+        """
         tokens = self.facts.tokens
         ids = tokens.of(self.size_of_target())
         stop, suppress = ([ids[name] for name in names] for names in (tokens.stop, tokens.suppress))
         return self._endings({"eos_token_id": stop, "suppress_tokens": suppress})
 
     def renders(self) -> dict[str, str]:
-        """What the target's chat template makes of the golden conversations that its generation is known by."""
+        """The golden conversations as the target's chat template renders them.
+
+        Raises:
+            ObservationError: there are no renders.
+        """
         template = self.target["chat_template"]
         if template is None:
             return {"the chat template": "missing, as in a base model"}
@@ -153,11 +196,11 @@ class Published:
         return {id: template["renders"].get(id, "not rendered") for id in self.goldens()}
 
     def goldens(self) -> dict[str, str]:
-        """The goldens of the generation that the template is, or is nearest to."""
+        """The golden renders of the template generation that fits best."""
         return self._generation()[1]
 
     def generation(self) -> str:
-        """That generation, and where the template's text was seen before."""
+        """The name of that generation, and where the same template text is known from, as a note."""
         digest = (self.target["chat_template"] or {}).get("sha256", "")
         return f"{self._generation()[0]}, SHA-256 {digest[:16]}… ({self.facts.chat_template.sha256.get(digest, 'new')})"
 
@@ -168,7 +211,7 @@ class Published:
         goldens, size = self.facts.chat_template, self.facts.known_target(self.target["config"])
         thoughts = (True, False) if size is None else (size in goldens.empty_thought,)
         known = [(name, goldens.goldens(name, thought)) for name in reversed(GENERATIONS) for thought in thoughts]
-        # The newest of those that contradict it least.
+        # The newest generation with the fewest contradictions.
         return min(known, key=lambda each: sum(template["renders"].get(id) != text for id, text in each[1].items()))
 
     def _tokens(self, checkpoint: Mapping[str, Any]) -> dict[str, int | str]:
@@ -189,7 +232,11 @@ class Published:
         return {f"config.json {name}": value for name, value in top.items()} | self._text(role, config)
 
     def _text(self, role: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The text model's values that facts name, with head sizes and key/value heads of its last, full layer."""
+        """The text model's values that the facts name, with the heads of its last layer, which has full attention.
+
+        Raises:
+            ObservationError: the config does not describe the heads of the last layer.
+        """
         size = self.size_of_draft() if role == "draft" else self.size_of_target()
         facts = self.facts.draft(size).config["text_config"] if role == "draft" else self.facts.target(size).text_config
         text = text_of(config)
@@ -198,7 +245,7 @@ class Published:
             axes = attention_axes(Keys(text), len(text["layer_types"]) - 1)
         except (Missing, KeyError, IndexError) as missing:
             raise ObservationError(
-                f"the {role}'s config.json does not tell its last layer's heads: {missing}"
+                f"the {role}'s config.json does not describe the heads of its last layer: {missing}"
             ) from None
         last = {"head size of the last layer": axes[0].size, "key/value heads of the last layer": axes[1].size}
         return {f"text_config {name}": value for name, value in (values | last).items()}
@@ -206,7 +253,7 @@ class Published:
 
 def _known(role: str, size: str | None) -> str:
     if size is None:
-        raise Unsupported(f"The {role} is none of the published Gemma 4 sizes, so nothing is known to hold it against.")
+        raise Unsupported(f"The {role} is none of the published Gemma 4 sizes, so there is no reference for it.")
     return size
 
 

@@ -1,4 +1,4 @@
-"""Whether both servers draw their next tokens from the same distributions."""
+"""Whether both servers sample their next tokens from the same distributions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from conformance.judging import stats
 from conformance.judging.stats import Homogeneity
 from conformance.profile.arms import MTP, PLAIN
 
-Context = tuple[str, tuple[str, ...]]  # the prefix, and the tokens written after it so far
-REACHED = 20  # samples of each arm that a context needs: of fewer, next to nothing can be said
+Context = tuple[str, tuple[str, ...]]  # the prefix, and the tokens after it so far
+REACHED = 20  # samples of each arm that a context needs; with fewer, the test can show almost nothing
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The ``sampling`` observation: for each context, how often each token came next.
+    """The ``sampling`` observation: the number of times that each token followed each context.
 
-    Given its context a token does not depend on other tokens, so that every one of a sample counts by itself, and a
-    difference at a later draft position shows as one at the first. The first token is context only: it comes from
-    the prefix alone, and no draft has a part in it.
+    Given its context, a token does not depend on other tokens. So every token of a sample counts as one observation,
+    and a difference at a later draft position shows as clearly as one at the first. The first token is only context,
+    because it comes from the prefix alone, without a draft.
     """
 
     with_mtp: Mapping[Context, Counter[str]]
@@ -31,7 +31,11 @@ class Sampling:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation; ObservationError where samples are missing or nothing was reached often enough."""
+        """Read the observation.
+
+        Raises:
+            ObservationError: samples are missing, or both servers reached no context often enough.
+        """
         arms = {arm: _next_tokens(facts, arm) for arm in (MTP, PLAIN)}
         often = [
             context
@@ -44,10 +48,10 @@ class Sampling:
         return cls(mtp, plain)
 
     def homogeneity(self, alarm: float) -> Homogeneity:
-        """The test over all contexts; its detectable shift is for an alarm at p below ``alarm``."""
+        """The homogeneity test over all contexts; its detectable shift is for a FAIL at p below ``alarm``."""
         return stats.homogeneity(list(self.with_mtp.values()), list(self.without.values()), confidence=1 - alarm)
 
-    def widest(self) -> str:
+    def largest_difference(self) -> str:
         """The token whose shares differ most, as a note."""
         differences = {
             (context, token): (_share(self.with_mtp[context], token), _share(counts, token))
@@ -57,7 +61,7 @@ class Sampling:
         (prefix, before), token = max(differences, key=lambda place: abs(differences[place][0] - differences[place][1]))
         mtp, plain = differences[(prefix, before), token]
         where = f"token {token} after {' '.join(before)} in {prefix}"
-        return f"widest difference: {where} comes in {mtp:.0%} with MTP, in {plain:.0%} without"
+        return f"largest difference: {where} has a share of {mtp:.0%} with MTP and {plain:.0%} without"
 
 
 def _next_tokens(facts: Mapping[str, Any], arm: str) -> dict[Context, Counter[str]]:
@@ -65,7 +69,9 @@ def _next_tokens(facts: Mapping[str, Any], arm: str) -> dict[Context, Counter[st
     for prompt in facts["prompts"]:
         samples = prompt[arm]["samples"]
         if sum(samples.values()) != facts["seeds"]:
-            raise ObservationError(f"{prompt['id']}: {sum(samples.values())} samples came of {facts['seeds']} seeds")
+            raise ObservationError(
+                f"{prompt['id']}: there are {sum(samples.values())} samples of {facts['seeds']} seeds"
+            )
         for sequence, count in samples.items():
             tokens = tuple(sequence.split())
             for place in range(1, len(tokens)):

@@ -1,4 +1,4 @@
-"""A soak over time: what came of its requests, and whether speed, acceptance, memory and clocks hold."""
+"""A soak over time: its requests, and whether speed, acceptance, memory and clocks stay stable."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from conformance.judging.stats import CONFIDENCE, Estimate
 HEAT = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")  # NVML's reasons for lower clocks
 POWER = ("sw_power_cap", "hw_power_brake_slowdown")
 SENSORS = {"temperature_c": "temperature, °C", "sm_clock_mhz": "SM clock, MHz", "memory_mib": "memory in use, MiB"}
-PARTS = 3  # the last of them is held against the first
+PARTS = 3  # the last part is compared with the first
 HOUR = 3600.0
-LEAST_LEFT = 0.01  # of the CPU by others
+LEAST_LEFT = 0.01  # the least share of the CPU that other processes leave
 Value = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
 class Soak:
-    """The ``soak`` observation; ``warm_up`` is the share of the time at its beginning that no drift is judged by."""
+    """The ``soak`` observation; ``warm_up`` is the share of its time at the beginning that is not judged for drift."""
 
     facts: Mapping[str, Any]
     warm_up: float
@@ -35,22 +35,22 @@ class Soak:
 
     @property
     def windows(self) -> Sequence[Mapping[str, Any]]:
-        """All of them."""
+        """All time windows."""
         windows: Sequence[Mapping[str, Any]] = self.facts["windows"]
         return windows
 
     @property
-    def settled(self) -> Sequence[Mapping[str, Any]]:
+    def after_warm_up(self) -> Sequence[Mapping[str, Any]]:
         """The windows after the warm-up."""
         return [each for each in self.windows if each["begin"] >= 60 * self.facts["minutes"] * self.warm_up]
 
     @property
-    def asked(self) -> int:
-        """Requests that were sent."""
+    def request_count(self) -> int:
+        """The number of requests that were sent."""
         return int(self.facts["answered"] + self.facts["failed"])
 
     def objections(self) -> list[str]:
-        """Requests that failed, a server that died or could not be read, time in which no token came."""
+        """A sentence for each failed request, for a dead or unreadable server, and for each window without a token."""
         facts = self.facts
         found = [f"after {row['seconds']:.0f} s {row['what']}" for row in facts["failures"]]
         if more := facts["failed"] - len(facts["failures"]):
@@ -58,12 +58,12 @@ class Soak:
         if facts["broken"]:
             found.insert(0, f"the load broke off after {facts['seconds']:.0f} s: {facts['broken']}")
         elif not facts["alive"]:
-            found.insert(0, "the server did not live to its end")
+            found.insert(0, "the server did not survive the load")
         silent = [row for row in self.windows if not row["counted"]["output_tokens"]]
-        return found + [f"no token came between {row['begin']:.0f} and {row['end']:.0f} s" for row in silent]
+        return found + [f"no token arrived between {row['begin']:.0f} and {row['end']:.0f} s" for row in silent]
 
     def account(self) -> str:
-        """What was done, for a reader."""
+        """The number of requests and tokens, as a note."""
         facts = self.facts
         return (
             f"{facts['answered']} requests answered with {facts['output_tokens']} tokens, "
@@ -71,11 +71,11 @@ class Soak:
         )
 
     def over_time(self, value: Value) -> list[tuple[float, float]]:
-        """(minute, value) of every window that has it."""
+        """(minute, value) of every window."""
         return [(row["end"] / 60, value(row)) for row in self.windows]
 
     def told(self) -> dict[str, list[tuple[float, float]]]:
-        """The same of memory and sensors, as far as all windows tell."""
+        """(minute, value) of memory and sensors that all windows report."""
         found = {"resident memory, MiB": [row["resident_mib"] for row in self.windows]}
         for gpu in self._at_work:
             for name, word in SENSORS.items():
@@ -84,12 +84,12 @@ class Soak:
         return {name: list(zip(ends, values, strict=True)) for name, values in found.items() if None not in values}
 
     def throughput_kept(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Tokens/s of the last part over those of the first.
+        """Tokens/s of the last part over tokens/s of the first.
 
-        Where others took another share of the CPU than before, that may explain as much of a change as they left of it
-        at last over at first, or nothing: the interval holds both.
+        If other processes used a different share of the CPU in the last part, this may explain the change by the ratio
+        of the CPU shares that they left, or not at all. The interval includes both.
         """
-        found, explained = stats.kept(*self._sides(throughput), confidence=confidence), self._left_by_others()
+        found, explained = stats.kept(*self._sides(throughput), confidence=confidence), self._cpu_left_ratio()
         ends = found.low, found.high, found.low / explained, found.high / explained
         return replace(found, low=min(ends), high=max(ends))
 
@@ -99,83 +99,88 @@ class Soak:
 
     def throughputs(self) -> list[float]:
         """Output tokens/s in every window after the warm-up."""
-        return [throughput(row) for row in self.settled]
+        return [throughput(row) for row in self.after_warm_up]
 
-    def speeds(self) -> str:
-        """Both speeds, and what others used of the machine meanwhile."""
+    def throughput_note(self) -> str:
+        """As a note: the throughput of the first and last part, and the CPU share of other processes."""
         said = "{:.1f} output tokens/s at first, {:.1f} at last".format(*map(_mean, self._sides(throughput)))
         if self._knows_others:
             said += "; others used {:.0%} of the machine's CPU at first, {:.0%} at last".format(*self._others())
         return said
 
-    def lengths(self) -> str:
-        """Both acceptance lengths."""
+    def acceptance_note(self) -> str:
+        """As a note: the acceptance length of the first and last part."""
         return "acceptance length {:.3f} at first, {:.3f} at last".format(
             *map(_mean, self._sides(acceptance_length_of))
         )
 
     def growth(self, step: float) -> dict[str, Estimate]:
-        """Resident memory of the server's processes, MiB an hour; Unsupported where they are out of sight.
+        """The growth of the server's resident memory in MiB an hour.
 
-        ``step``: as many MiB more or less say nothing, since memory is taken in steps; it widens the interval.
+        Memory is allocated in steps, so ``step`` MiB more or less mean nothing and widen the interval.
+
+        Raises:
+            Unsupported: the processes of the server cannot be observed.
         """
         if all(row["resident_mib"] is None for row in self.windows):
-            raise Unsupported("The processes of the server cannot be seen from here, nor their memory.")
+            raise Unsupported("The processes of the server and their memory cannot be observed from here.")
         return {"resident memory": self._growth(lambda row: row["resident_mib"], step)}
 
-    def memory(self) -> str:
-        """Where resident memory was after the warm-up, halfway and at the end."""
-        rows = self.settled
+    def memory_note(self) -> str:
+        """As a note: resident memory after the warm-up, halfway and at the end."""
+        rows = self.after_warm_up
         return "resident memory {:.0f}, {:.0f} and {:.0f} MiB after the warm-up, halfway and at the end".format(
             *(row["resident_mib"] for row in (rows[0], rows[len(rows) // 2], rows[-1]))
         )
 
     def gpu_growth(self, step: float) -> dict[str, Estimate]:
-        """Memory in use on each GPU, MiB an hour; none for one that does not tell (unified memory)."""
+        """The growth of memory in use in MiB an hour, on each GPU that reports it; unified memory is not reported."""
         return {
             f"memory of GPU {gpu}": self._growth(partial(_gpu_memory, gpu), step)
             for gpu in self._gpus
-            if all(row["gpus"][gpu]["memory_mib"] is not None for row in self.settled)
+            if all(row["gpus"][gpu]["memory_mib"] is not None for row in self.after_warm_up)
         }
 
-    def clocks_kept(self) -> dict[str, Estimate]:
-        """SM clock of the last part over that of the first, on each GPU at work; Unsupported without one that tells."""
+    def clock_ratios(self) -> dict[str, Estimate]:
+        """The SM clock of the last part over that of the first, on each busy GPU.
+
+        Raises:
+            Unsupported: no busy GPU reports its clock and the reasons for lower clocks.
+        """
         found = {f"SM clock of GPU {gpu}": stats.kept(*sides) for gpu in self._at_work if (sides := self._clocks(gpu))}
         if not found:
-            raise Unsupported(
-                f"There is no GPU at work that tells its clock and why it is lowered ({self.facts['gpus']})."
-            )
+            raise Unsupported(f"No busy GPU reports its clock and the reasons for lower clocks ({self.facts['gpus']}).")
         return found
 
-    def throttled(self, allowed: Mapping[str, float]) -> list[str]:
-        """Why the clocks of the GPUs at work were lowered in more than the allowed share of the looks at them."""
+    def throttling(self, allowed: Mapping[str, float]) -> list[str]:
+        """A sentence for each reason that lowered the clocks of busy GPUs in more than the allowed share of samples."""
         rows = [row["gpus"][gpu] for row in self.windows for gpu in self._at_work]
         shares = {reason: sum(row["reasons"].get(reason, 0) for row in rows) / self.looks for reason in allowed}
         return [
-            f"clocks were lowered by {reason} in {share:.1%} of the looks, where {allowed[reason]:.0%} are allowed"
+            f"clocks were lowered by {reason} in {share:.1%} of the samples, where {allowed[reason]:.0%} are allowed"
             for reason, share in shares.items()
             if share > allowed[reason]
         ]
 
     @property
     def looks(self) -> int:
-        """How often the GPUs at work were looked at."""
+        """The number of samples of the busy GPUs' sensors."""
         return sum(row["gpus"][gpu]["looks"] for row in self.windows for gpu in self._at_work)
 
-    def heat(self) -> str:
-        """Clock, power and the highest temperature of each GPU at work."""
-        return "; ".join(self._heat(gpu) for gpu in self._at_work)
+    def clock_note(self) -> str:
+        """As a note: clock, power and highest temperature of each busy GPU."""
+        return "; ".join(self._sensor_note(gpu) for gpu in self._at_work)
 
     @property
     def _knows_others(self) -> bool:
-        return all(row["others_cpu"] is not None for row in self.settled)
+        return all(row["others_cpu"] is not None for row in self.after_warm_up)
 
     def _others(self) -> tuple[float, float]:
         first, last = self._sides(lambda row: row["others_cpu"])
         return _mean(first), _mean(last)
 
-    def _left_by_others(self) -> float:
-        """The share of the CPU that they left at last over that at first; 1 where it is not known."""
+    def _cpu_left_ratio(self) -> float:
+        """The CPU share that other processes left in the last part over that in the first; 1 if it is not known."""
         if not self._knows_others:
             return 1.0
         first, last = self._others()
@@ -183,21 +188,21 @@ class Soak:
 
     @property
     def _gpus(self) -> range:
-        return range(min((len(row["gpus"]) for row in self.settled), default=0))
+        return range(min((len(row["gpus"]) for row in self.after_warm_up), default=0))
 
     @property
     def _at_work(self) -> list[int]:
-        """Those that were busy in every window and say why their clocks are lowered."""
+        """The GPUs that were busy in every window and report why their clocks are lowered."""
         every = range(min((len(row["gpus"]) for row in self.windows), default=0))
         rows = {gpu: [row["gpus"][gpu] for row in self.windows] for gpu in every}
         return [gpu for gpu, seen in rows.items() if all(row["busy"] and row["reasons"] is not None for row in seen)]
 
     def _clocks(self, gpu: int) -> tuple[list[float], list[float]] | None:
-        if any(row["gpus"][gpu]["sm_clock_mhz"] is None for row in self.settled):
+        if any(row["gpus"][gpu]["sm_clock_mhz"] is None for row in self.after_warm_up):
             return None
         return self._sides(lambda row: row["gpus"][gpu]["sm_clock_mhz"])
 
-    def _heat(self, gpu: int) -> str:
+    def _sensor_note(self, gpu: int) -> str:
         rows = [row["gpus"][gpu] for row in self.windows]
         words = [
             f"{word} {pick(known):.0f} {unit}"
@@ -211,15 +216,19 @@ class Soak:
         return f"GPU {gpu}: {', '.join(words)}"
 
     def _growth(self, value: Value, step: float) -> Estimate:
-        """From the second half: what a server allocates as its load comes up is no leak, and tails off."""
-        later = [row for row in self.settled if row["begin"] >= 30 * self.facts["minutes"]]
+        """The growth in the second half; what a server allocates as its load begins is no leak."""
+        later = [row for row in self.after_warm_up if row["begin"] >= 30 * self.facts["minutes"]]
         found = stats.trend([row["end"] / HOUR for row in later], [value(row) for row in later])
         reach = step * HOUR / (later[-1]["end"] - later[0]["begin"])
         return replace(found, low=found.low - reach, high=found.high + reach)
 
     def _sides(self, value: Value) -> tuple[list[float], list[float]]:
-        """The measurements of the first and of the last part of what is settled."""
-        rows = self.settled
+        """The values of the first and of the last part of the windows after the warm-up.
+
+        Raises:
+            ObservationError: there are too few windows.
+        """
+        rows = self.after_warm_up
         size = len(rows) // PARTS
         if not size:
             raise ObservationError(f"{self.source} has {len(rows)} windows after the warm-up: too few to compare")
@@ -231,12 +240,16 @@ def _gpu_memory(gpu: int, window: Mapping[str, Any]) -> float:
 
 
 def throughput(window: Mapping[str, Any]) -> float:
-    """Output tokens/s, as the server counts them."""
+    """Output tokens/s of a window, by the server's count."""
     return float(window["counted"]["output_tokens"] / (window["end"] - window["begin"]))
 
 
 def acceptance_length_of(window: Mapping[str, Any]) -> float:
-    """Tokens that a step yielded; ObservationError where there was no step."""
+    """The mean number of tokens that a step yielded in a window.
+
+    Raises:
+        ObservationError: nothing was drafted in the window.
+    """
     counted = window["counted"]
     if not counted["drafts"]:
         raise ObservationError(f"nothing was drafted between {window['begin']:.0f} and {window['end']:.0f} s")

@@ -1,4 +1,4 @@
-"""What is known without a server: installed versions, and what lies in the two checkpoints."""
+"""Facts that need no server: installed versions, and the contents of the two checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Environment:
 
     installed: Mapping[str, str]
     imported: Mapping[str, str]
-    wanted: Mapping[str, str] | None  # None in a run that is unlocked
+    wanted: Mapping[str, str] | None  # None if the run is unlocked
     gemma4_assistant_known: bool
     mtp_model_registered: bool
     source: str = "observations/environment.json"
@@ -39,18 +39,33 @@ class Environment:
 
     @property
     def locked(self) -> Mapping[str, str]:
-        """Version of each distribution that the lock demands, or the commit it is built from."""
+        """The version or the commit of each distribution in the lock.
+
+        Raises:
+            Unsupported: the run is unlocked.
+        """
         if self.wanted is None:
-            raise Unsupported("This run is unlocked: what is installed is recorded, and held against no lock.")
+            raise Unsupported(
+                "This run is unlocked: the installed versions are recorded, but not compared with a lock."
+            )
         return self.wanted
 
     def imported_releases(self) -> dict[str, str]:
-        """Versions of the modules that were imported, but for those that are built from source: they have a commit."""
+        """The versions of the imported modules, without those built from source, which have a commit.
+
+        Raises:
+            Unsupported: the run is unlocked.
+        """
         built = {name for name, version in self.locked.items() if version.startswith("commit ")}
         return {module: version for module, version in self.imported.items() if module not in built}
 
     def locked_modules(self) -> dict[str, str]:
-        """What the lock demands of each of them; an ObservationError where it names none."""
+        """The versions that the lock requires of these modules.
+
+        Raises:
+            ObservationError: the lock does not name one of them.
+            Unsupported: the run is unlocked.
+        """
         demanded, released = dict(self.locked), self.imported_releases()
         demanded["vllm"] = next((demanded[name] for name in ENGINES if name in demanded), "")
         if absent := [module for module in released if not demanded.get(module)]:
@@ -60,17 +75,17 @@ class Environment:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the draft's file: dtype as safetensors writes it, shape, SHA-256 of its bytes."""
+    """A tensor of the draft's file: dtype in safetensors' spelling, shape, and SHA-256 of its bytes."""
 
     dtype: str
     shape: tuple[int, ...]
     sha256: str
-    shares: tuple[tuple[str, ...], ...] = ()  # the same of each worker's part, shared out by rows and by columns
+    shares: tuple[tuple[str, ...], ...] = ()  # SHA-256 of each worker's shard, by rows and by columns
 
 
 @dataclass(frozen=True)
 class Headers:
-    """The draft's half of the ``checkpoint`` observation."""
+    """The draft in the ``checkpoint`` observation."""
 
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
@@ -87,11 +102,16 @@ class Headers:
         return cls(tensors, facts["draft"]["config"])
 
     def layout(self) -> dict[str, str]:
-        """Name of each tensor with its dtype and shape, as in ``BF16 [512, 64]``."""
+        """The dtype and shape of each tensor, as in ``BF16 [512, 64]``."""
         return {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in self.tensors.items()}
 
     def implied_layout(self) -> dict[str, str]:
-        """The same, as the config implies it; Unsupported for a quantised draft, whose layout is its quantiser's."""
+        """The same as the config implies it.
+
+        Raises:
+            Unsupported: the draft is quantised.
+            ObservationError: the config lacks a key that the tensors depend on.
+        """
         if self.config.get("quantization_config"):
             raise Unsupported("The draft is quantised, so its config alone does not imply its tensors.")
         try:
@@ -101,11 +121,16 @@ class Headers:
         return {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in implied.items()}
 
     def shapes(self, part: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors of a part ("mlp", "self_attn"), named and fused as vLLM holds them."""
+        """The shapes of the tensors of a part ("mlp", "self_attn"), named and fused as in vLLM."""
         return in_vllm({name: tensor.shape for name, tensor in self.tensors.items() if f".{part}." in name})
 
     def digests(self, shared_out: Mapping[str, SharedOut]) -> dict[str, str]:
-        """SHA-256 of every tensor by its name in the checkpoint, or of all parts of what a server has shared out."""
+        """The SHA-256 of every tensor, or of all its shards if the server shards it, by its name in the checkpoint.
+
+        Raises:
+            ObservationError: the server shards a tensor, but the profile does not say so.
+            Unsupported: vLLM pads a tensor before it shards it.
+        """
         return {name: self._digest(name, tensor, shared_out.get(name)) for name, tensor in self.tensors.items()}
 
     def _digest(self, name: str, tensor: Tensor, shared: SharedOut | None) -> str:
@@ -113,9 +138,13 @@ class Headers:
             return tensor.sha256
         dimension, size = shared
         if not tensor.shares:
-            raise ObservationError(f"workers have parts of {name}: the profile names no --tensor-parallel-size for it")
+            raise ObservationError(
+                f"the workers hold shards of {name}, but the profile names no --tensor-parallel-size"
+            )
         if not tensor.shares[dimension] or tensor.shape[dimension] != size:
-            raise Unsupported(f"vLLM pads {name} to share it out, so its parts are none of the checkpoint's.")
+            raise Unsupported(
+                f"vLLM pads {name} before it shards it, so the shards cannot be compared with the checkpoint."
+            )
         return SHARES.join(tensor.shares[dimension])
 
 

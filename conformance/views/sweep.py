@@ -1,4 +1,4 @@
-"""What a step costs at every k, and how much of the speedup that follows from it the server under test reaches."""
+"""The cost of a step at every k, and the share of the resulting speedup that the server under test reaches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PLAIN, MTP = "plain", "mtp"
 
 @dataclass(frozen=True)
 class Asked:
-    """One prompt at one k: decode seconds (after the first token), drafts, accepted, and the tokens that steps made.
+    """One prompt at one k: decode seconds after the first token, drafts, accepted tokens, and tokens made by steps.
 
-    A step makes one token and those it accepts, even where the answer ends amid them: that a short answer throws some
-    away is no fault of the build, and ten steps of a short answer would lose a twentieth by it.
+    A step makes one token and the tokens that it accepts, even if the answer ends before the last of them. A short
+    answer of ten steps would lose a twentieth of its tokens otherwise, which is no fault of the build.
     """
 
     prompt: str
@@ -36,7 +36,7 @@ Rows = Sequence[Asked]
 
 @dataclass(frozen=True)
 class Point:
-    """One k: acceptance length, milliseconds of a step, the speedup that both allow, and that by prompt which came."""
+    """One k: acceptance length, milliseconds per step, the speedup that both allow, and the measured speedup."""
 
     length: float
     step: float
@@ -46,7 +46,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Costs:
-    """Milliseconds: of a target step without MTP, of one more drafted token with its verification, of the rest."""
+    """Milliseconds of a target step without MTP, of one drafted token with its verification, and of the rest."""
 
     target: float
     draft: float
@@ -54,23 +54,29 @@ class Costs:
 
     @property
     def overhead(self) -> float:
-        """What a step with MTP costs beyond the target's and the draft's, as a share of the target's."""
+        """The cost of a step with MTP beyond target and draft, as a share of a target step."""
         return self.rest / self.target - 1
 
     def step(self, k: int) -> float:
-        """Milliseconds of a step that drafts k tokens: target · (1 + overhead) + k · draft."""
+        """The milliseconds of a step that drafts k tokens: target · (1 + overhead) + k · draft."""
         return self.rest + k * self.draft
 
     def expected(self, length: float, k: int) -> float:
-        """The speedup that an acceptance length allows: length / (1 + k · draft / target + overhead)."""
+        """The speedup that an acceptance length allows: length / (1 + k · draft / target + overhead).
+
+        Raises:
+            ObservationError: the fitted time of a step is not positive.
+        """
         if self.step(k) <= 0:
-            raise ObservationError(f"a step at k = {k} comes out at {self.step(k):.2f} ms: the sweep is no line")
+            raise ObservationError(
+                f"the fitted time of a step at k = {k} is {self.step(k):.2f} ms: the sweep fits no straight line"
+            )
         return length * self.target / self.step(k)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The ``sweep`` observation: rows without MTP, of the server under test, and of every k; in the prompts' order."""
+    """The ``sweep`` observation: rows without MTP, of the server under test, and of every k, in prompt order."""
 
     k: int
     plain: Rows
@@ -80,8 +86,12 @@ class Sweep:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation; ObservationError where its counts contradict each other or prompts are missing."""
-        _must_fit(facts)
+        """Read the observation.
+
+        Raises:
+            ObservationError: the counts contradict each other, or prompts or draft lengths are missing.
+        """
+        _check_counts(facts)
         groups: dict[tuple[str, int], list[Asked]] = {}
         for row in facts["rows"]:
             group = row["server"] if row["server"] in (PLAIN, MTP) else "sweep"
@@ -90,13 +100,15 @@ class Sweep:
         swept = {k: rows for (_, k), rows in sorted(groups.items(), key=lambda group: group[0][1])}
         names = [row.prompt for row in plain]
         if facts["k"] not in swept or len(swept) < 2:
-            raise ObservationError(f"{len(names)} prompts at {len(swept)} lengths: too few to tell what a step costs")
+            raise ObservationError(
+                f"{len(names)} prompts at {len(swept)} draft lengths are too few to estimate the cost of a step"
+            )
         if any([row.prompt for row in rows] != names for rows in (mtp, *swept.values())):
             raise ObservationError("not every prompt was asked at every k")
         return cls(facts["k"], plain, mtp, swept)
 
     def costs(self) -> Costs:
-        """From the step's milliseconds at every k by a straight line."""
+        """The costs from a straight line through the milliseconds of a step at every k."""
         return _costs(self.plain, self.swept)
 
     def expected(self) -> float:
@@ -104,11 +116,11 @@ class Sweep:
         return self.costs().expected(_length(self.mtp), self.k)
 
     def measured(self) -> float:
-        """The speedup of the server under test: decode time of a token without MTP over that with it."""
+        """The speedup of the server under test: decode time per token without MTP over that with MTP."""
         return _per_token(self.plain) / _per_token(self.mtp)
 
-    def of_expected(self) -> Estimate:
-        """Measured over expected speedup by prompt: a slow build is slow at all of them, a busy machine at few."""
+    def share_of_expected(self) -> Estimate:
+        """Measured over expected speedup by prompt; a slow build affects all prompts, a busy machine only a few."""
         measured, expected = [], []
         for place in range(len(self.plain)):
             plain, mtp = [self.plain[place]], [self.mtp[place]]
@@ -122,7 +134,7 @@ class Sweep:
         return {k: _per_token(self.plain) / _per_token(rows) for k, rows in self.swept.items()}
 
     def at(self, k: int) -> Point:
-        """One k of the sweep by itself."""
+        """One k of the sweep."""
         rows = self.swept[k]
         plain, mtp = ([_per_token([row]) for row in arm] for arm in (self.plain, rows))
         length = _length(rows)
@@ -134,7 +146,7 @@ class Sweep:
         return max(speedups, key=lambda k: speedups[k])
 
     def best(self) -> str:
-        """Which k was the fastest, as a sentence."""
+        """A sentence that says which k was the fastest."""
         speedups, best = self.speedups(), self.best_k()
         if best == self.k:
             return f"The pair's k = {best} was the fastest of {len(speedups)}: {speedups[best]:.2f} times."
@@ -142,7 +154,7 @@ class Sweep:
         return f"k = {best} was the fastest with {speedups[best]:.2f} times; {pair}."
 
     def note(self) -> str:
-        """Costs, expected and measured, and the table of k, for a reader."""
+        """As a note: the costs, the expected and measured speedup, and a table by k."""
         costs, speedups = self.costs(), self.speedups()
         table = "; ".join(
             f"k = {k}: {_length(rows):.2f}, {_per_step(rows):.2f} ms, {speedups[k]:.2f}"
@@ -151,10 +163,10 @@ class Sweep:
         return (
             f"target {costs.target:.2f} ms a step, draft {costs.draft:.2f} ms a token, overhead {costs.overhead:.2f} "
             f"target steps; speedup expected {self.expected():.2f}, measured {self.measured():.2f}; "
-            f"acceptance length, step and speedup at {table}. {self.best()}{self._different()}"
+            f"acceptance length, step and speedup at {table}. {self.best()}{self._text_note()}"
         )
 
-    def _different(self) -> str:
+    def _text_note(self) -> str:
         texts = [row.text for row in self.plain]
         ks = [str(k) for k, rows in self.swept.items() if [row.text for row in rows] != texts]
         return f" Answers differ from those without MTP at k = {', '.join(ks)}." if ks else ""
@@ -168,8 +180,12 @@ def _asked(row: Mapping[str, Any]) -> Asked:
     return Asked(row["prompt"], seconds, made, drafts, row["accepted"], tuple(row["token_ids"]))
 
 
-def _must_fit(facts: Mapping[str, Any]) -> None:
-    """ObservationError unless drafts have the asked length, positions sum up, and /metrics counts the same."""
+def _check_counts(facts: Mapping[str, Any]) -> None:
+    """Require that drafts have the requested length, positions sum up, and /metrics counts the same.
+
+    Raises:
+        ObservationError: one of these does not hold.
+    """
     for row in facts["rows"]:
         where, per_position = f"{row['prompt']} at k = {row['k']}", row["accepted_per_position"]
         if row["draft_tokens"] != row["drafts"] * row["k"]:
@@ -179,10 +195,10 @@ def _must_fit(facts: Mapping[str, Any]) -> None:
     for total in facts["counted"]:
         rows = [row for row in facts["rows"] if row["server"] == total["server"]]
         for name in ("drafts", "draft_tokens", "accepted"):
-            told = sum(row[name] for row in rows)
-            if told != total[name]:
+            counted = sum(row[name] for row in rows)
+            if counted != total[name]:
                 where = f"/metrics of the {total['server']} server"
-                raise ObservationError(f"{where} counts {total[name]} {name} where the answers tell {told}")
+                raise ObservationError(f"{where} counts {total[name]} {name} where the answers count {counted}")
 
 
 def _costs(plain: Rows, swept: Mapping[int, Rows]) -> Costs:

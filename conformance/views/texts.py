@@ -1,4 +1,4 @@
-"""Whether MTP changes what is written: first divergences, held against the server's own without MTP."""
+"""Whether MTP changes the text: first divergences, compared with those of the server without MTP from itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from conformance.judging.stats import Estimate
 from conformance.views.load import Answer, Load
 
 SHOWN = 3
-LONGEST_PERIOD = 16  # tokens of a phrase that is repeated
+LONGEST_PERIOD = 16  # tokens of a repeated phrase
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first place where two answers to one prompt differ; ``gap`` in nats, by the server without MTP."""
+    """The first place where two answers to one prompt differ; ``gap`` is in nats, by the server without MTP."""
 
     id: str
     between: tuple[str, str]
@@ -40,9 +40,10 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Texts:
-    """The ``ties`` observation: how many answers were compared, and where they diverged.
+    """The ``near_ties`` observation: the number of compared answers, and where they diverge.
 
-    The server with MTP is compared with the one without, and that one with itself, again and in other batches (A/A).
+    The server with MTP is compared with the server without MTP, and that one with itself, repeated and in other batches
+    (A/A).
     """
 
     compared: Mapping[bool, int]  # with MTP or not -> comparisons
@@ -63,36 +64,47 @@ class Texts:
         return cls(compared, divergences, max(shifts, default=0.0), sum(row["positions"] for row in facts["shifts"]))
 
     def equal_share(self, *, with_mtp: bool) -> Estimate:
-        """Share of comparisons without a divergence."""
+        """The share of comparisons without a divergence."""
         diverged = len(self._of(with_mtp))
         return stats.share(self.compared[with_mtp] - diverged, self.compared[with_mtp])
 
-    def of_itself(self, fewest: float) -> Estimate:
-        """The share without MTP; ObservationError where fewer comparisons were made than say something."""
+    def share_without_mtp(self, fewest: float) -> Estimate:
+        """The share of equal texts of the server without MTP compared with itself.
+
+        Raises:
+            ObservationError: there are fewer than ``fewest`` comparisons.
+        """
         if self.compared[False] < fewest:
-            compared = f"{self.compared[False]} answers without MTP were held against themselves"
-            raise ObservationError(f"{self.source}: {compared}, where {fewest:g} are needed to know their noise")
+            compared = f"{self.compared[False]} answers without MTP were compared with each other"
+            raise ObservationError(f"{self.source}: {compared}, where {fewest:g} are needed to measure the noise")
         return self.equal_share(with_mtp=False)
 
-    def near(self, resolution: float, widest: float) -> float:
-        """How near a tie has to be for either token to be written, in nats.
+    def near_tie_limit(self, resolution: float, widest: float) -> float:
+        """The widest gap of a near-tie, in nats.
 
-        As far as the server without MTP moved a gap, or the widest gap at which it differed from itself; never less
-        than the logits resolve, and never more than ``widest``.
+        It is the largest change of a gap on the server without MTP, or the widest gap at which that server differs from
+        itself. It is at least the resolution of the logits, and at most ``widest``.
+
+        Raises:
+            ObservationError: no scores were compared across batches.
         """
         if not self.positions:
             raise ObservationError(f"{self.source}: no scores were compared across batches")
         return min(widest, max(self.largest_shift, resolution, *(found.gap for found in self._of(False)), 0.0))
 
-    def no_ties(self, resolution: float, widest: float) -> list[str]:
-        """The divergences with MTP at which no near-tie excuses it, each as a sentence."""
-        return [str(found) for found in self._of(True) if found.gap > self.near(resolution, widest)]
+    def wide_divergences(self, resolution: float, widest: float) -> list[str]:
+        """A sentence for each divergence with MTP that is not at a near-tie.
+
+        Raises:
+            ObservationError: no scores were compared across batches.
+        """
+        return [str(found) for found in self._of(True) if found.gap > self.near_tie_limit(resolution, widest)]
 
     def note(self, resolution: float, widest: float) -> str:
-        """What the comparison of the server without MTP with itself has shown."""
+        """As a note: the comparison of the server without MTP with itself, and the first divergences with MTP."""
         itself = f"{len(self._of(False))} of {self.compared[False]} answers differ"
         shift = f"at most {self.largest_shift:.3f} nats at {self.positions} places"
-        near = f"a tie is near up to {self.near(resolution, widest):.3f}"
+        near = f"gaps up to {self.near_tie_limit(resolution, widest):.3f} nats count as near-ties"
         noise = f"A/A, without MTP against itself: {itself}, the lead of the most likely token moves by {shift}; {near}"
         return "; ".join([noise, *(str(found) for found in self._of(True)[:SHOWN])])
 
@@ -102,7 +114,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Fork:
-    """A divergence as a reader sees it: the text that both answers share, and how each goes on."""
+    """A divergence for a reader: the text that both answers share, and how each continues."""
 
     divergence: Divergence
     shared: str
@@ -110,25 +122,25 @@ class Fork:
 
     @classmethod
     def of(cls, divergence: Divergence, documents: Sequence[Mapping[str, Any]]) -> Self | None:
-        """Find both answers in the looks of the load; None where no two of them part at that place."""
+        """Find both answers in the looks of the load; None if no two answers diverge at that place."""
         ones, others = (_answers(documents, divergence.id, name) for name in divergence.between)
         for one, other in itertools.product(ones, others):
-            if _place(one["token_ids"], other["token_ids"]) == divergence.place:
+            if _first_difference(one["token_ids"], other["token_ids"]) == divergence.place:
                 texts = one["text"], other["text"]
-                place = _place(*texts)
-                shared = texts[0][:place]  # all of it where the answers differ in a token that is no text
+                place = _first_difference(*texts)
+                shared = texts[0][:place]  # the whole text if the answers differ only in a token without text
                 return cls(divergence, shared, (texts[0][len(shared) :], texts[1][len(shared) :]))
         return None
 
 
-def _place(one: Sequence[object], other: Sequence[object]) -> int | None:
-    """Where two sequences differ first; None where they are the same."""
+def _first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
+    """The first place where two sequences differ; None if they are equal."""
     both = itertools.zip_longest(one, other)
     return next((place for place, (a, b) in enumerate(both) if a != b), None)
 
 
 def _answers(documents: Sequence[Mapping[str, Any]], id: str, name: str) -> list[Mapping[str, Any]]:
-    """What an arm, named with its concurrency as in "mtp 8", has answered to one prompt."""
+    """The answers to one prompt by an arm and its concurrency, as in "mtp 8"."""
     return [
         answer
         for document in documents
@@ -142,7 +154,7 @@ def _answers(documents: Sequence[Mapping[str, Any]], id: str, name: str) -> list
 
 @dataclass(frozen=True)
 class Form:
-    """Answers with MTP beside those without, in everything but their words."""
+    """Answers with MTP compared with those without MTP, in everything but their words."""
 
     pairs: tuple[tuple[Answer, Answer], ...]  # without, with
     pad: int
@@ -150,7 +162,12 @@ class Form:
 
     @classmethod
     def of(cls, load: Load, checkpoint: Mapping[str, Any]) -> Self:
-        """Read the answers of every round, and which token pads."""
+        """Read the answers of every round, and the id of the padding token.
+
+        Raises:
+            ObservationError: the target's tokenizer has no padding token.
+            Unsupported: there was no server without MTP.
+        """
         pad = (checkpoint["target"]["special_tokens"] or {}).get("<pad>")
         if pad is None:
             raise ObservationError("observations/checkpoint.json: the target's tokenizer has no <pad>")
@@ -158,7 +175,7 @@ class Form:
         return cls(tuple(pairs), pad, load.source)
 
     def objections(self) -> list[str]:
-        """One sentence for each answer with MTP that has something wrong which the one without has not."""
+        """A sentence for each answer with MTP that has a problem which the answer without MTP does not have."""
         found = ((mtp.id, " and ".join(self._problems(plain, mtp))) for plain, mtp in self.pairs)
         return [f"{id} {problems}" for id, problems in found if problems]
 
@@ -174,13 +191,13 @@ class Form:
             yield f"repeats itself at its end with MTP: {list(mtp.token_ids[-LONGEST_PERIOD:])}"
         same = plain.token_ids == mtp.token_ids
         if same and plain.finish_reason != mtp.finish_reason:
-            yield f'ends by "{mtp.finish_reason}" with MTP, by "{plain.finish_reason}" without'
+            yield f'has finish_reason "{mtp.finish_reason}" with MTP, "{plain.finish_reason}" without'
 
 
 def loops(tokens: Sequence[int]) -> bool:
-    """Whether the end is one phrase of at most ``LONGEST_PERIOD`` tokens over and over, three times at least.
+    """Whether the end repeats a phrase of at most ``LONGEST_PERIOD`` tokens, three times or more.
 
-    A phrase of one token counts from twelve on: digits, blanks and rules repeat in good text.
+    Shorter phrases must occur more often, one token twelve times, because digits, blanks and rules repeat in good text.
     """
     return any(
         len(tokens) >= period * times and list(tokens[-period * times :]) == list(tokens[-period:]) * times

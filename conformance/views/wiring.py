@@ -1,4 +1,4 @@
-"""What the draft is wired to in the running server, and what its checkpoints say it ought to be wired to."""
+"""How the draft is connected to its target in the running server, and how the checkpoints require it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wiring:
     k: int
     described: Mapping[str, Any]
     metrics_positions: tuple[str, ...]
-    drafted: Mapping[str, int] | None  # drafts and tokens in them; None in what an older suite recorded
+    drafted: Mapping[str, int] | None  # drafts, and tokens in them; None if an older suite recorded
     source: str = "observations/wiring.json"
 
     @classmethod
@@ -32,38 +32,43 @@ class Wiring:
         return cls(facts["k"], facts["described"], tuple(facts["metrics_positions"]), facts.get("drafted"))
 
     def fact(self, name: str) -> Any:
-        """One of the probe's facts; Unsupported where this vLLM does not tell, ObservationError without a draft."""
+        """One of the probe's facts.
+
+        Raises:
+            Unsupported: this vLLM does not report it.
+            ObservationError: the server has no draft.
+        """
         value = self.described.get(name)
         if value is None:
-            raise ObservationError(f"the probe says nothing of {name}: this server has no draft")
+            raise ObservationError(f"the probe does not report {name}: this server has no draft")
         if isinstance(value, Mapping) and "unsupported" in value:
             raise Unsupported(str(value["unsupported"]))
         return value
 
     def kv_layers(self) -> dict[str, str]:
-        """For each draft layer the target layer that it reads, both by number."""
-        return {_numbered(draft): _numbered(target) for draft, target in self.fact("draft_kv_sharing").items()}
+        """For each draft layer, the target layer whose keys and values it reads, both by number."""
+        return {_layer_number(draft): _layer_number(target) for draft, target in self.fact("draft_kv_sharing").items()}
 
     def kv_scales(self, whose: str) -> dict[str, float]:
-        """The k and v scales of each draft layer ("draft"), or those of the target layer that it reads ("target")."""
+        """The k and v scales of each draft layer ("draft"), or of the target layer that it reads ("target")."""
         return {
-            f"{_numbered(layer)} {kind}": scales[f"{whose}_{kind}"]
+            f"{_layer_number(layer)} {kind}": scales[f"{whose}_{kind}"]
             for layer, scales in self.fact("draft_kv_scales").items()
             for kind in ("k", "v")
         }
 
     def head(self) -> dict[str, Any]:
-        """Shape of the draft's head, and whether it is the target's embedding."""
+        """The shape of the draft's head, and whether it is the target's embedding."""
         head = self.fact("draft_lm_head")
         return {name: head[name] for name in ("vocabulary", "hidden", "is_targets")}
 
     def embedding_scale(self, expected: float) -> dict[str, Deviation]:
-        """How far the factor on the draft's embedding is from what it should be."""
+        """The deviation of the factor on the draft's embedding from the expected one."""
         found = self.fact("draft_normalizer")
-        return {f"embedding scale {found:g} against {expected:g}": deviation([[found]], [[expected]])}
+        return {f"embedding scale {found:g} (expected {expected:g})": deviation([[found]], [[expected]])}
 
-    def drafted_a_step(self) -> float:
-        """Tokens by the drafts that they came in; 0 without a draft."""
+    def tokens_per_draft(self) -> float:
+        """The mean number of tokens in a draft; 0 without a draft."""
         drafted = self.drafted or {"drafts": 0, "draft_tokens": 0}
         return drafted["draft_tokens"] / max(1, drafted["drafts"])
 
@@ -79,33 +84,37 @@ class Wiring:
 
 @dataclass(frozen=True)
 class Attention:
-    """What every attention layer of target and draft runs on, in the ``wiring`` observation."""
+    """The backend of every attention layer of target and draft, in the ``wiring`` observation."""
 
     wiring: Wiring
     profile: Profile
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], profile: Profile) -> Self:
-        """Read the observation; the profile says what to expect."""
+        """Read the observation; the profile says what is expected."""
         return cls(Wiring.of(facts), profile)
 
     @property
     def source(self) -> str:
-        """Where it was read."""
+        """The file of the observation."""
         return self.wiring.source
 
     def backends(self) -> dict[str, str]:
-        """By layer, those of the draft begin with "draft_model."."""
+        """The backend of each layer; names of draft layers begin with "draft_model."."""
         return dict(self.wiring.fact("attention_backends"))
 
     def expected(self) -> str:
-        """The backend of this hardware and vLLM version; Unsupported where the profile names none."""
+        """The expected backend for this hardware and vLLM version.
+
+        Raises:
+            Unsupported: the profile names none.
+        """
         return self.profile.hardware.expected_attention_backend(str(self.wiring.fact("vllm_version")))
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """Both configs of the ``checkpoint`` observation."""
+    """Both configs in the ``checkpoint`` observation."""
 
     target: Mapping[str, Any]
     draft: Mapping[str, Any]
@@ -116,11 +125,11 @@ class PairConfig:
         return cls(facts["target"]["config"], facts["draft"]["config"])
 
     def embedding_scale(self) -> float:
-        """Root of the target's width: the draft's embedding is the target's."""
+        """The square root of the target's width, because the draft uses the target's embedding."""
         return math.sqrt(self._number(Keys(self.draft), "backbone_hidden_size"))
 
     def head(self) -> dict[str, Any]:
-        """The head that the draft's config implies: its own, tied to its own embedding."""
+        """The head that the draft's config implies: its own head, tied to its own embedding."""
         text = text_keys(self.draft)
         return {
             "vocabulary": self._number(text, "vocab_size"),
@@ -129,7 +138,11 @@ class PairConfig:
         }
 
     def kv_layers(self) -> dict[str, str]:
-        """For each draft layer the last target layer of its kind that owns keys and values."""
+        """For each draft layer, the last target layer of its kind that owns keys and values.
+
+        Raises:
+            ObservationError: a config lacks a key that this depends on.
+        """
         try:
             return {f"layer {draft}": f"layer {target}" for draft, target in kv_donors(self.draft, self.target).items()}
         except Missing as missing:
@@ -143,6 +156,6 @@ class PairConfig:
             raise ObservationError(f"the draft's config.json: {missing}") from None
 
 
-def _numbered(layer: str) -> str:
+def _layer_number(layer: str) -> str:
     found = _LAYER.search(str(layer))
     return f"layer {found[1]}" if found else str(layer)

@@ -1,1 +1,1 @@
-"""What servers are asked, and what comes back: prompts, chats with known answers, data sets, the client."""
+"""The requests to servers and their answers: prompts, chats with known answers, data sets, the client."""

@@ -1,4 +1,4 @@
-"""Chats whose right answer is known: rows of fixtures/prompts/chat.jsonl."""
+"""Chats with a known right answer: rows of fixtures/prompts/chat.jsonl."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ CHAT = "chat.jsonl"  # in the profile's folder of prompts
 
 @table(frozen=True, config=STRICT)
 class Expected:
-    """What must come back; None and empty ask nothing. All but the first two are about the answer's text."""
+    """The expected answer; None and empty values expect nothing. All but the first two fields are about its text."""
 
     calls: tuple[dict[str, Any], ...] = ()  # name and arguments, in order
-    reasons: bool | None = None  # whether there are thoughts
+    reasons: bool | None = None  # whether the answer has thoughts
     content: str | None = None
-    json: Any = None  # the value that it spells
+    json: Any = None  # the value of the text as JSON
     one_of: tuple[str, ...] = ()
-    pattern: str | None = None  # a regular expression for all of it
+    pattern: str | None = None  # a regular expression for the whole text
 
 
 @table(frozen=True, config=STRICT)
 class Case:
-    """One chat: what is sent beside model and temperature, and what must come back."""
+    """One chat: the request without model and temperature, and the expected answer."""
 
     id: str
     group: str
@@ -43,7 +43,7 @@ class Case:
     structured_outputs: dict[str, Any] | None = None
 
     def question(self) -> dict[str, Any]:
-        """The body of the request, as the official client takes it."""
+        """The body of the request for the official client."""
         beside = {"chat_template_kwargs": self.chat_template_kwargs, "structured_outputs": self.structured_outputs}
         sent: dict[str, Any] = {
             "messages": list(self.messages),
@@ -58,7 +58,7 @@ class Case:
         return sent | {name: value for name, value in optional.items() if value is not None}
 
     def schema_of_text(self) -> Mapping[str, Any]:
-        """The JSON schema that the text was asked to follow; one that allows everything where there is none."""
+        """The JSON schema that the text must follow; without one, a schema that allows everything."""
         schema: Mapping[str, Any] = (self.response_format or {}).get("json_schema", {}).get("schema", {})
         return schema
 
@@ -72,5 +72,9 @@ class Case:
 
 
 def load_cases(path: Path, group: str, count: int) -> Sequence[Case]:
-    """The first ``count`` cases of a group; raises UsageError naming file, line and mend."""
+    """The first ``count`` cases of a group.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return [case for case in load_rows(path, Case) if case.group == group][:count]

@@ -1,4 +1,4 @@
-"""What a server answers to prompts: text, tokens and seconds."""
+"""The client that asks prompts and measures answers: text, tokens and seconds."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from conformance.serving.server import Server
 from conformance.workload.prompts import Prompt
 
 _DATA, _DONE = "data: ", "[DONE]"  # server-sent events
-IDLE_SECONDS = 2.0  # after which a connection is not used again
+IDLE_SECONDS = 2.0  # an idle connection is not used again after this time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one prompt."""
+    """The answer to one prompt."""
 
     id: str
     reasoning: str
     content: str
-    tool_calls: tuple[Mapping[str, str], ...]  # name and arguments, the latter as the text that was delivered
+    tool_calls: tuple[Mapping[str, str], ...]  # name and arguments, which are the delivered text
     finish_reason: str
     prompt_tokens: int
     output_tokens: int
     token_ids: tuple[int, ...]
     prompt_ids: tuple[int, ...]
     seconds: float
-    arrivals: tuple[float, ...] = ()  # of a streamed answer: seconds until each delivery that brought tokens
-    speculation: Mapping[str, Any] | None = None  # vLLM's own count of this request's drafts, where it gives one
+    arrivals: tuple[float, ...] = ()  # for a streamed answer: seconds until each delivery with tokens
+    speculation: Mapping[str, Any] | None = None  # vLLM's own count of this request's drafts, if the answer has it
 
     @property
     def text(self) -> str:
-        """Everything that was written: thoughts, content and calls, so that two answers can be compared whole."""
+        """The whole generated text: thoughts, content and calls, for comparing two answers."""
         return "".join([self.reasoning, self.content, *(json.dumps(dict(call)) for call in self.tool_calls)])
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Greedy tokens, and by how many nats each was likelier than the runner-up."""
+    """Greedy tokens, and the gap in nats between each token and the second most likely one."""
 
     token_ids: tuple[int, ...]
     gaps: tuple[float, ...]
@@ -57,15 +57,15 @@ class Continuation:
 
 def official(server: Server, request_seconds: float) -> openai.OpenAI:
     """The official client of one server, which never retries; the caller closes it."""
-    # vLLM closes a connection that was idle for 5 s; one that is reused at that very moment would be lost.
+    # vLLM closes a connection that is idle for 5 s; a request that reuses it at that moment would be lost.
     limits = httpx2.Limits(keepalive_expiry=IDLE_SECONDS)
-    transport = _Impatient(request_seconds, limits=limits, trust_env=False)
+    transport = _DeadlineTransport(request_seconds, limits=limits, trust_env=False)
     http = openai.DefaultHttpxClient(trust_env=False, timeout=request_seconds, transport=transport)
     return openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=server.key, max_retries=0, http_client=http)
 
 
-class _Impatient(httpx2.HTTPTransport):
-    """Gives an answer up that has not ended after so many seconds; httpx's own timeout begins anew at every byte."""
+class _DeadlineTransport(httpx2.HTTPTransport):
+    """Stops an answer that has not ended after so many seconds; httpx's own timeout restarts at every byte."""
 
     def __init__(self, seconds: float, **options: Any) -> None:
         super().__init__(**options)
@@ -75,12 +75,12 @@ class _Impatient(httpx2.HTTPTransport):
         end = time.monotonic() + self._seconds
         response = super().handle_request(request)
         assert isinstance(response.stream, httpx2.SyncByteStream)
-        response.stream = _Ending(response.stream, end)
+        response.stream = _DeadlineStream(response.stream, end)
         return response
 
 
-class _Ending(httpx2.SyncByteStream):
-    """The bytes of an answer, until ``end``."""
+class _DeadlineStream(httpx2.SyncByteStream):
+    """The bytes of an answer; raises a timeout after ``end``."""
 
     def __init__(self, stream: httpx2.SyncByteStream, end: float) -> None:
         self._stream, self._end = stream, end
@@ -96,7 +96,7 @@ class _Ending(httpx2.SyncByteStream):
 
 
 class Client:
-    """Chat completions from one server by the official client, at temperature 0 and never retried."""
+    """Asks one server for chat completions by the official client, at temperature 0 and without retries."""
 
     def __init__(self, server: Server, request_seconds: float) -> None:
         self._server = server
@@ -106,25 +106,37 @@ class Client:
         self._openai.close()
 
     def ask(self, prompt: Prompt, *, stream: bool = False, seed: int | None = None, ignore_eos: bool = False) -> Answer:
-        """One answer, of all its ``max_tokens`` with ``ignore_eos``; ObservationError where there is none."""
+        """Ask one prompt; with ``ignore_eos`` the answer has all its ``max_tokens``.
+
+        Raises:
+            ObservationError: there is no usable answer.
+        """
         question = self._question(prompt, ignore_eos)
         if seed is not None:
             question["seed"] = seed
-        return self._taken(prompt, self._sent(prompt, question, stream))
+        return self._parse(prompt, self._send(prompt, question, stream))
 
     def ask_at_once(
         self, prompts: Sequence[Prompt], *, stream: bool = False, at_once: int | None = None, ignore_eos: bool = False
     ) -> tuple[list[Answer], float]:
-        """Their answers, and the seconds until the last has come; no more ``at_once`` than so many, if told."""
+        """Ask all prompts at once, or at most ``at_once``; return the answers and the seconds until the last one.
+
+        Raises:
+            ObservationError: a prompt got no usable answer.
+        """
         questions = [self._question(prompt, ignore_eos) for prompt in prompts]
         begin = time.perf_counter()
         with ThreadPoolExecutor(at_once or len(prompts)) as pool:
-            delivered = list(pool.map(self._sent, prompts, questions, repeat(stream)))
+            delivered = list(pool.map(self._send, prompts, questions, repeat(stream)))
         seconds = time.perf_counter() - begin
-        return [self._taken(prompt, each) for prompt, each in zip(prompts, delivered, strict=True)], seconds
+        return [self._parse(prompt, each) for prompt, each in zip(prompts, delivered, strict=True)], seconds
 
     def continued(self, prefixes: Sequence[Sequence[int]], tokens: int) -> list[Continuation]:
-        """At most so many greedy tokens after each prefix of token ids, all at once, each with its gap."""
+        """Generate up to so many greedy tokens after each prefix of token ids, all at once, with their gaps.
+
+        Raises:
+            ObservationError: the request failed.
+        """
         choices = self._completions(prefixes, max_tokens=tokens, logprobs=2)
         return [
             Continuation(
@@ -135,7 +147,11 @@ class Client:
         ]
 
     def scored(self, sequences: Sequence[Sequence[int]], begin: Sequence[int]) -> list[tuple[float, ...]]:
-        """The gap at each place of each sequence from its ``begin`` on, read and not written by the server."""
+        """The gap at each position of each sequence from its ``begin`` on; the server reads the tokens as a prompt.
+
+        Raises:
+            ObservationError: the request failed.
+        """
         choices = self._completions(sequences, max_tokens=1, prompt_logprobs=2)
         tops = [choice.model_extra["prompt_logprobs"] for choice in choices]
         return [
@@ -144,7 +160,11 @@ class Client:
         ]
 
     def _completions(self, prompts: Sequence[Sequence[int]], **question: int) -> list[Any]:
-        """/v1/completions of token ids, greedy."""
+        """Ask /v1/completions for greedy completions of token ids.
+
+        Raises:
+            ObservationError: the request failed.
+        """
         identified = {"return_token_ids": True, "return_tokens_as_token_ids": True}
         try:
             completion = self._openai.completions.create(
@@ -174,8 +194,8 @@ class Client:
             question["extra_body"]["chat_template_kwargs"] = prompt.chat_template_kwargs
         return question
 
-    def _sent(self, prompt: Prompt, question: dict[str, Any], stream: bool) -> _Delivered:
-        """All that came back, stamped and not looked at: whoever parses meanwhile disturbs what is being timed."""
+    def _send(self, prompt: Prompt, question: dict[str, Any], stream: bool) -> _Delivered:
+        """Send a request; return the lines of the answer with times. Parsing comes later: it would disturb timing."""
         begin, arrived = time.perf_counter(), []
         if stream:
             question |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -187,7 +207,7 @@ class Client:
                 arrived.append((time.perf_counter() - begin, line))
             return _Delivered(arrived, stream, time.perf_counter() - begin)
 
-    def _taken(self, prompt: Prompt, delivered: _Delivered) -> Answer:
+    def _parse(self, prompt: Prompt, delivered: _Delivered) -> Answer:
         with self._usable(prompt):
             return delivered.answer(prompt.id)
 
@@ -195,14 +215,14 @@ class Client:
     def _usable(self, prompt: Prompt) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # refused, cut off, too late, or rubbish: in any case no answer
+        except Exception as error:  # refused, cut off, too late, or unusable
             why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             raise self._server.failure(f"prompt {prompt.id} got no usable answer ({why})") from None
 
 
 @contextmanager
 def client(server: Server, request_seconds: float) -> Iterator[Client]:
-    """A client that is closed at the end."""
+    """A client, which is closed at the end."""
     made = Client(server, request_seconds)
     try:
         yield made
@@ -212,7 +232,7 @@ def client(server: Server, request_seconds: float) -> Iterator[Client]:
 
 @dataclass(frozen=True)
 class _Delivered:
-    """The lines of a response with the seconds that each took, and those until the end."""
+    """The lines of a response with their times, and the seconds until the end."""
 
     lines: Sequence[tuple[float, str]]
     streamed: bool
@@ -255,7 +275,7 @@ class _Delivered:
 
 
 class _Parts:
-    """An answer being put together."""
+    """The parts of an answer while it is put together."""
 
     def __init__(self, content: str, reasoning: str) -> None:
         self.content, self.reasoning = content, reasoning
@@ -266,13 +286,13 @@ class _Parts:
         self.speculation: Mapping[str, Any] | None = None
 
     def take(self, message: Any) -> None:
-        """What a whole answer, or a chunk of a stream, carries beside its choices."""
+        """Take what a whole answer or a chunk has besides its choices."""
         extra = message.model_extra or {}
         self.prompt_ids = list(extra.get("prompt_token_ids") or self.prompt_ids)
         self.speculation = (extra.get("metrics") or {}).get("speculative_decoding") or self.speculation
 
     def add(self, choice: Any) -> bool:
-        """One chunk of a stream: what it adds to each part, and whether there were tokens in it."""
+        """Add one chunk of a stream; return whether it has tokens."""
         tokens = (choice.model_extra or {}).get("token_ids") or []
         self.content += choice.delta.content or ""
         self.reasoning += _reasoning(choice.delta)
@@ -301,11 +321,11 @@ class _Parts:
 
 
 def _reasoning(message: Any) -> str:
-    """Thoughts are no part of OpenAI's schema; vLLM puts them here."""
+    """The thoughts of a message; OpenAI's schema has no field for them, so vLLM adds one."""
     return str((message.model_extra or {}).get("reasoning") or "")
 
 
 def _gap(logprobs: Sequence[float]) -> float:
-    """Between the two largest."""
+    """The difference between the two largest values."""
     first, second, *_ = sorted(logprobs, reverse=True)
     return first - second

@@ -1,4 +1,4 @@
-"""A data set of the user's own instead of the mixed prompts: what ``vllm bench serve --dataset-name custom`` reads."""
+"""A user's data set instead of the mixed prompts, in the format of ``vllm bench serve --dataset-name custom``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from conformance.formats.json_files import parse_json
 from conformance.judging.stats import MINIMUM_CLUSTERS
 from conformance.workload.prompts import MIXED, Prompt
 
-DEFAULT_TOKENS = 256  # of an answer, where the row does not say
+DEFAULT_TOKENS = 256  # of an answer, if the row does not say
 EXAMPLE = '{"prompt": "What is the capital of India?", "output_tokens": 10}'
 
 
 def load_dataset(path: Path) -> list[Prompt]:
-    """The rows as prompts of one message; raises UsageError naming file, line and mend."""
+    """The rows as prompts of one message.
+
+    Raises:
+        UsageError: the file is wrong or has too few rows; the sentence names the file, the line and the mend.
+    """
     try:
         rows = list(json_lines.numbered_lines(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
@@ -28,12 +32,14 @@ def load_dataset(path: Path) -> list[Prompt]:
             f"{path} cannot be read ({reason}); name a JSON Lines file with rows like {EXAMPLE}."
         ) from None
     if len(rows) < MINIMUM_CLUSTERS:
-        raise UsageError(f"{path} has {len(rows)} prompts; an interval takes at least {MINIMUM_CLUSTERS}.")
+        raise UsageError(
+            f"{path} has {len(rows)} prompts, but an interval needs at least {MINIMUM_CLUSTERS}; add more."
+        )
     return [_prompt(f"{path}:{number}", place, line) for place, (number, line) in enumerate(rows, 1)]
 
 
 def write_prompts(prompts: list[Prompt], folder: Path, others: Path) -> None:
-    """A folder of prompts like fixtures/prompts: these as the mixed ones, and the rest from ``others``."""
+    """Write a folder of prompts like fixtures/prompts: these as the mixed ones, and the rest from ``others``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = ({key: value for key, value in asdict(prompt).items() if value} for prompt in prompts)
     write_atomically(folder / MIXED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""What a parser is tried on beside drawn examples: recorded answers, published instances, and earlier failures."""
+"""Examples for the trials of the parser: recorded answers, published instances, and earlier failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAMS, PUBLISHED, REGRESSIONS = "streams.jsonl", "json-schema-test-suite.jsonl
 
 @table(frozen=True, config=STRICT)
 class Stream:
-    """One answer: its text with special tokens written out, the end of its prompt, and the token that ended it."""
+    """One answer: its text with special tokens, the end of its prompt, and the token that ended it."""
 
     id: str
     licence: str
@@ -33,7 +33,7 @@ class Stream:
 
 @table(frozen=True, config=STRICT)
 class Instance:
-    """Arguments that others published as valid for a schema; both wrapped as a tool wants them."""
+    """Published arguments that are valid for a schema, both in the form of a tool."""
 
     id: str
     licence: str
@@ -44,7 +44,7 @@ class Instance:
 
 @table(frozen=True, config=STRICT)
 class Regression:
-    """A counterexample of an earlier run: the property that it broke, and the example as evidence has it."""
+    """A counterexample of an earlier run: the property that it broke, and the example in the form of evidence."""
 
     id: str
     licence: str
@@ -53,17 +53,29 @@ class Regression:
 
 
 def load_instances(path: Path) -> list[dict[str, Any]]:
-    """Every row; raises UsageError naming file, line and mend."""
+    """All published instances.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return [asdict(row) for row in load_rows(path, Instance)]
 
 
 def load_regressions(path: Path) -> list[dict[str, Any]]:
-    """Every row, none where there is no file yet; raises UsageError naming file, line and mend."""
+    """All earlier counterexamples, none if the file does not exist yet.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return [asdict(row) for row in load_rows(path, Regression)] if path.is_file() else []
 
 
 def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
-    """Put the counterexamples of a ``parsers`` observation into the file; how many were not there yet."""
+    """Add the counterexamples of a ``parsers`` observation to the file; return how many are new.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     broken = {**found["round_trip"], "any_text": found["any_text"]}
     known = load_regressions(path)
     rows = [
@@ -79,10 +91,14 @@ def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
 
 
 def _digest(example: Mapping[str, Any]) -> str:
-    """Of what went in: the same example found in another way is no other one."""
+    """A short hash of the input text, so that the same example counts once."""
     return hashlib.sha256(example["text"].encode()).hexdigest()[:8]
 
 
 def load_streams(path: Path) -> list[dict[str, Any]]:
-    """Every row as the trials read it; raises UsageError naming file, line and mend."""
+    """All recorded answers in the form of the trials.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return [asdict(row) | {"chat_template_kwargs": row.chat_template_kwargs or {}} for row in load_rows(path, Stream)]

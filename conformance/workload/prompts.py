@@ -28,12 +28,12 @@ class Prompt:
     max_tokens: int
     tools: tuple[dict[str, Any], ...] = ()
     chat_template_kwargs: dict[str, Any] | None = None
-    expected: dict[str, Any] | None = None  # the call that must come back: name and arguments
+    expected: dict[str, Any] | None = None  # the expected call: name and arguments
 
 
 @table(frozen=True, config=STRICT)
 class Prefix:
-    """One row of sampling.jsonl: the beginning of a text, outside any chat."""
+    """One row of sampling.jsonl: the beginning of a text, without a chat."""
 
     id: str
     category: str
@@ -52,32 +52,44 @@ Row = TypeVar("Row", bound=Identified)
 
 
 def load_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a JSON Lines file; raises UsageError naming file, line and mend."""
+    """The prompts of a JSON Lines file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return load_rows(path, Prompt)
 
 
 def load_prefixes(path: Path) -> list[Prefix]:
-    """The same for texts to be continued."""
+    """The prefixes of a JSON Lines file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     return load_rows(path, Prefix)
 
 
 def load_rows(path: Path, shape: type[Row]) -> list[Row]:
-    """The rows of a JSON Lines file of any shape that has an id."""
+    """The rows of a JSON Lines file; ``shape`` is any dataclass with an id.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the line and the mend.
+    """
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such file; prompts are JSON Lines.")
+        raise UsageError(f"{path}: there is no such file; name a JSON Lines file.")
     prompts: list[Row] = []
     for number, line in json_lines.numbered_lines(path.read_text(encoding="utf-8")):
         where = Path(f"{path}:{number}")
         try:
             row = parse_json(line)
         except ValueError as error:
-            raise UsageError(f"{where}: not valid JSON ({error}).") from None
+            raise UsageError(f"{where}: not valid JSON ({error}); correct this line.") from None
         prompts.append(toml_tables.convert(where, row, shape))
     ids = [prompt.id for prompt in prompts]
     for repeated in sorted({name for name in ids if ids.count(name) > 1}):
-        raise UsageError(f'{path}: id "{repeated}" is there more than once; rename one.')
+        raise UsageError(f'{path}: id "{repeated}" occurs more than once; rename one.')
     if not prompts:
-        raise UsageError(f"{path}: there is no prompt in it.")
+        raise UsageError(f"{path} holds no prompts; add some.")
     return prompts
 
 

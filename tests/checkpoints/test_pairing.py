@@ -102,7 +102,7 @@ def test_a_quantised_drafts_linears_are_left_to_its_quantiser(pair: Checkpoints)
 
 def test_the_target_as_its_own_draft(pair: Checkpoints) -> None:
     (sentence,) = refusals(pair.target, pair.target)
-    assert 'this is model_type "gemma4" (Gemma4ForConditionalGeneration) and no MTP draft; expected' in sentence
+    assert 'this is model_type "gemma4" (Gemma4ForConditionalGeneration), not an MTP draft; expected' in sentence
 
 
 def test_the_draft_as_a_target(pair: Checkpoints) -> None:
@@ -131,7 +131,7 @@ def test_the_draft_of_another_size(tmp_path: Path, pair: Checkpoints) -> None:
         ("rope_parameters", {}, "text_config.rope_parameters differ from those of the target target/config.json"),
         ("intermediate_size", None, "text_config.intermediate_size is missing"),
         ("intermediate_size", "8192", "text_config.intermediate_size is '8192', not a whole number"),
-        ("layer_types", None, "text_config.layer_types is missing or no list of names"),
+        ("layer_types", None, "text_config.layer_types is missing or is not a list of names"),
         ("model_type", "gemma4_unified_text", None),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_file_that_is_cut_short(pair: Checkpoints) -> None:
         file.truncate(path.stat().st_size - 1)
     assert f"{path} is cut short: " in refusals(pair.target, pair.draft)[0]
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    assert "is no safetensors file, or is cut short: it has 42 bytes" in refusals(pair.target, pair.draft)[0]
+    assert "is not a safetensors file, or is cut short: it has 42 bytes" in refusals(pair.target, pair.draft)[0]
     path.write_bytes(struct.pack("<Q", 5) + b"[1,2]")
     assert "has a broken safetensors header" in refusals(pair.target, pair.draft)[0]
     path.unlink()

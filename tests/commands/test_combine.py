@@ -243,7 +243,7 @@ def test_what_cannot_be_judged_is_a_row_that_says_so(runs: Path, name: str, prob
 def test_a_folder_that_is_not_there_is_bad_input(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["combine", str(runs / "empty"), str(runs / "nowhere")]) == 2
     out, err = capfd.readouterr()
-    assert (out, err) == ("", f"qualify: {runs}/nowhere is no folder: name folders that qualify has recorded.\n")
+    assert (out, err) == ("", f"qualify: {runs}/nowhere is not a folder: name folders that qualify has recorded.\n")
 
 
 def test_a_run_that_pytest_cannot_judge_is_a_row_too(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""The command: its defaults, its exit codes, its JSON, and the table that README has from it."""
+"""The command: its defaults, its exit codes, its JSON, and the pages that are made from it."""
 
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,18 @@ from support import synthetic
 from support.paths import ROOT
 
 from conformance import PACKAGE
-from conformance.commands import keep_regressions
+from conformance.commands import cli_reference, keep_regressions
 from conformance.commands.main import main, make_parser
 from conformance.errors import UsageError
 from conformance.evidence.folder import Evidence
 from conformance.judging.catalogue import at_level, catalogue
 from conformance.reports.checks_table import BEGIN, END, as_markdown
 from conformance.reports.markdown import between
+from conformance.run.options import PLAN, PYTEST_ONLY, RUN
 
 pytestmark = pytest.mark.usefixtures("no_waivers")
 
 TOTAL = len(at_level(catalogue(), "qualify"))
-README = ROOT / "README.md"
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_a_picture_that_fails_costs_no_document(capfd: pytest.CaptureFixture[str
     assert main(["rejudge", "run", "--json", "--picture", "folder"]) == 2
     out, err = capfd.readouterr()
     assert json.loads(out)["exit_code"] == 0
-    assert err.endswith("qualify: folder cannot be written (Is a directory): mend that, or name another file.\n")
+    assert err.endswith("qualify: folder cannot be written (Is a directory); mend that, or name another file.\n")
     assert main(["figure", "run", "--into", "folder"]) == 2
 
 
@@ -222,7 +224,34 @@ def test_a_document_without_markers_is_refused(tmp_path: Path, capfd: pytest.Cap
         between("text", BEGIN, END, "", "x")
 
 
-def test_readme_has_the_table_of_today() -> None:
-    text = README.read_text(encoding="utf-8")
-    drift = "README's table of checks is out of date: run qualify catalogue --into README.md"
-    assert between(text, BEGIN, END, as_markdown(catalogue()), "README.md") == text, drift
+def test_the_page_of_the_command_line_is_that_of_today() -> None:
+    page = ROOT / "docs/cli.md"
+    text, made = page.read_text(encoding="utf-8"), cli_reference.as_markdown(make_parser()[1])
+    drift = "docs/cli.md is out of date: run qualify cli-reference --into docs/cli.md"
+    assert between(text, cli_reference.BEGIN, cli_reference.END, made, str(page)) == text, drift
+
+
+def test_the_command_line_names_every_option_of_every_subcommand(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["cli-reference"]) == 0
+    text = capfd.readouterr().out
+    for name, parser in make_parser()[1].choices.items():
+        assert f"## `qualify {name}`" in text
+        for action in parser._actions:
+            assert all(word in text for word in action.option_strings if action.dest != "help")
+
+
+def test_pytest_has_the_options_of_a_run() -> None:
+    config = pytest.Config.fromdictargs({}, [str(PACKAGE), "--collect-only"])
+    known = set(vars(config.option))
+    assert {option.name for option in (*RUN, PLAN, *PYTEST_ONLY)} <= known
+
+
+def test_the_version_is_that_of_the_newest_section_of_the_changelog(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    newest = re.search(r"^## (\d{4}\.\d{1,2}\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest
+    assert f"gemma4-mtp-conformance {newest[1]}, vLLM " in capfd.readouterr().out
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == newest[1]

@@ -55,17 +55,21 @@ def test_the_table_of_checks_is_that_of_today() -> None:
     assert between(text, BEGIN, END, as_markdown(catalogue()), "docs/checks.md") == text, drift
 
 
-def test_every_door_leads_where_the_readme_says() -> None:
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_nix_and_conda_have_the_environments_that_the_page_names() -> None:
+    text = " ".join((ROOT / "docs/environments.md").read_text(encoding="utf-8").split())
     environments = {path.parent.name for path in ROOT.glob("envs/*/lock.txt")}
     shells = re.findall(
         r"^ +([\w.-]+) = .*nix\.(?:shell|fhs) .*;", (ROOT / "flake.nix").read_text("utf-8"), re.MULTILINE
     )
     (missing,) = environments - {"cpu" if name == "default" else name for name in shells}
-    assert f"`nix develop` for all but `{missing}`" in text
+    assert f"Nix has a shell for every environment but `{missing}`" in text
     for path in ROOT.glob("environment*.yml"):
         (environment,) = re.findall(r"CONFORMANCE_ENV: (\S+)", path.read_text("utf-8"))
         assert f"`{environment}` (`{path.name}`)" in text
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 
 def test_the_page_of_the_h100_has_the_archives_deviations() -> None:

@@ -202,7 +202,7 @@ def test_a_file_that_was_added_is_caught(desk: Desk) -> None:
 def test_no_byte_of_the_evidence_is_left_open(desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signature still holds, so only what comes after it is tried again and again."""
     statement = authenticate(desk.evidence, desk.signers, None).statement
-    monkeypatch.setattr(attestation, "_signed", lambda *_: attestation.Signed(statement, ANN))
+    monkeypatch.setattr(attestation, "_verify_signature", lambda *_: attestation.Signed(statement, ANN))
     path = desk.evidence / name
     content = path.read_bytes()
     for place in range(0, len(content), max(1, len(content) // 500)):
@@ -285,7 +285,7 @@ def test_a_signed_statement_that_is_at_odds_with_its_evidence_is_caught(
     with monkeypatch.context() as patch:
         patch.setattr(attestation, "state", state)
         sign(desk.evidence, desk.ann, None)
-    with pytest.raises(NotAuthentic, match=rf"attestation\.json is at odds with the evidence: {claim} is "):
+    with pytest.raises(NotAuthentic, match=rf"attestation\.json contradicts the evidence: {claim} is "):
         desk.verified()
 
 
@@ -304,7 +304,7 @@ def test_one_allowed_signer_cannot_sign_for_another(desk: Desk) -> None:
         desk.verified()
     sign(desk.evidence, desk.ben, BEN)
     assert desk.verified() == desk.verified(BEN) == BEN
-    with pytest.raises(NotAuthentic, match=r"says that ben@\S+ signed it, where ann@\S+ is asked for"):
+    with pytest.raises(NotAuthentic, match=r"says that ben@\S+ signed it, but --identity asks for ann@"):
         desk.verified(ANN)
 
 
@@ -321,7 +321,7 @@ def test_anything_else_signed_is_no_statement(desk: Desk, text: str, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(attestation.json, "dumps", lambda *_, **__: text)
         sign(desk.evidence, desk.ann, None)
-    with pytest.raises(NotAuthentic, match=r"attestation\.json is no statement"):
+    with pytest.raises(NotAuthentic, match=r"attestation\.json is not a statement"):
         desk.verified()
 
 
@@ -375,7 +375,7 @@ def test_a_stranger_s_words_are_no_commands_to_a_terminal(desk: Desk, capfd: pyt
 @pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", "{"])
 def test_a_stranger_s_rubbish_is_not_authentic(desk: Desk, text: str) -> None:
     (desk.evidence / "attestation.json").write_bytes(text.encode(errors="surrogatepass"))
-    with pytest.raises(NotAuthentic, match=r"attestation\.json is no statement"):
+    with pytest.raises(NotAuthentic, match=r"attestation\.json is not a statement"):
         desk.verified()
 
 
@@ -397,8 +397,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     said = refused(capfd, "sign", desk.evidence, "--key", tmp_path / "nokey")
     assert "nokey does not sign" in said
     assert "give --key" in said
-    assert "is no folder" in refused(capfd, "verify", tmp_path / "nowhere", "--signers", desk.signers)
-    assert "is no file" in refused(capfd, "verify", desk.evidence, "--signers", tmp_path / "nobody")
+    assert "is not a folder" in refused(capfd, "verify", tmp_path / "nowhere", "--signers", desk.signers)
+    assert "is not a file" in refused(capfd, "verify", desk.evidence, "--signers", tmp_path / "nobody")
     assert not list(part.glob("attestation*"))
 
 

@@ -93,7 +93,7 @@ def test_the_log_tail_comes_back_with_the_error(evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("answer", [{"n": "three"}, {}, {"n": 1, "more": 2}])
 def test_a_document_in_another_shape_is_an_error(evidence: Evidence, answer: Mapping[str, Any]) -> None:
-    with pytest.raises(ObservationError, match="not in its agreed shape"):
+    with pytest.raises(ObservationError, match="does not match its schema"):
         evidence.observe("count", Observer(answer))
 
 
@@ -196,7 +196,7 @@ def add(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "sentence"), [(append, "was changed"), (Path.unlink, "is gone"), (add, "was added")]
+    ("tamper", "sentence"), [(append, "was changed"), (Path.unlink, "is missing"), (add, "was added")]
 )
 def test_tampering_is_noticed(evidence: Evidence, tamper: Callable[[Path], None], sentence: str) -> None:
     evidence.observe("count", Observer({"n": 3}))

@@ -347,7 +347,7 @@ def test_a_refusal_is_unsupported_and_a_crash_is_an_error(monkeypatch: pytest.Mo
         KeyError("head_dim"),
     ):
         monkeypatch.setattr(adapters, "engine_config", raising(error))
-        said[type(error)] = geometry.built(tmp_path, tmp_path, 4, ExitStack())
+        said[type(error)] = geometry.build(tmp_path, tmp_path, 4, ExitStack())
     assert said == {
         ValueError: {"unsupported": "vLLM 9 does not accept this configuration: no fp8."},
         NotImplementedError: {"unsupported": "vLLM 9 does not accept this configuration: no."},

@@ -22,7 +22,7 @@ from conformance.checkpoints.headers import read_headers
 from conformance.inside_vllm import adapters
 from conformance.judging.verdict import Verdict
 from conformance.observers import OBSERVERS
-from conformance.observers.draft_load import together
+from conformance.observers.draft_load import merge_workers
 from conformance.profile.arms import MTP
 from conformance.profile.profile import load_profile
 
@@ -69,7 +69,7 @@ def documents() -> Documents:
     }
     made = copy.deepcopy(synthetic.healthy())
     made["checkpoint"]["draft"]["tensors"] = tensors
-    made["draft_load"]["draft"] = together([model(0), model(1)])
+    made["draft_load"]["draft"] = merge_workers([model(0), model(1)])
     return made
 
 
@@ -80,14 +80,14 @@ def test_parts_are_one_whole(documents: Documents) -> None:
     assert len(parameters[GATE_UP]["shares"]) == 2
     for id in ("DRAFT-01", "DRAFT-03"):
         assert judged(id, documents, {}).verdict == Verdict.PASS, judged(id, documents, {})
-    alone = together([model(0)])
+    alone = merge_workers([model(0)])
     assert alone["parameters"][DOWN]["shape"] == [4, 3]
 
 
 def test_a_wrong_part_of_the_second_worker_is_seen(documents: Documents) -> None:
     spoiled = model(1)
     spoiled["parameters"][GATE_UP]["parts"][1] = sha("noise")
-    documents["draft_load"]["draft"] = together([model(0), spoiled])
+    documents["draft_load"]["draft"] = merge_workers([model(0), spoiled])
     found = judged("DRAFT-03", documents, {})
     assert found.verdict == Verdict.FAIL
     assert "up_proj.weight" in found.sentence
@@ -97,7 +97,7 @@ def test_half_a_width_is_seen_however_it_is_shared_out(documents: Documents) -> 
     halves = [model(0), model(1)]
     for half in halves:
         half["parameters"][GATE_UP]["shape"] = [2, 4]
-    documents["draft_load"]["draft"] = together(halves)
+    documents["draft_load"]["draft"] = merge_workers(halves)
     assert judged("DRAFT-01", documents, {}).verdict == Verdict.FAIL
 
 

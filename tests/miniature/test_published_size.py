@@ -71,4 +71,4 @@ def test_the_command_says_so_too(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["published_size", "--size", "E2B", "--into", str(tmp_path)])
     assert main() == 2
-    assert '"E2B" is no published size with routed experts' in capfd.readouterr().err
+    assert '"E2B" is not a published size with routed experts' in capfd.readouterr().err

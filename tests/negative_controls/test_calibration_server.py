@@ -70,7 +70,7 @@ def test_coins_whose_rates_are_0_05_off_are_caught(server: Server, tmp_path: Pat
         server.call("conformance_offset_coins", 30, by=0.0)
     assert found.verdict is Verdict.FAIL, found.sentence
     assert 'joint acceptance at position 1 at the rates "near one" is' in found.findings[0].sentence
-    assert "which the true 0.980 gives by chance in" in found.findings[0].sentence
+    assert "but the true value is 0.980; by chance this happens in" in found.findings[0].sentence
 
 
 def test_the_same_seed_decides_the_same_and_afterwards_the_target_decides_again(server: Server) -> None:

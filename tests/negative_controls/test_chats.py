@@ -54,7 +54,7 @@ def test_one_wrong_answer_of_any_group_fails_the_check(id: str, group: str) -> N
     answer(documents, group)["finish_reason"] = "length"
     found = outcome(id, documents)
     assert found.verdict is Verdict.FAIL
-    assert f"{group}-00 whole with MTP: finish_reason is length" in found.sentence
+    assert f"{group}-00 (not streamed, with MTP): finish_reason is length" in found.sentence
 
 
 @pytest.mark.parametrize(("id", "group"), GROUPS)
@@ -91,8 +91,8 @@ def test_a_fault_of_the_server_without_mtp_alone_is_a_note(id: str) -> None:
     documents = synthetic.healthy()
     for row in rows_of(documents, "call", "plain"):
         row["finish_reason"] = "length"
-    note = "wrong without MTP only: call-00 whole without MTP: finish_reason is length where tool_calls is expected"
-    assert asked_of(id, documents, Verdict.PASS).note == f"{note}; and 1 more"
+    said = "call-00 (not streamed, without MTP): finish_reason is length where tool_calls is expected"
+    assert asked_of(id, documents, Verdict.PASS).note == f"wrong without MTP only: {said}; and 1 more"
 
 
 def test_a_fault_of_both_servers_fails_and_names_the_control() -> None:
@@ -124,7 +124,7 @@ def test_a_control_that_contradicts_itself_is_a_note() -> None:
     think(rows_of(documents, "thinking", "plain")[0], "I")
     finding = asked_of("REASON-01", documents, Verdict.PASS)
     assert finding.note.startswith(
-        "wrong without MTP only: thinking-00 whole without MTP: says 'Tale 0.' after thoughts"
+        "wrong without MTP only: thinking-00 (not streamed, without MTP): says 'Tale 0.' after thoughts"
     )
 
 

@@ -72,14 +72,14 @@ def test_few_comparisons_are_inconclusive() -> None:
 def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:
     documents = synthetic.healthy()
     (finding,) = outcome("LOSS-04", documents).findings
-    assert finding.note.startswith("a shift of 11% of the probability would have shown with probability 0.95; widest")
+    assert finding.note.startswith("the test detects a shift of 11% of the probability with probability 0.95; largest")
     few = {"7 1 5": 20, "7 1 6": 10, "7 2 8": 12, "7 3 8": 8}
     row = documents["sampling"]["prompts"][0]
     row["mtp"]["samples"] = row["plain"]["samples"] = few
     documents["sampling"].update(seeds=50, prompts=[row])
     found = outcome("LOSS-04", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
-    assert "might have been missed, 20% must not; take more samples" in found.sentence
+    assert ", and at most 20% is allowed; take more samples" in found.sentence
 
 
 def test_what_is_built_from_source_has_a_commit_and_no_version() -> None:
@@ -149,18 +149,22 @@ def with_gpus(**changes: Any) -> Callable[[Documents], None]:
         (
             "CKPT-06",
             lambda d: d["checkpoint"]["target"]["config"]["quantization_config"].update(quant_method="gptq"),
-            'quant_method "gptq" with "NVFP4", is none that the suite knows',
+            'does not know the target\'s quantisation, quant_method "gptq" with "NVFP4"',
         ),
         ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
-        ("SOAK-04", with_windows(resident_mib=None), "processes of the server cannot be seen from here"),
+        (
+            "SOAK-04",
+            with_windows(resident_mib=None),
+            "processes of the server and their memory cannot be observed from here",
+        ),
         (
             "SOAK-05",
             with_windows(gpus=[]),
-            "There is no GPU at work that tells its clock and why it is lowered (NVIDIA H100 (SM 90",
+            "No busy GPU reports its clock and the reasons for lower clocks (NVIDIA H100 (SM 90",
         ),
-        ("SOAK-05", with_gpus(reasons=None), "no GPU at work that tells its clock"),
-        ("SOAK-05", with_gpus(busy=0), "no GPU at work that tells its clock"),
-        ("SOAK-05", with_gpus(sm_clock_mhz=None), "no GPU at work that tells its clock"),
+        ("SOAK-05", with_gpus(reasons=None), "No busy GPU reports its clock"),
+        ("SOAK-05", with_gpus(busy=0), "No busy GPU reports its clock"),
+        ("SOAK-05", with_gpus(sm_clock_mhz=None), "No busy GPU reports its clock"),
     ],
 )
 def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Documents], None], reason: str) -> None:
@@ -209,12 +213,12 @@ def test_published_speedups_are_no_floor_for_a_cpu_that_multiplies_token_by_toke
     found = outcome(id, documents)
     assert found.verdict is Verdict.UNSUPPORTED
     assert found.findings[0].floor == NO_FLOOR
-    assert "there is no floor, since this CPU lacks the instructions by which oneDNN multiplies BF16" in found.sentence
+    assert "there is no floor, because this CPU lacks the BF16 instructions that oneDNN needs" in found.sentence
 
 
 def test_where_mtp_pays_is_a_sentence() -> None:
     (first, *_) = outcome("SPEED-05", synthetic.healthy()).findings
-    assert first.note.startswith("MTP pays at k = 4 up to concurrency 17, the most that was tried")
+    assert first.note.startswith("MTP is faster at k = 4 up to concurrency 17, the highest tested")
 
 
 def test_counts_of_a_whole_round_do_where_vllm_counts_no_request() -> None:
@@ -243,7 +247,7 @@ def test_captures_of_an_earlier_suite_are_judged_by_what_they_hold() -> None:
         del row["carried"]
     found = outcome("PARITY-01", documents)
     assert found.verdict is Verdict.PASS
-    said = "an earlier suite, which did not look at what later steps are given and proposals that are not recognised"
+    said = "an earlier version of this suite, which did not record the inputs of later steps and unrecognised proposals"
     assert [said in finding.note for finding in found.findings] == [True, True, False, False]
     assert [finding.note for finding in outcome("PARITY-01", synthetic.healthy()).findings] == [""] * 4
 

@@ -80,7 +80,11 @@ def test_the_installed_vllm_passes_every_check(museum: Seen) -> None:
             "MOE-03",
             ["SM 100 is MARLIN where FLASHINFER_TRTLLM is expected", "SM 110 is MARLIN where VLLM_CUTLASS is expected"],
         ),
-        ("replaced in silence", "MOE-04", [f"SM {sm}: --moe-backend cutlass became MARLIN" for sm in (75, 80, 89)]),
+        (
+            "replaced in silence",
+            "MOE-04",
+            [f"SM {sm}: --moe-backend cutlass was replaced by MARLIN" for sm in (75, 80, 89)],
+        ),
         ("marlin refuses", "MOE-05", [f"SM {sm} falls back to EMULATION" for sm in (75, 80, 89)]),
     ],
 )
@@ -196,7 +200,7 @@ def test_the_facts_of_unquantised_experts_are_vllms_order(museum: Seen, healthy:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('on = ["SM 90"]', 'on = ["SM 91"]', 'has "SM 91", which walk.sm does not walk. Did you mean'),
+        ('on = ["SM 90"]', 'on = ["SM 91"]', 'has "SM 91", which walk.sm does not list. Did you mean'),
         ('versions = ">=0.28"', 'versions = "0.28+"', "a version specifier"),
         ('seen = "code"', 'seen = "guessed"', "'reported' or 'code'"),
         ("top_k = 8", "top_q = 8", 'key "moe.top_q" is unknown'),

@@ -29,22 +29,22 @@ BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # taken at load, before 
 
 # exhibit -> the checks that fail, each with a part of its sentence
 EXPECTED: dict[str, dict[str, str]] = {
-    "embedding_not_shared": {"DRAFT-04": "the embedding is the target's is False where True is expected"},
+    "embedding_not_shared": {"DRAFT-04": '"the draft uses the target\'s embedding" is False where True is expected'},
     "kv_of_the_first_layer": {"DRAFT-07": "layer 0 is layer 0 where layer 28 is expected", "PARITY-02": "is off by"},
-    "scale_of_the_draft": {"DRAFT-06": "embedding scale 8 against 11.3137 is off by 29", "PARITY-02": "is off by"},
+    "scale_of_the_draft": {"DRAFT-06": "embedding scale 8 (expected 11.3137) is off by 29", "PARITY-02": "is off by"},
     "silu": {"NUM-02": ".mlp is off by", "PARITY-02": "is off by"},
     "advancing_positions": {
-        "DRAFT-08": "constant draft positions is False where True is expected",
+        "DRAFT-08": '"draft positions are constant" is False where True is expected',
         "PARITY-01": "step 1 is",
         "PARITY-02": "step 3 of a request",
     },
-    "state_not_carried_on": {"PARITY-01": "step 2, hidden state is another in 128 of 128 values"},
+    "state_not_carried_on": {"PARITY-01": "step 2, hidden state is different in 128 of 128 values"},
     "matrix_off_by_6_percent": {"NUM-02": "model.layers.1.mlp.down_proj is off by 6."},
     "expert_scale_doubled": {"NUM-01": "model.layers.14.experts is off by"},
     "expert_returns_zeros": {"NUM-01": "model.layers.14.experts is off by"},
     "every_expert_returns_zeros": {
         "NUM-01": "model.layers.0.experts is all zeros",
-        "GOLD-02": "leaves the gold answer",
+        "GOLD-02": "differs from the gold answer",
         "PARITY-01": "is off by",
         "PARITY-02": "the worst step of",
     },

@@ -32,18 +32,20 @@ EXPECTED = {
     "thought_in_content": {},  # whole and streamed alike; the server's cases see it
     "boundary_swallows_text": {"PARSE-04": "thought"},
     "integers_as_strings": {"PARSE-01": '"0"'},
-    "raises_at_a_call": dict.fromkeys(("PARSE-01", "PARSE-04", "PARSE-05", "PARSE-06"), "KeyError: 'call', from "),
+    "raises_at_a_call": dict.fromkeys(
+        ("PARSE-01", "PARSE-04", "PARSE-05", "PARSE-06"), "KeyError: 'call', for the text "
+    ),
 }
 
 
 def question(examples: int) -> dict[str, Any]:
-    return parsers.asked(PROFILE) | {"examples": examples}
+    return parsers.build_request(PROFILE) | {"examples": examples}
 
 
 @pytest.mark.parametrize("defect", EXPECTED)
 def test_a_broken_parser_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
-    found = parsers.tried(question(40), (sys.executable, "-m", "negative_controls.museum.parsers", defect))
+    found = parsers.run_trials(question(40), (sys.executable, "-m", "negative_controls.museum.parsers", defect))
     sentences = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
     for id, words in EXPECTED[defect].items():
         assert sentences[id].verdict is Verdict.FAIL, defect
@@ -51,7 +53,7 @@ def test_a_broken_parser_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_installed_parser_has_its_known_failures_and_no_others() -> None:
-    found = parsers.tried(question(200))
+    found = parsers.run_trials(question(200))
     verdicts = {id: judged(id, {"parsers": found}, {}).verdict for id in CHECKS}
     assert {id for id, verdict in verdicts.items() if verdict is Verdict.FAIL} <= {"PARSE-02", "PARSE-03"}
     assert verdicts["PARSE-03"] is Verdict.FAIL  # vllm#47906
@@ -60,12 +62,12 @@ def test_the_installed_parser_has_its_known_failures_and_no_others() -> None:
 
 def test_a_trial_that_dies_says_why() -> None:
     with pytest.raises(ObservationError, match="could not be tried: ModuleNotFoundError: No module named 'no_such'"):
-        parsers.tried({}, (sys.executable, "-c", "import no_such"))
+        parsers.run_trials({}, (sys.executable, "-c", "import no_such"))
 
 
 def test_a_vllm_without_the_parser_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="has no z"):
-        parsers.tried({}, (sys.executable, "-c", 'print(\'{"unsupported": "vLLM 9 has no z"}\')'))
+        parsers.run_trials({}, (sys.executable, "-c", 'print(\'{"unsupported": "vLLM 9 has no z"}\')'))
 
 
 def test_a_checkpoint_without_template_is_an_error(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Known rates: the coins, the two ways to count, vLLM's own coins by a stand-in, and what is made of the counts."""
+"""Known rates: synthetic acceptance by the probe and by vLLM, the two ways to count, and the use of the counts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from conformance.profile.profile import Profile
 from conformance.reports import coverage_table
 from conformance.run.interval_coverage import Coverage
 from conformance.serving.command import Launch, per_request_counts
-from conformance.serving.command import synthetic as with_vllms_coins
+from conformance.serving.command import synthetic as with_synthetic_acceptance
 from conformance.serving.installed import installed_here
 from conformance.serving.pool import ServerPool
 from conformance.views.calibration import Calibration, chance_of
@@ -40,7 +40,7 @@ K = 4
 TELLS = ("--per-request-spec-decode-metrics", "summary")
 
 
-# The coins
+# Synthetic acceptance
 
 
 class Sampler(nn.Module):
@@ -79,8 +79,8 @@ def step(sampler: Sampler, counts: list[int]) -> list[list[int]]:
 def test_the_first_coin_that_falls_wrong_ends_a_draft() -> None:
     drafted = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, NOTHING], [9, NOTHING, NOTHING]])
     own = torch.tensor([[11, 12, 13, 14], [15, 16, 17, 18], [19, 20, 21, NOTHING], [22, 23, NOTHING, NOTHING]])
-    coins = torch.tensor([[True, False, True], [True, True, True], [True, True, True], [False, True, True]])
-    assert decide(drafted, own, coins).tolist() == [
+    drawn = torch.tensor([[True, False, True], [True, True, True], [True, True, True], [False, True, True]])
+    assert decide(drafted, own, drawn).tolist() == [
         [1, 12, NOTHING, NOTHING],
         [4, 5, 6, 18],
         [7, 8, 21, NOTHING],
@@ -88,7 +88,7 @@ def test_the_first_coin_that_falls_wrong_ends_a_draft() -> None:
     ]
 
 
-def test_certain_coins_accept_all_or_nothing_and_the_target_says_the_rest(sampler: Sampler) -> None:
+def test_certain_rates_accept_all_or_nothing_and_the_target_says_the_rest(sampler: Sampler) -> None:
     always = SyntheticAcceptance(None, [1.0] * K, 1)
     assert step(sampler, [4, 0, 4]) == [[100, 101, 102, 103, 14], [15, *[NOTHING] * 4], [104, 105, 106, 107, 20]]
     assert always.end() == 2
@@ -101,9 +101,9 @@ def test_the_same_seed_decides_the_same_and_afterwards_nothing_is_left(sampler: 
     before, untouched = dict(sampler._forward_hooks), step(sampler, [4])
 
     def outcome(seed: int) -> list[list[list[int]]]:
-        coins = SyntheticAcceptance(None, [0.9, 0.8, 0.7, 0.6], seed)
+        acceptance = SyntheticAcceptance(None, [0.9, 0.8, 0.7, 0.6], seed)
         found = [step(sampler, [4, 4, 4]) for _ in range(20)]
-        assert coins.end() == 60
+        assert acceptance.end() == 60
         return found
 
     assert outcome(3) == outcome(3)
@@ -112,11 +112,11 @@ def test_the_same_seed_decides_the_same_and_afterwards_nothing_is_left(sampler: 
     assert step(sampler, [4]) == untouched == [[7, *[NOTHING] * 4]]
 
 
-def test_coins_fall_at_the_rates_they_were_given(sampler: Sampler) -> None:
+def test_acceptance_has_the_given_rates(sampler: Sampler) -> None:
     rates = [0.9, 0.5, 0.8, 0.2]
-    coins = SyntheticAcceptance(None, rates, 5)
+    acceptance = SyntheticAcceptance(None, rates, 5)
     accepted = [sum(token >= 100 for token in row) for _ in range(200) for row in step(sampler, [4] * 10)]
-    coins.end()
+    acceptance.end()
     for place, truth in enumerate(np.cumprod(rates)):
         reached = sum(count > place for count in accepted)
         assert stats.binomtest(reached, len(accepted), truth).pvalue > 0.001
@@ -132,13 +132,13 @@ def test_what_is_no_vector_of_rates_is_refused(sampler: Sampler, rates: list[flo
 @pytest.mark.usefixtures("sampler")
 def test_the_probe_begins_once_and_ends_what_was_begun() -> None:
     probe = Probe()
-    with pytest.raises(RuntimeError, match="no coins decide here"):
+    with pytest.raises(RuntimeError, match="synthetic acceptance is off"):
         probe.conformance_coins_end()
     assert "vllm_version" in probe.conformance_coins_begin([0.5] * K, 1)
-    with pytest.raises(RuntimeError, match="decide already"):
+    with pytest.raises(RuntimeError, match="synthetic acceptance is on already"):
         probe.conformance_coins_begin([0.5] * K, 1)
     assert probe.conformance_coins_end() == {"drafts": 0}
-    with pytest.raises(RuntimeError, match="no coins decide here"):
+    with pytest.raises(RuntimeError, match="synthetic acceptance is off"):
         probe.conformance_coins_end()
 
 
@@ -199,7 +199,7 @@ def observe(evidence: Evidence) -> Iterator[Callable[[Profile, Launch], dict[str
 
 
 @pytest.mark.parametrize("tells", [TELLS, ()], ids=["by the answers", "by /metrics"])
-def test_every_request_is_counted_while_coins_decide(
+def test_every_request_is_counted_during_synthetic_acceptance(
     observe: Any, profile: Profile, evidence: Evidence, tells: tuple[str, ...]
 ) -> None:
     seen = observe(profile, launch("good", "--k", "4", *tells))
@@ -215,7 +215,7 @@ def test_every_request_is_counted_while_coins_decide(
     assert begun_and_ended == ["conformance_coins_begin", "conformance_coins_end"] * 3
 
 
-def test_coins_are_ended_when_a_request_fails(observe: Any, profile: Profile, evidence: Evidence) -> None:
+def test_synthetic_acceptance_ends_when_a_request_fails(observe: Any, profile: Profile, evidence: Evidence) -> None:
     with pytest.raises(ObservationError, match="got no usable answer"):
         observe(profile, launch("good", "--k", "4", *TELLS, "--fault", "rubbish from the third on"))
     lines = (evidence.logs / "mtp.log").read_text().splitlines()
@@ -223,13 +223,11 @@ def test_coins_are_ended_when_a_request_fails(observe: Any, profile: Profile, ev
 
 
 def test_a_level_without_trials_is_an_error(observe: Any, profile: Profile) -> None:
-    with pytest.raises(ObservationError, match="names no trials"):
+    with pytest.raises(ObservationError, match="has no calibration trials"):
         observe(replace(profile, sizes=SIZES), launch("good", "--k", "4"))
 
 
-def test_elsewhere_vllm_flips_the_coins_on_a_server_for_each_vector(
-    observe: Any, profile: Profile, evidence: Evidence
-) -> None:
+def test_elsewhere_vllm_decides_on_a_server_for_each_vector(observe: Any, profile: Profile, evidence: Evidence) -> None:
     """A stand-in: vLLM's CPU sampler refuses it, so that no server here can show the rates, only how it is asked."""
     ours = replace(profile, hardware=replace(profile.hardware, calibration="synthetic"))
     seen = observe(ours, launch("good", "--k", "4", *TELLS, "--speculative-config", '{"method": "mtp"}'))
@@ -242,13 +240,13 @@ def test_elsewhere_vllm_flips_the_coins_on_a_server_for_each_vector(
     assert list((evidence.directory / ".servers").glob("*.json")) == []
 
 
-def test_vllms_coins_change_nothing_else_of_a_launch() -> None:
+def test_synthetic_acceptance_changes_nothing_else_of_a_launch() -> None:
     before = Launch(("vllm", "--speculative-config", '{"method": "mtp"}', "--x"), {"A": "1"})
-    after = with_vllms_coins(before, [0.5, 0.25])
+    after = with_synthetic_acceptance(before, [0.5, 0.25])
     wanted = '{"method": "mtp", "rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.5, 0.25]}'
     assert after == Launch(("vllm", "--speculative-config", wanted, "--x"), {"A": "1"})
     with pytest.raises(ValueError, match="not in list"):
-        with_vllms_coins(Launch(("vllm",), {}), [0.5])
+        with_synthetic_acceptance(Launch(("vllm",), {}), [0.5])
 
 
 def test_the_installed_vllm_tells_each_requests_counts() -> None:

@@ -21,7 +21,7 @@ from conformance.checkpoints import small_files
 from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import SCHEMAS, Evidence
 from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, geometry
-from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, locked
+from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving.executors import HERE, Executor
 
@@ -241,16 +241,16 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
         f"split==1 ; sys_platform != '{sys.platform}'\n"
         f"split==2+cpu ; sys_platform == '{sys.platform}'\n"
     )
-    assert locked(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
+    assert read_lock(lock) == {"ruamel-yaml": "1.2", "split": "2+cpu"}
     with pytest.raises(UsageError, match="there is no such lock; correct CONFORMANCE_ENV, or locked_environment"):
-        locked(tmp_path / "gone.txt")
+        read_lock(tmp_path / "gone.txt")
 
 
 def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Mapping[str, Any]] = []
 
-    def build(what: Mapping[str, Any], place: Executor) -> dict[str, Any]:
-        assert place is HERE
+    def build(what: Mapping[str, Any], executor: Executor) -> dict[str, Any]:
+        assert executor is HERE
         asked.append(what)
         return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
 
@@ -295,10 +295,15 @@ WHOLE = ("mtp", 0)
 
 
 def test_a_batch_takes_its_cases_from_several_groups(profile: Profile) -> None:
-    assert [case.id for case in chat.chosen(profile, "load")] == [
+    assert [case.id for case in chat.choose_cases(profile, "load")] == [
         *("call-0", "two-0", "strict-0", "call-1", "two-1", "strict-1", "call-2", "two-2", "strict-2")
     ]
-    assert [case.id for case in chat.chosen(profile, "anthropic")] == ["call-0", "call-1", "omitted-0", "omitted-1"]
+    assert [case.id for case in chat.choose_cases(profile, "anthropic")] == [
+        "call-0",
+        "call-1",
+        "omitted-0",
+        "omitted-1",
+    ]
 
 
 def test_an_answer_that_does_not_come_is_kept_as_an_error(observe: Observe) -> None:

@@ -180,7 +180,7 @@ def test_answers_are_compared_with_mtp_and_without_in_other_batches() -> None:
         arms = {"mtp": block, "plain": block, "plain_again": block if again else None}
         return {"concurrency": concurrency, "prompts": ["a"], "warm_up": False} | arms
 
-    names = [(one.name, other.name) for one, other in near_ties.compared([row(1, True), row(8, False)])]
+    names = [(one.name, other.name) for one, other in near_ties.pairs_to_compare([row(1, True), row(8, False)])]
     assert names == [("plain 1", "mtp 1"), ("plain 1", "plain_again 1"), ("plain 8", "mtp 8"), ("plain 1", "plain 8")]
 
 
@@ -230,7 +230,7 @@ def test_a_vllm_without_schedule_cannot_be_swept(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Executor, "installed", lambda _: Installed("0.1", None, ()))
-    with pytest.raises(Unsupported, match="has no drafts whose length changes"):
+    with pytest.raises(Unsupported, match="cannot change the draft length"):
         observe("sweep", swept_by(profile, "probe"))
 
 
@@ -248,12 +248,12 @@ def test_what_vllm_bench_serve_can_ask_too() -> None:
         replace(prompts(1)[0], messages=({"role": "user", "content": "d"},), chat_template_kwargs={"x": 1}),
         replace(prompts(1)[0], messages=({"role": "user", "content": "e"},)),
     ]
-    asked = bench.chosen(rows, replace(SIZES, bench_prompts=3))
+    asked = bench.choose_prompts(rows, replace(SIZES, bench_prompts=3))
     assert [prompt.messages[0]["content"] for prompt in asked] == ["a", "e", "a"]
     assert {prompt.max_tokens for prompt in asked} == {SIZES.bench_tokens}
     assert bench.as_sharegpt(asked)[1]["conversations"][0] == {"from": "human", "value": "e"}
-    with pytest.raises(ObservationError, match="so there is none to ask"):
-        bench.chosen(rows[1:2], SIZES)
+    with pytest.raises(ObservationError, match="and there is none"):
+        bench.choose_prompts(rows[1:2], SIZES)
 
 
 @pytest.mark.parametrize(("noise", "rounds"), [(0.001, 6), (0.2, 9)])
@@ -263,10 +263,11 @@ def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int)
     def measure(who: str, number: int) -> dict[str, Any]:
         asked.append((number, who))
         uneven = 1 + noise * (number % 2) if who == "ours" else 1
-        return {"client": who, "seconds": (100 if number == 0 else 1) * uneven, "output_tokens": 50}
+        counts = {"output_tokens": 50, "drafts": 15, "accepted": 35, "client_cpu_seconds": 0.1}
+        return {"client": who, "seconds": (100 if number == 0 else 1) * uneven, **counts}
 
     sizes = replace(SIZES, bench_rounds=6, bench_most_rounds=9, bench_half_width=0.02)
-    runs = bench.measured(measure, sizes)
+    runs = bench.measure_rounds(measure, sizes)
     order = [(0, "ours"), (0, "vllm"), (1, "vllm"), (1, "ours"), (2, "ours"), (2, "vllm")]
     assert asked[:6] == order
     assert len(asked) == 2 + 2 * rounds

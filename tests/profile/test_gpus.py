@@ -94,7 +94,11 @@ def test_without_the_library_it_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("cards", "errors", "sentence"),
     [
-        ([H100, H200], {}, r"GPUs of several kinds are here, NVIDIA H100 .*; NVIDIA H200 .*; choose by --hardware"),
+        (
+            [H100, H200],
+            {},
+            r"this machine has GPUs of several kinds, NVIDIA H100 .*; NVIDIA H200 .*; choose by --hardware",
+        ),
         ([A100_40], {}, r"A100-SXM4-40GB \(SM 80, 40 GiB of its own\), matches no profile; .* one of ampere, or"),
         ([VOLTA], {}, r"V100.* matches no profile; choose by --hardware one of ampere, b200, .*, thor, or"),
         ([H100], {"fails": "Unknown"}, r"^NVML does not answer: Unknown; choose by --hardware one of ampere"),
@@ -137,5 +141,5 @@ def test_the_header_has_both_what_was_asked_and_what_is_here(here: Here, tmp_pat
 
 
 def test_another_machine_is_not_detected_from_here(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is another machine: say by --hardware NAME which"):
+    with pytest.raises(UsageError, match="is another machine: name its hardware by --hardware NAME"):
         open_session(Options(attach="http://far.example:8000"), tmp_path)

@@ -93,8 +93,8 @@ def test_unknown_names_are_answered_with_the_known_ones(fixtures: Path) -> None:
         ("hardware/cpu.toml", "stop_seconds = 10", "", 'key "bounds.stop_seconds" is missing; add it.'),
         ("hardware/cpu.toml", '"host"', '"hots"', "it must be 'unified', 'discrete' or 'host'."),
         ("hardware/cpu.toml", '"24"', "24", 'key "serve_args.2" is 24; it must be a valid string.'),
-        ("hardware/cpu.toml", '">=0.28"', '"newest"', 'moe_backend.bf16."newest" is no version specifier'),
-        ("hardware/cpu.toml", '">=0.32"', '"newest"', 'attention_backend."newest" is no version specifier'),
+        ("hardware/cpu.toml", '">=0.28"', '"newest"', 'moe_backend.bf16."newest" is not a version specifier'),
+        ("hardware/cpu.toml", '">=0.32"', '"newest"', 'attention_backend."newest" is not a version specifier'),
         ("levels.toml", "[qualify]\nmixed_prompts", "[qualify]\nmixd_prompts", 'key "qualify.mixd_prompts" is unknown'),
         ("levels.toml", "[smoke]", "[smokey]", 'table "smoke" is missing; add it.'),
     ],
@@ -223,8 +223,8 @@ def test_a_recorded_profile_needs_no_file_of_today(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("{}", r'profile\.json: key "hardware" is missing'),
         ('{"hardware": {"name": "x", "speed": 1}}', r'profile\.json: key "hardware\.speed" is unknown'),
     ],

@@ -106,7 +106,7 @@ def test_a_damaged_note_of_a_start_is_said_on_the_page(tmp_path: Path) -> None:
     (evidence / "servers/mtp.json").write_text('{"name": "mtp"}')
     run = pages.run_of(evidence, pages.PASSED)
     write_reports(run, judge_run(run), load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify"))
-    assert "servers/mtp.json is not in its agreed shape" in (evidence / "report.html").read_text()
+    assert "servers/mtp.json does not match its schema" in (evidence / "report.html").read_text()
     assert json.loads((evidence / "report.json").read_text())["servers"] == []
 
 

@@ -186,7 +186,7 @@ def failed(path: Path) -> None:
     ("damage", "sentence", "times"),
     [
         (cut, "cannot be read", 9),
-        (empty, "is not in its agreed shape", 9),
+        (empty, "does not match its schema", 9),
         (contradict, "contradict each other", 3),
         (failed, "the server died", 9),
     ],

@@ -1,4 +1,4 @@
-"""A run that is killed leaves no process, evidence that is judged as far as it goes, and can be gone on with."""
+"""A run that is killed leaves no process, evidence that is judged as far as it goes, and can be resumed."""
 
 from __future__ import annotations
 
@@ -116,15 +116,15 @@ def of_another_suite(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (finished, 'is finished, so nothing is left to observe: judge it with "rejudge {}".'),
+        (finished, 'is finished, so there is nothing to resume: judge it with "rejudge {}".'),
         (empty, "holds no evidence: it has no header.json."),
         (foreign, "holds no evidence: it has no header.json."),
         (Path, "holds no evidence: it has no header.json."),
-        (of_another_vllm, "was recorded with vLLM 0.1.0, and {vllm} is installed: install 0.1.0, or record anew."),
-        (of_another_suite, "was recorded with suite 2020.1.0, and {suite} is installed: install 2020.1.0, or record"),
+        (of_another_vllm, "was recorded with vLLM 0.1.0, but {vllm} is installed: install 0.1.0, or start a new run."),
+        (of_another_suite, "was recorded with suite 2020.1.0, but {suite} is installed: install 2020.1.0, or start"),
     ],
 )
-def test_what_cannot_be_gone_on_with_is_said(
+def test_what_cannot_be_resumed_is_said(
     tmp_path: Path, capfd: Capture, make: Callable[[Path], None], sentence: str
 ) -> None:
     directory, installed = tmp_path / "run", new_header_here("cpu", "some-pair", "smoke")

@@ -73,7 +73,7 @@ class FauxServers:
     def sweep(self) -> None:
         """Nor here."""
 
-    def beside(self) -> AbstractContextManager[None]:
+    def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def abandon(self) -> None:
@@ -350,12 +350,12 @@ def test_servers_that_an_earlier_run_left_and_nobody_can_end_are_one_sentence(
     refused: Refused, pair: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def survived(*_: Any, **__: Any) -> None:
-        raise ObservationError("of earlier servers this survived: process 7")
+        raise ObservationError("earlier servers could not be stopped: process 7")
 
     monkeypatch.setattr(pytest_plugin, "ServerPool", survived)
     code, said = refused("--pair", pair, "--evidence", "run")
     assert code == 4
-    assert "of earlier servers this survived: process 7" in said
+    assert "earlier servers could not be stopped: process 7" in said
 
 
 def test_a_folder_of_something_else_is_not_written_to(refused: Refused, pair: Path) -> None:

@@ -41,10 +41,10 @@ from pathlib import Path, PosixPath
 from negative_controls.faux_servers import PROFILE, launcher
 from conformance.serving.containers import Image
 from conformance.evidence.folder import Evidence
-from conformance.serving.pool import Servers
-from test_containers import SILENT_IN_PYTHON
+from conformance.serving.pool import ServerPool
+from serving.test_containers import SILENT_IN_PYTHON
 hanging = launcher(mtp=SILENT_IN_PYTHON) if sys.argv[2] == "loading" else launcher()
-servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=hanging, place=eval(sys.argv[3]))
+servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=hanging, executor=eval(sys.argv[3]))
 servers.mtp()
 print("up", flush=True)
 time.sleep(60)
@@ -95,7 +95,7 @@ def evidence(tmp_path: Path) -> Evidence:
 
 
 def test_a_server_in_a_container_is_told_everything_and_ended_with_it(docker: Docker, evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=PLACE)
     mtp = servers.mtp()
     assert mtp.alive
     assert list(docker.running()) == [mtp.model]
@@ -125,8 +125,8 @@ def test_the_suite_the_checkpoints_and_nothing_else_are_mounted(
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "vllm"))
     monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
     environment = vllm_environment(PROFILE, tmp_path / "snapshots/mtp", PLACE.inherited)
-    place = replace(PLACE, gpu=True, checkpoints=(snapshot,))
-    made = place.placed(Launch((sys.executable, "-m", "vllm"), environment), "x", (1, 1))
+    executor = replace(PLACE, gpu=True, checkpoints=(snapshot,))
+    made = executor.adapt_launch(Launch((sys.executable, "-m", "vllm"), environment), "x", (1, 1))
     words = list(made.command)
     mounted = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
     suite = [f"{PACKAGE}:/conformance-suite/conformance:ro", f"{FIXTURES}:/conformance-suite/fixtures:ro"]
@@ -145,7 +145,7 @@ def test_the_suite_the_checkpoints_and_nothing_else_are_mounted(
     assert not any("the-value-of-a-token" in word for word in words)
     assert made.environment["CONFORMANCE_SNAPSHOT_DIR"] == str(tmp_path / "snapshots/mtp")
     assert made.end == ("docker", "rm", "--force", "x")
-    podman = replace(place, program="podman").placed(Launch(("python",), {}), "x", (1, 1)).command
+    podman = replace(executor, program="podman").adapt_launch(Launch(("python",), {}), "x", (1, 1)).command
     assert podman[podman.index("--device") + 1] == "nvidia.com/gpu=all"
     assert docker.running() == {}
 
@@ -178,7 +178,7 @@ def test_a_container_that_does_not_listen_is_removed(docker: Docker, tmp_path: P
 
 
 def test_a_client_that_is_killed_alone_is_a_server_that_died(docker: Docker, evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=PLACE)
     mtp = servers.mtp()
     os.kill(mtp.pid or 0, signal.SIGKILL)
     assert mtp.process is not None
@@ -191,7 +191,7 @@ def test_a_client_that_is_killed_alone_is_a_server_that_died(docker: Docker, evi
 
 
 def test_a_container_that_ends_ends_its_client(docker: Docker, evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=PLACE)
     mtp = servers.mtp()
     os.killpg(docker.running()[mtp.model], signal.SIGKILL)
     deadline = time.monotonic() + 5
@@ -206,7 +206,7 @@ def test_a_daemon_that_is_gone_is_said_and_not_passed_over(
 ) -> None:
     monkeypatch.setattr(processes, "_CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(processes, "_KILL_SECONDS", 0.0)
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=PLACE)
     mtp = servers.mtp()
     os.kill(mtp.pid or 0, signal.SIGKILL)
     (docker.folder / "broken").write_text("Cannot connect to the Docker daemon")
@@ -229,7 +229,11 @@ def test_a_look_that_takes_too_long_leaves_no_container(docker: Docker) -> None:
     (docker.folder / "deaf").touch()
     with pytest.raises(ObservationError, match="sleeping took more than 1 s"):
         ask_subprocess(
-            (sys.executable, "-c", "import time; time.sleep(60)"), doing="sleeping", failed="x", seconds=1, place=PLACE
+            (sys.executable, "-c", "import time; time.sleep(60)"),
+            doing="sleeping",
+            failed="x",
+            seconds=1,
+            executor=PLACE,
         )
     assert docker.running() == {}
 
@@ -237,15 +241,15 @@ def test_a_look_that_takes_too_long_leaves_no_container(docker: Docker) -> None:
 def test_the_evidence_says_which_image_and_is_gone_on_with_in_no_other(docker: Docker, tmp_path: Path) -> None:
     asked = Options(hardware="cpu", level="smoke", evidence=tmp_path / "run")
     session = open_session(replace(asked, image="faux/vllm:1"), tmp_path)
-    assert isinstance(session.place, Image)
-    assert not session.place.gpu
-    assert len(session.place.checkpoints) == 2
+    assert isinstance(session.executor, Image)
+    assert not session.executor.gpu
+    assert len(session.executor.checkpoints) == 2
     header = session.header
     assert (header.image, header.image_digest, header.container) == ("faux/vllm:1", "sha256:d19e57", "docker")
     assert (header.vllm, header.environment) == (installed_here().vllm, "unlocked")
     session.begin()
     for resumed in (asked, Options(resume=tmp_path / "run"), replace(asked, image="faux/vllm:1")):
-        assert open_session(resumed, tmp_path).place == session.place
+        assert open_session(resumed, tmp_path).executor == session.executor
     with pytest.raises(UsageError, match=r"was recorded with --image faux/vllm:1: leave out --image other"):
         open_session(replace(asked, image="other"), tmp_path)
     with pytest.raises(UsageError, match=r"was recorded with --image faux/vllm:1: leave out --attach"):
@@ -262,11 +266,11 @@ def test_the_evidence_says_which_image_and_is_gone_on_with_in_no_other(docker: D
     ("words", "sentence"),
     [
         (["--image=absent:1"], "--image absent:1 is not on this machine; run: docker pull absent:1"),
-        (["--image=-v"], "--image '-v' is no image"),
-        (["--image=a b"], "--image 'a b' is no image"),
-        (["--image=x", "--attach=http://127.0.0.1:9"], "--attach and --image say twice where the servers are"),
-        (["--image=x", "--ssh=y"], "--image and --ssh say twice where the servers are"),
-        (["--container=docker"], "--container docker goes with --image IMAGE, which is missing; add it."),
+        (["--image=-v"], "--image '-v' is not the name of an image"),
+        (["--image=a b"], "--image 'a b' is not the name of an image"),
+        (["--image=x", "--attach=http://127.0.0.1:9"], "--attach and --image both say where the servers run"),
+        (["--image=x", "--ssh=y"], "--image and --ssh both say where the servers run"),
+        (["--container=docker"], "--container docker needs --image IMAGE, which is missing; add it."),
         (["--image=x", "--container=podman"], "--image x needs podman, which is not on PATH; install it."),
     ],
 )
@@ -296,7 +300,7 @@ def test_a_daemon_that_does_not_run_is_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert main(["--image=x"]) == 2
     assert (
-        "docker cannot look at --image x: Cannot connect to the Docker daemon at unix:///x." in capfd.readouterr().err
+        "docker cannot inspect --image x: Cannot connect to the Docker daemon at unix:///x." in capfd.readouterr().err
     )
 
 
@@ -323,13 +327,13 @@ def containers_of_podman() -> str:
 
 
 def test_by_a_real_podman_a_server_serves_and_is_ended(podman: Image, evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=podman)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=podman)
     mtp = servers.mtp()
     assert mtp.call("conformance_describe", 5) == [{"vllm_version": "0"}]
     assert containers_of_podman() == mtp.model
     servers.close()
     assert containers_of_podman() == ""
-    with pytest.raises(UsageError, match="has no vLLM that its python3 finds"):
+    with pytest.raises(UsageError, match="has no vLLM for its python3"):
         podman.installed()
 
 

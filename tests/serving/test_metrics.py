@@ -69,7 +69,7 @@ def test_counters_that_never_come(server: Server, monkeypatch: pytest.MonkeyPatc
     with client(server, 10) as asking:
         before = read_when_still(server)
         answer = asking.ask(PROMPT)
-        with pytest.raises(ObservationError, match="counts 0 output tokens where the client received 9"):
+        with pytest.raises(ObservationError, match="counts 0 output tokens, but the client received 9"):
             read_after(server, before, answer.output_tokens)
 
 
@@ -78,7 +78,7 @@ def test_more_counted_than_received(server: Server) -> None:
     with client(server, 10) as asking:
         before = read_when_still(server)
         answer = asking.ask(PROMPT)
-        with pytest.raises(ObservationError, match="counts 9 output tokens where the client received 8"):
+        with pytest.raises(ObservationError, match="counts 9 output tokens, but the client received 8"):
             read_after(server, before, answer.output_tokens)
 
 

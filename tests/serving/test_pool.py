@@ -28,9 +28,9 @@ import json, sys, time
 from pathlib import Path
 from negative_controls.faux_servers import PROFILE, launcher
 from conformance.evidence.folder import Evidence
-from conformance.serving.pool import Servers
+from conformance.serving.pool import ServerPool
 owns = sys.argv[2] == "owner"
-servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
+servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
 print(json.dumps(servers.mtp().record()), flush=True)
 if owns:
     time.sleep(60)

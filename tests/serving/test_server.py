@@ -111,14 +111,14 @@ def test_a_server_that_talks_but_never_gets_ready_meets_the_other_bound(starter:
 def test_health_alone_is_not_enough(starter: Starter) -> None:
     with pytest.raises(ObservationError) as raised:
         starter.start(launch("good", "--fault", "rubbish from the start"))
-    assert raised.value.sentence == "mtp server answers rubbish at /v1/models: '<html>It works!</html>'"
+    assert raised.value.sentence == "mtp server answers /v1/models with text that is not JSON: '<html>It works!</html>'"
     assert starter.left() == []
 
 
 def test_health_and_name_are_not_enough(starter: Starter) -> None:
     with pytest.raises(ObservationError) as raised:
         starter.start(launch("good", "--fault", "no first token"))
-    assert raised.value.sentence.startswith("mtp server was asked for one token and answered: {")
+    assert raised.value.sentence.startswith("mtp server did not answer a request for one token with one token: {")
     assert starter.left() == []
 
 
@@ -131,7 +131,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(
     with pytest.raises(ObservationError) as raised:
         starter.start(SILENT)
     assert raised.value.sentence == (
-        f"mtp server is not what answers on port {stranger.port}: that one serves {stranger.model}"
+        f"mtp server does not answer on its port {stranger.port}: another server there serves {stranger.model}"
     )
     assert starter.left() == []
     assert stranger.alive
@@ -182,7 +182,7 @@ def test_what_ends_a_server_elsewhere_may_take_the_grace_and_its_kill(monkeypatc
     assert processes.run_end(("sleep", "2"), grace=10.0) == ""
 
 
-def test_a_leash_waits_for_none_that_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watchdog_waits_for_none_that_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
 
     def survived(*which: Any) -> list[int]:

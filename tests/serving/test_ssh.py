@@ -36,9 +36,9 @@ import sys, time
 from pathlib import Path
 from negative_controls.faux_servers import PROFILE, launcher
 from conformance.evidence.folder import Evidence
-from conformance.serving.pool import Servers
-from test_ssh import PLACE
-servers = Servers(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=launcher(), place=PLACE)
+from conformance.serving.pool import ServerPool
+from serving.test_ssh import PLACE
+servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), launcher=launcher(), executor=PLACE)
 print(servers.mtp().model, flush=True)
 time.sleep(60)
 """
@@ -70,7 +70,7 @@ def members(mark: str) -> list[psutil.Process]:
 
 
 def left(mark: str, seconds: float = 60.0) -> list[psutil.Process]:
-    """What is still there of a server after so long: client, leash's child, and what that spawned."""
+    """What is still there of a server after so long: client, watchdog's child, and what that spawned."""
     deadline = time.monotonic() + seconds
     while (found := members(mark)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -85,7 +85,7 @@ def started(tmp_path: Path, what: Launch) -> Start:
 
 @pytest.mark.usefixtures("connected")
 def test_a_server_over_there_answers_here_and_is_ended(evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=PLACE)
     mtp = servers.mtp()
     assert mtp.alive
     assert mtp.call("conformance_describe", 5) == [{"vllm_version": "0"}]
@@ -99,7 +99,7 @@ def test_a_server_over_there_answers_here_and_is_ended(evidence: Evidence) -> No
 
 @pytest.mark.usefixtures("connected")
 def test_a_client_that_is_killed_takes_everything_with_it(tmp_path: Path) -> None:
-    """Nobody here calls anything afterwards: it is the leash that ends it, and children that fled die too."""
+    """Nobody here calls anything afterwards: it is the watchdog that ends it, and children that fled die too."""
     server = started(tmp_path, launch("good")).server
     assert len(members(server.model)) == 2
     os.kill(server.pid or 0, signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_start_that_hangs_is_ended(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("connected")
 def test_one_that_dies_says_why(evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(mtp=launch("crashing")), place=PLACE)
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(mtp=launch("crashing")), executor=PLACE)
     with pytest.raises(ObservationError, match=r"exited with code 3 .* ValueError: backend 'CUTLASS'"):
         servers.mtp()
     servers.close()
@@ -152,17 +152,17 @@ def test_what_a_server_has_written_there_is_brought_here(tmp_path: Path) -> None
     there = tmp_path / "there/capture.safetensors"
     there.parent.mkdir()
     there.write_bytes(bytes(range(256)))
-    assert PLACE.fetched(there, tmp_path / "here").read_bytes() == bytes(range(256))
-    with pytest.raises(ObservationError, match=r"gone of faux cannot be read: cat: .*No such file"):
-        PLACE.fetched(tmp_path / "gone", tmp_path / "here")
+    assert PLACE.fetch(there, tmp_path / "here").read_bytes() == bytes(range(256))
+    with pytest.raises(ObservationError, match=r"gone on faux cannot be read: cat: .*No such file"):
+        PLACE.fetch(tmp_path / "gone", tmp_path / "here")
     assert [path.name for path in (tmp_path / "here").iterdir()] == [there.name]
 
 
 def test_half_a_copy_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Host, "_by_ssh", lambda *_: ("sh", "-c", "echo half; sleep 20"))
     monkeypatch.setattr(ssh, "_COPY_SECONDS", 0.5)
-    with pytest.raises(ObservationError, match=r"^/capture of faux cannot be read: copying it took more than 0.5 s$"):
-        PLACE.fetched(Path("/capture"), tmp_path)
+    with pytest.raises(ObservationError, match=r"^/capture on faux cannot be read: copying it took more than 0.5 s$"):
+        PLACE.fetch(Path("/capture"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,13 +170,13 @@ def test_half_a_copy_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_one_that_must_be_killed_is_and_nobody_doubts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_CONNECT_SECONDS", 6.0)
     monkeypatch.setattr(processes, "_KILL_SECONDS", 2.0)
-    place = replace(PLACE, grace=10.0)
-    start = Start(launch("stubborn"), "mtp", tmp_path / "log", BOUNDS, lambda _: None, place)
+    executor = replace(PLACE, grace=10.0)
+    start = Start(launch("stubborn"), "mtp", tmp_path / "log", BOUNDS, lambda _: None, executor)
     start.spawn()
     deadline = time.monotonic() + 20
     while (tmp_path / "log").read_text().count("up") < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    start.server.stop(place.grace)
+    start.server.stop(executor.grace)
     assert left(start.server.model, 0) == []
 
 
@@ -185,7 +185,7 @@ def test_the_host_is_looked_at_first(tmp_path: Path) -> None:
     assert PLACE.installed() == installed_here()
     for python, checkpoints, sentence in (
         ("/no/python", (), r"--ssh-python /no/python does not answer: .*No such file"),
-        ("/bin/false", (), "--ssh-python /bin/false does not answer: exit code 1; nothing was said"),
+        ("/bin/false", (), "--ssh-python /bin/false does not answer: exit code 1; it printed no error"),
         (sys.executable, (tmp_path / "gone",), f"faux has no {tmp_path}/gone; put the checkpoint there"),
     ):
         with pytest.raises(UsageError, match=sentence):
@@ -194,15 +194,15 @@ def test_the_host_is_looked_at_first(tmp_path: Path) -> None:
 
 def test_another_suite_over_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     said = asdict(Installed("0.32.0", "2020.1.0", ())) | {"absent": []}
-    monkeypatch.setattr(ssh, "answer", lambda *_, **__: said)
-    with pytest.raises(UsageError, match=r"has suite 2020\.1\.0, and here is .*; update the older one"):
+    monkeypatch.setattr(ssh, "ask_subprocess", lambda *_, **__: said)
+    with pytest.raises(UsageError, match=r"has suite 2020\.1\.0, but this machine has .*; update the older one"):
         Host("other", "python").installed()
 
 
 def test_nothing_of_this_shell_goes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "the-value-of-a-token")
     environment = vllm_environment(PROFILE, Path("/here/snapshots"), PLACE.inherited)
-    placed = PLACE.placed(Launch((sys.executable, "-m", "vllm", "it's"), environment), "x", (7, 8))
+    placed = PLACE.adapt_launch(Launch((sys.executable, "-m", "vllm", "it's"), environment), "x", (7, 8))
     assert not any("token" in word for word in placed.command)
     remote = placed.command[-1]
     assert remote.startswith(
@@ -215,7 +215,7 @@ def test_nothing_of_this_shell_goes_over(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("connected")
 def test_vllms_own_benchmark_is_not_measured_through_a_connection(evidence: Evidence) -> None:
-    servers = ServerPool(PROFILE, evidence, launcher=launcher(), place=replace(PLACE))
+    servers = ServerPool(PROFILE, evidence, launcher=launcher(), executor=replace(PLACE))
     attached = replace(PROFILE)
     evidence.observe("refusals", lambda: {"refusals": []})
     with pytest.raises(Unsupported, match="would measure the connection"):
@@ -226,7 +226,7 @@ def test_vllms_own_benchmark_is_not_measured_through_a_connection(evidence: Evid
 @pytest.mark.usefixtures("connected")
 def test_the_evidence_says_which_host(tmp_path: Path) -> None:
     asked = Options(hardware="cpu", level="smoke", evidence=tmp_path / "run")
-    with pytest.raises(UsageError, match="--ssh faux is another machine: say by --hardware NAME which"):
+    with pytest.raises(UsageError, match="--ssh faux is another machine: name its hardware by --hardware NAME"):
         open_session(Options(ssh="faux"), tmp_path)
     session = open_session(replace(asked, ssh="faux", environment="cuda"), tmp_path)
     header = session.header
@@ -236,8 +236,8 @@ def test_the_evidence_says_which_host(tmp_path: Path) -> None:
     session.begin()
     resumed = open_session(Options(resume=tmp_path / "run"), tmp_path)
     grace = session.profile.hardware.bounds.stop_seconds
-    wanted = replace(PLACE, checkpoints=session.place.checkpoints, grace=grace)  # type: ignore[attr-defined]
-    assert resumed.place == session.place == wanted
+    wanted = replace(PLACE, checkpoints=session.executor.checkpoints, grace=grace)  # type: ignore[attr-defined]
+    assert resumed.executor == session.executor == wanted
     with pytest.raises(UsageError, match="was recorded with --ssh faux: leave out --image x"):
         open_session(replace(asked, image="x"), tmp_path)
 
@@ -245,10 +245,10 @@ def test_the_evidence_says_which_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--ssh=-oProxyCommand=x"], "--ssh '-oProxyCommand=x' is no host"),
-        (["--ssh=a b"], "--ssh 'a b' is no host"),
-        (["--ssh=h", "--attach=http://127.0.0.1:9"], "--attach and --ssh say twice where the servers are"),
-        (["--ssh-python=p"], "--ssh-python p goes with --ssh HOST, which is missing; add it."),
+        (["--ssh=-oProxyCommand=x"], "--ssh '-oProxyCommand=x' is not a host"),
+        (["--ssh=a b"], "--ssh 'a b' is not a host"),
+        (["--ssh=h", "--attach=http://127.0.0.1:9"], "--attach and --ssh both say where the servers run"),
+        (["--ssh-python=p"], "--ssh-python p needs --ssh HOST, which is missing; add it."),
         (["--ssh=127.0.0.1:1"], "--ssh 127.0.0.1:1 --ssh-python"),
     ],
 )

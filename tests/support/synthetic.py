@@ -537,7 +537,7 @@ def tool(i: int) -> dict[str, Any]:
 
 @functools.cache
 def calibration() -> dict[str, Any]:
-    """Drafts that seeded coins decided, at the rates that they were told."""
+    """Drafts that synthetic acceptance decided at the given rates."""
     chance = np.random.default_rng(1)
     plan = load_plan()
 

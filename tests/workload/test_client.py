@@ -125,8 +125,8 @@ ROW = {
         ([json.dumps(ROW), "{"], "p.jsonl:2: not valid JSON"),
         ([json.dumps({**ROW, "max_token": 4})], 'p.jsonl:1: key "max_token" is unknown; remove it. Did you mean'),
         ([json.dumps({**ROW, "max_tokens": "4"})], 'p.jsonl:1: key "max_tokens" is "4"; it must be a valid integer.'),
-        ([json.dumps(ROW), json.dumps(ROW)], 'p.jsonl: id "a" is there more than once; rename one.'),
-        ([], "p.jsonl: there is no prompt in it."),
+        ([json.dumps(ROW), json.dumps(ROW)], 'p.jsonl: id "a" occurs more than once; rename one.'),
+        ([], "p.jsonl holds no prompts; add some."),
     ],
 )
 def test_spoilt_prompts_are_refused(tmp_path: Path, lines: list[str], sentence: str) -> None:

@@ -59,7 +59,7 @@ def test_a_bad_row_is_named_with_its_mend(
 
 def test_too_few_rows_and_no_file(file: Path, tmp_path: Path) -> None:
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(UsageError, match="has 3 prompts; an interval takes at least 10"):
+    with pytest.raises(UsageError, match="has 3 prompts, but an interval needs at least 10; add more"):
         load_dataset(file)
     with pytest.raises(
         UsageError, match=r"nowhere.jsonl cannot be read \(No such file or directory\); name a JSON Lines"

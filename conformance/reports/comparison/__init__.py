@@ -1,1 +1,1 @@
-"""The comparison of two runs: its figures, its changes, and how they are shown."""
+"""Compares two runs: their figures, the changes, and how they are shown."""

@@ -1,4 +1,4 @@
-"""What changed from one run to another: verdicts, and figures with the interval of their change."""
+"""The changes from one run to another: verdicts, and figures with the interval of their change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from conformance.reports.source import Source
 
 GOOD = (Verdict.PASS, Verdict.WAIVED)
 BAD = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
-SUBJECT = ("pair", "hardware", "level", "dataset_sha256")  # of a header: what a comparison presumes to be the same
+SUBJECT = ("pair", "hardware", "level", "dataset_sha256")  # fields of a header that should be equal in both runs
 WORSE, BETTER, OTHER = "worse", "better", "other"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of both runs, as it is judged today."""
+    """One of the two runs, judged by today's checks."""
 
     run: Run
     judgement: Judgement
@@ -28,13 +28,13 @@ class Side:
 
     @property
     def header(self) -> Header:
-        """Who was observed, and when."""
+        """The header of the run."""
         return read_header(self.source.evidence.directory)
 
 
 @dataclass(frozen=True)
 class VerdictChange:
-    """A check whose verdict is not what it was; ``sentence`` is what the less good of both verdicts says."""
+    """A check whose verdict changed; ``sentence`` is that of the worse verdict."""
 
     id: str
     claim: str
@@ -44,7 +44,7 @@ class VerdictChange:
 
     @property
     def direction(self) -> str:
-        """Whether it got worse or better, or neither: what could not be inspected is no loss and no gain."""
+        """Whether the verdict got worse or better, or neither: a check that was not possible counts as neither."""
         if self.before in GOOD and self.after in BAD:
             return WORSE
         return BETTER if self.before in BAD and self.after in GOOD else OTHER
@@ -52,7 +52,7 @@ class VerdictChange:
 
 @dataclass(frozen=True)
 class FigureChange:
-    """A figure of both runs, and its change: a ratio where ``is_ratio``, else a difference."""
+    """A figure of both runs and its change: a ratio if ``is_ratio``, else a difference."""
 
     name: str
     before: float
@@ -63,24 +63,24 @@ class FigureChange:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval excludes that nothing changed."""
+        """Whether the interval of the change excludes equality."""
         same = 1.0 if self.is_ratio else 0.0
         return not self.change.low <= same <= self.change.high
 
     @property
     def lower(self) -> bool:
-        """Whether the second run is shown to be lower, which for every figure here is worse."""
+        """Whether the second run is lower with confidence, which is worse for every figure here."""
         return self.differs and self.after < self.before
 
     @property
     def said(self) -> str:
-        """The word for it."""
+        """The words for the change."""
         return "differs" if self.differs else "no difference shown"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs held against each other; ``confidence`` is that of each figure's interval."""
+    """The comparison of two runs; ``confidence`` is that of each figure's interval."""
 
     before: Side
     after: Side
@@ -100,12 +100,12 @@ class Comparison:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 where a check got worse or a figure that decides is lower."""
+        """1 if a check got worse or a deciding figure is lower."""
         return ExitCode.NOT_QUALIFIED if self.changed(WORSE) or self.lower else ExitCode.QUALIFIED
 
     @property
     def sentence(self) -> str:
-        """What the comparison comes to."""
+        """The result of the comparison as a sentence."""
         compared = f"{len(self.before.run.records)} and {len(self.after.run.records)} checks"
         if self.exit_code == ExitCode.QUALIFIED:
             count = sum(figure.decides for figure in self.figures)
@@ -116,14 +116,17 @@ class Comparison:
 
 
 def compare(before: Side, after: Side) -> Comparison:
-    """Hold both runs against each other as far as both have seen the same.
+    """Compare what both runs have observed.
 
-    The intervals of all figures that decide hold together: each has its share of the error, or one of a dozen would
-    be off in every other comparison of equals.
+    The intervals of all deciding figures hold at the same time: each has its share of the error. Otherwise, every
+    second comparison of equal runs would show a change in one of a dozen figures.
+
+    Raises:
+        UsageError: a side holds no evidence.
     """
     found, notes = quantities(before.source, after.source)
     confidence = look_confidence(max(1, sum(quantity.decides for quantity in found)))
-    figures, unmeasured = _measured(found, confidence)
+    figures, unmeasured = _measure_changes(found, confidence)
     return Comparison(
         before,
         after,
@@ -135,7 +138,7 @@ def compare(before: Side, after: Side) -> Comparison:
 
 
 def _verdict_changes(before: Iterable[Record], after: Iterable[Record]) -> Iterator[VerdictChange]:
-    """The worse ones first, in the order of the table."""
+    """The changes of verdicts, the worse ones first, in the order of the table."""
     earlier = {record.id: record for record in before}
     pairs = [(earlier[record.id], record) for record in after if record.id in earlier]
     changes = [
@@ -146,13 +149,13 @@ def _verdict_changes(before: Iterable[Record], after: Iterable[Record]) -> Itera
     return iter(sorted(changes, key=lambda change: (WORSE, BETTER, OTHER).index(change.direction)))
 
 
-def _measured(found: Iterable[Quantity], confidence: float) -> tuple[tuple[FigureChange, ...], list[str]]:
+def _measure_changes(found: Iterable[Quantity], confidence: float) -> tuple[tuple[FigureChange, ...], list[str]]:
     figures, problems = [], []
     for each in found:
         try:
             change = each.change(confidence)
         except (ObservationError, Unsupported) as error:
-            if each.decides:  # of a part there may well be too little
+            if each.decides:  # a part may have too few samples
                 problems.append(f"{each.name} cannot be compared: {error}.")
         else:
             figures.append(FigureChange(each.name, each.before, each.after, change, each.is_ratio, each.decides))
@@ -160,7 +163,7 @@ def _measured(found: Iterable[Quantity], confidence: float) -> tuple[tuple[Figur
 
 
 def _differences(before: Side, after: Side) -> Iterator[str]:
-    """What both runs do not have in common, a sentence each."""
+    """A sentence for each difference between the runs."""
     one, other = asdict(before.header), asdict(after.header)
     if parted := [name for name in SUBJECT if one[name] != other[name]]:
         words = "; ".join(f"{name.partition('_')[0]} {one[name]} and {other[name]}" for name in parted)

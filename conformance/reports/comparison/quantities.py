@@ -1,7 +1,7 @@
-"""The figures that two runs can be compared by; each knows how to say its change with an interval.
+"""The figures by which two runs are compared; each can estimate its change with an interval.
 
-A figure is higher for a better server, every one of them. Those that decide are relations within a run, so that a
-slower day of the machine cancels; absolute speeds are shown beside them and decide nothing.
+A better server has higher figures. Figures that decide are ratios within a run, so that the speed of the machine on
+that day cancels. Absolute speeds are shown too, but decide nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conformance.views.texts import Texts
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure of both runs; ``change`` measures it at a confidence, as a ratio or as a difference."""
+    """A figure of both runs; ``change`` estimates its change at a confidence, as a ratio or a difference."""
 
     name: str
     before: float
@@ -37,7 +37,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Row:
-    """What one prompt, or one round, adds to a figure: numerator, denominator, category."""
+    """The contribution of one prompt or one round to a figure: numerator, denominator, category."""
 
     over: float
     under: float
@@ -48,7 +48,7 @@ Rows = Mapping[object, Row]
 
 
 def quantities(before: Source, after: Source) -> tuple[list[Quantity], list[str]]:
-    """Every figure that both runs hold, and a sentence for each group of them that cannot be compared."""
+    """Every figure that both runs have, and a sentence for each group of figures that cannot be compared."""
     found: list[Quantity] = []
     problems = []
     for name, observation, make in GROUPS:
@@ -64,7 +64,7 @@ def quantities(before: Source, after: Source) -> tuple[list[Quantity], list[str]
 
 
 def _acceptance(before: Source, after: Source) -> Iterator[Quantity]:
-    """Acceptance length, joint acceptance at each position that both draft, and the length of each category."""
+    """Acceptance length, joint acceptance at each position that both runs draft, and the length by category."""
     seen = [everywhere(source.load) for source in (before, after)]
     same = _same_prompts(before, after)
 
@@ -86,7 +86,7 @@ def _at_position(i: int, counts: Counts) -> int:
 
 
 def _counted(every: Iterable[Counts], count: Callable[[Counts], int], category: str | None) -> Rows:
-    """By prompt the mean of its requests; by round where vLLM counts no request, which then pairs with none."""
+    """The mean over the requests of a prompt; if vLLM does not count by request, a row for each round, without pair."""
     chosen = [each for each in every if each.drafts and category in (None, each.category)]
     return {
         each.name or ("round", number): Row(count(each) / each.times, each.drafts / each.times, each.category)
@@ -95,7 +95,11 @@ def _counted(every: Iterable[Counts], count: Callable[[Counts], int], category: 
 
 
 def _with_spread(change: Callable[[float], Estimate], confidence: float) -> Estimate:
-    """Shares near 1 need as many prompts for a difference as for an interval of their own."""
+    """Require enough prompts: near 1, the difference of two shares needs as many as the interval of one share.
+
+    Raises:
+        ObservationError: there are too few prompts.
+    """
     found = change(confidence)
     if found.n < MINIMUM_CLUSTERS:
         raise ObservationError(f"{found.n} prompts, and an interval needs {MINIMUM_CLUSTERS}")
@@ -103,7 +107,7 @@ def _with_spread(change: Callable[[float], Estimate], confidence: float) -> Esti
 
 
 def _speeds(before: Source, after: Source) -> Iterator[Quantity]:
-    """Speedup at each concurrency that both have; the speeds of single answers in a row, with and without MTP."""
+    """The speedup at each concurrency of both runs, and the speeds of single answers with and without MTP."""
     same = _same_prompts(before, after)
     cells = [source.load.cells for source in (before, after)]
     for concurrency in sorted(cells[0].keys() & cells[1].keys()):
@@ -118,12 +122,12 @@ def _speeds(before: Source, after: Source) -> Iterator[Quantity]:
 
 def _of_equal_work(cells: Iterable[Cell], change: Callable[[float], Estimate], confidence: float) -> Estimate:
     for cell in cells:
-        cell.speedup()  # ObservationError where the arms did not write as much as each other
+        cell.speedup()  # raises ObservationError if the arms did not generate equally much
     return change(confidence)
 
 
 def _speedups(cell: Cell) -> Rows:
-    """In a row by prompt, at once by round, which is named by its prompts; as logarithms."""
+    """Logarithms of speedups: by prompt for one request at a time, else by round, which its prompts name."""
     if cell.concurrency > 1:
         rounds = [
             (tuple(a.id for a in each.plain.answers), math.log(each.plain.seconds / each.mtp.seconds), "")
@@ -151,12 +155,16 @@ def _means(values: Iterable[tuple[object, float, str]]) -> Rows:
 
 
 def _texts(before: Source, after: Source) -> Iterator[Quantity]:
-    """The share of greedy answers that MTP left as they were."""
+    """The share of greedy answers that MTP does not change.
+
+    Raises:
+        ObservationError: no two answers are equal.
+    """
     seen = [Texts.of(source.observation("near_ties")) for source in (before, after)]
     compared = [each.compared[True] for each in seen]
     equal = [n - sum(d.with_mtp for d in each.divergences) for n, each in zip(compared, seen, strict=True)]
     if not all(equal):
-        raise ObservationError("no answer at all was equal")
+        raise ObservationError("no two answers are equal")
 
     yield _over("equal greedy texts", [partial(_share, *each) for each in zip(equal, compared, strict=True)])
 
@@ -175,7 +183,7 @@ def _bench(before: Source, after: Source) -> Iterator[Quantity]:
 
 
 def _soak(before: Source, after: Source) -> Iterator[Quantity]:
-    """What a held load kept of its beginning, and how fast it was."""
+    """The throughput and acceptance that a soak kept, and its speed."""
     seen = [source.soak for source in (before, after)]
     yield _over("throughput kept in a soak", [each.throughput_kept for each in seen])
     yield _over("acceptance length kept in a soak", [each.acceptance_kept for each in seen])
@@ -198,7 +206,7 @@ GROUPS: Sequence[tuple[str, str, Callable[[Source, Source], Iterator[Quantity]]]
 
 
 def _same_prompts(before: Source, after: Source) -> set[str]:
-    """The names that stand for the same prompt, token by token, in both runs."""
+    """The ids that name the same prompt, token by token, in both runs."""
     one, other = (
         {id: p["token_ids"] for look in s.looks for id, p in look["prompts"].items()} for s in (before, after)
     )
@@ -208,7 +216,7 @@ def _same_prompts(before: Source, after: Source) -> set[str]:
 def _difference(
     name: str, before: Rows, after: Rows, same: Collection[str], offset: float, *, decides: bool
 ) -> Quantity:
-    """A ratio of sums, with a constant added that its change does not know of."""
+    """A ratio of sums plus a constant, which cancels in the change."""
     one, other, paired = _matched(before, after, same)
     values = [offset + sum(side.over) / sum(side.under) for side in (one, other)]
 
@@ -219,7 +227,7 @@ def _difference(
 
 
 def _ratio(name: str, before: Rows, after: Rows, same: Collection[str], *, decides: bool) -> Quantity:
-    """The geometric means of what is given as logarithms."""
+    """A ratio of geometric means; the rows hold logarithms."""
     logs = _difference(name, before, after, same, 0.0, decides=decides)
 
     def change(confidence: float) -> Estimate:
@@ -230,7 +238,7 @@ def _ratio(name: str, before: Rows, after: Rows, same: Collection[str], *, decid
 
 
 def _over(name: str, measures: Sequence[Callable[[float], Estimate]]) -> Quantity:
-    """The ratio of what each run, by itself, estimates at a confidence."""
+    """The ratio of two estimates, one for each run."""
 
     def change(confidence: float) -> Estimate:
         one, other = (each(confidence) for each in measures)
@@ -241,7 +249,7 @@ def _over(name: str, measures: Sequence[Callable[[float], Estimate]]) -> Quantit
 
 
 def _matched(before: Rows, after: Rows, same: Collection[str]) -> tuple[Sample, Sample, bool]:
-    """What both runs asked, in the same order, where that is most of either; else all of each, unpaired."""
+    """The rows that both runs have, in the same order, if these are most of either; else all rows, unpaired."""
     common = [name for name in before if name in after and _known(name, same)]
     if 2 * len(common) > max(len(before), len(after)):
         return _sample([before[name] for name in common]), _sample([after[name] for name in common]), True
@@ -249,7 +257,7 @@ def _matched(before: Rows, after: Rows, same: Collection[str]) -> tuple[Sample, 
 
 
 def _known(name: object, same: Collection[str]) -> bool:
-    """Whether a prompt's name, or each of a round, means the same in both runs."""
+    """Whether the id of a prompt, or every id of a round, means the same in both runs."""
     return all(each in same for each in name) if isinstance(name, tuple) else name in same
 
 

@@ -1,4 +1,4 @@
-"""A comparison for a terminal, for a comment on a pull request, and for programs."""
+"""Renders a comparison for a terminal, for a comment on a pull request, and for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUBJECT = ("pair", "hardware", "level", "vllm", "suite", "environment", "started
 
 
 def as_text(found: Comparison, *, width: int | None, colour: bool) -> str:
-    """Tables of both kinds of change; ``colour`` is for terminals, without it there is nothing but plain characters."""
+    """Tables of verdicts and figures; ``colour`` is for terminals, without it the text has only plain characters."""
     out = io.StringIO()
     console = Console(
         file=out, width=width or PLAIN_WIDTH, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
@@ -46,7 +46,7 @@ def as_text(found: Comparison, *, width: int | None, colour: bool) -> str:
 
 
 def as_markdown(found: Comparison) -> str:
-    """What changed first, then everything that was compared, folded away."""
+    """The changes first, then all compared figures, folded."""
     worse = [each for each in found.verdicts if each.direction == WORSE]
     rest = [each for each in found.verdicts if each.direction != WORSE]
     changed = [_marked(figure) for figure in found.figures if figure.decides and figure.differs]
@@ -92,7 +92,7 @@ def _print(console: Console, lines: box.Box, columns: Sequence[str], rows: Seque
 
 
 def _cells(figure: FigureChange) -> tuple[str, ...]:
-    """A row of the table of figures: a ratio as so many times, a difference with its sign."""
+    """A row of the table of figures: a ratio as "… times", a difference with its sign."""
     change, form = figure.change, "{:.3f} times" if figure.is_ratio else "{:+.3f}"
     ends = "{:.3f} to {:.3f}" if figure.is_ratio else "{:+.3f} to {:+.3f}"
     interval = ends.format(change.low, change.high)
@@ -103,8 +103,8 @@ def _cells(figure: FigureChange) -> tuple[str, ...]:
 
 def _key(found: Comparison) -> str:
     return (
-        f"Intervals at {found.confidence:.2%}, which hold together at 95 % over the figures that decide. What stands "
-        "in brackets decides nothing: speeds depend on the machine's day, parts on the whole."
+        f"Each interval has {found.confidence:.2%} confidence; all deciding figures together have 95 %. Figures in "
+        "brackets decide nothing: speeds vary from day to day, and parts are included in the whole."
     )
 
 

@@ -67,14 +67,14 @@ DAMAGES: list[Row] = [
     (
         "GOLD-01",
         leaves_gold_far_from_a_tie,
-        " leaves the gold answer at token 0 to the runner-up, which lost by ",
+        " differs from the gold answer at token 0: its token is the second most likely one, which is ",
     ),
     (
         "GOLD-01",
         leaves_gold_for_a_third_token,
-        "at token 1 to a token that is not even the runner-up, which",
+        "at token 1: its token is not even the second most likely one, which is",
     ),
-    ("GOLD-02", stops_early, " leaves the gold answer at token 2"),
+    ("GOLD-02", stops_early, " differs from the gold answer at token 2"),
     ("GOLD-02", follows_little, "share of gold tokens compared 0.0"),
     ("TOOL-01", integer_as_text, 't03 is get_weather({"city": "Oslo", "days": "3", "metric": true}) where'),
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),

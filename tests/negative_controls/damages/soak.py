@@ -91,15 +91,15 @@ def no_windows_at_all(d: Documents) -> None:
 DAMAGES: list[Row] = [
     ("SOAK-01", request_fails, "after 71 s mtp server: prompt p007 got no usable answer"),
     ("SOAK-01", server_dies, "the load broke off after 93 s: mtp server died: RuntimeError: out of memory"),
-    ("SOAK-01", server_gone_at_the_end, "the server did not live to its end"),
-    ("SOAK-01", stalls, "no token came between 1200 and 1260 s"),
+    ("SOAK-01", server_gone_at_the_end, "the server did not survive the load"),
+    ("SOAK-01", stalls, "no token arrived between 1200 and 1260 s"),
     ("SOAK-02", slows_down, "tokens/s of the last third over the first 0.80"),
     ("SOAK-03", accepts_less, "acceptance length of the last third over the first 0.9"),
     ("SOAK-04", leaks, "MiB an hour by which resident memory grows 720."),
     ("SOAK-04", leaks_on_the_gpu, "MiB an hour by which memory of GPU 0 grows 720."),
-    ("SOAK-05", too_hot, "clocks were lowered by sw_thermal_slowdown in 0.7% of the looks, where 0% are allowed"),
-    ("SOAK-05", capped, "clocks were lowered by sw_power_cap in 13.3% of the looks, where 5% are allowed"),
-    ("SOAK-05", clocks_fall, "SM clock of GPU 0, last third over the first 0.7"),
+    ("SOAK-05", too_hot, "clocks were lowered by sw_thermal_slowdown in 0.7% of the samples, where 0% are allowed"),
+    ("SOAK-05", capped, "clocks were lowered by sw_power_cap in 13.3% of the samples, where 5% are allowed"),
+    ("SOAK-05", clocks_fall, "SM clock of GPU 0 of the last third over the first 0.7"),
 ]
 NOTHING: list[Row] = [
     ("SOAK-01", never_asked, "nothing was looked at"),

@@ -1,7 +1,8 @@
-"""``python -m faux.run PHASE FOLDER WORDS…``: the command with the servers of this folder and made-up facts.
+"""The command with the servers of this folder and made-up facts.
 
-The facts are those of FOLDER/documents.json. In its phase it makes the file FOLDER/reached and goes no further. Every
-observation that it makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
+Called as ``python -m negative_controls.faux_servers.run PHASE FOLDER WORDS…``. The facts are those of
+FOLDER/documents.json. In its phase it makes the file FOLDER/reached and goes no further. Every observation that it
+makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from conformance.commands import main as command
 from conformance.errors import ObservationError
+from conformance.evidence import folder as evidence_folder
 from conformance.evidence.journal import Journal
 from conformance.observers import OBSERVERS
 from conformance.run import prefetch, pytest_plugin, session
@@ -90,14 +92,14 @@ def arrange(phase: str, folder: Path) -> None:
     if phase == "stopping":
         before(ServerPool, "close", Hanging(folder))
     if phase == "closing":  # everything else is written by then
-        write, hang = folder.write_atomically, Hanging(folder)
+        write, hang = evidence_folder.write_atomically, Hanging(folder)
 
         def write_but_no_manifest(path: Path, text: str) -> None:
             if path.name == "manifest.json":
                 hang()
             write(path, text)
 
-        folder.write_atomically = write_but_no_manifest
+        evidence_folder.write_atomically = write_but_no_manifest
 
 
 def before(owner: Any, name: str, first: Callable[..., None]) -> None:
