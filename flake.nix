@@ -11,7 +11,7 @@
         "x86_64-linux"
         "aarch64-linux"
       ];
-      # CUDA's compiler is unfree; nothing else here is.
+      # Only CUDA's compiler is unfree.
       packagesOf = system: import nixpkgs { inherit system; config.allowUnfree = true; };
       perSystem = make: lib.genAttrs systems (system: make (import ./nix { inherit lib; pkgs = packagesOf system; }));
     in
@@ -25,7 +25,7 @@
 
       packages = perSystem (nix: {
         cpu-env = nix.cpuEnv;
-        # The same as the shells, for a single command: nix run .#cuda -- -c 'pytest conformance/'
+        # The environments of the shells, for a single command: nix run .#cuda -- -c 'pytest conformance/'
         cuda = nix.fhs "cuda";
         first-mtp = nix.fhs "first-mtp";
         pr-41745 = nix.fhs "pr-41745";

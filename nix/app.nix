@@ -1,4 +1,4 @@
-# One of the checkout's scripts, with the Python and the libraries of the shell.
+# Runs one of the checkout's scripts with the Python and the libraries of the shell.
 {
   lib,
   pkgs,

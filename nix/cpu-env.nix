@@ -1,4 +1,5 @@
-# The CPU environment as one store path, built without network: every file by its hash, and the lock's hashes once more.
+# The CPU environment as one store path, built without network. Nix checks the hash of every file, and pip checks it
+# again with the lock.
 {
   lib,
   pkgs,
@@ -19,7 +20,7 @@ pkgs.runCommand "conformance-cpu-env"
     ${python.interpreter} -m venv $out
     mkdir wheels
     for wheel in $wheels; do
-      name=''${wheel##*/} # the store puts a hash before it
+      name=''${wheel##*/} # the store puts a hash before the name
       ln -s $wheel wheels/''${name#*-}
     done
     $out/bin/python -m pip install --no-index --find-links wheels --no-deps --require-hashes \

@@ -1,17 +1,17 @@
-# What the flake offers for one system. Nothing here names a version of a Python package: envs/*/lock.txt does.
+# What the flake offers for one system. The versions of Python packages are in envs/*/lock.txt only.
 { lib, pkgs }:
 let
   # Any of 3.11 to 3.13; the locks hold wheels for all three.
   python = pkgs.python312;
 
-  # What the wheels link and do not bring along.
+  # Libraries that the wheels link but do not contain.
   libraries = [
     pkgs.stdenv.cc.cc.lib
     pkgs.numactl
     pkgs.zlib
   ];
 
-  # Makes .venv what the environment's lock says, and enters it.
+  # Installs into .venv what the environment's lock names, and activates it.
   enter =
     environment:
     import ./enter.nix {

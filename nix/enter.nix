@@ -1,4 +1,4 @@
-# Shell code that makes .venv what an environment's lock says, and enters it.
+# Shell code that installs into .venv what an environment's lock names, and activates it.
 { environment, interpreter }:
 ''
   export CONFORMANCE_ENV=${environment} PYTHON=${interpreter} UV_PYTHON_DOWNLOADS=never

@@ -1,5 +1,5 @@
-# The same for CUDA's wheels, which look for libraries, a compiler and the driver in the places of an ordinary Linux.
-# Why not patched wheels: docs/adr/0006-an-ordinary-linux-for-cuda.md
+# A shell for CUDA's wheels. They expect libraries, a compiler and the driver where an ordinary Linux has them.
+# Why the wheels are not patched instead: docs/adr/0006-an-ordinary-linux-for-cuda.md
 {
   lib,
   pkgs,
@@ -33,7 +33,7 @@ pkgs.buildFHSEnv {
       pkgs.ninja
       cuda.cudatoolkit
     ];
-  # Elsewhere than on NixOS the driver's libraries lie among the host's own, which must not be seen as a whole.
+  # On other systems than NixOS the driver's libraries are among the host's own, and most of these must stay hidden.
   extraBwrapArgs = [ "--ro-bind-try ${hostLibraries} /run/host-libraries" ];
   profile = builtins.readFile ./driver.sh + enter;
   runScript = "bash";

@@ -1,4 +1,4 @@
-# A shell in the checkout, with a .venv of hashed wheels.
+# A shell in the checkout, with a .venv of wheels whose hashes were checked.
 {
   lib,
   pkgs,

@@ -1,4 +1,4 @@
-# The wheels of an environment, as files of the store: each by its name and SHA-256 from wheels.json.
+# The wheels of an environment as files of the store, each with its name and SHA-256 from wheels.json.
 {
   lib,
   pkgs,
@@ -10,7 +10,7 @@ let
   tag = "cp" + lib.replaceStrings [ "." ] [ "" ] python.pythonVersion;
   wanted = known.${pkgs.stdenv.hostPlatform.system}.${tag};
 
-  # Some wheels are published by an index of their own; index.txt names it and the package.
+  # torch's wheels may come from an index of their own, which index.txt names.
   own = folder + "/index.txt";
   ownLine = lib.last (lib.filter (line: line != "") (lib.splitString "\n" (builtins.readFile own)));
   isOwn = file: builtins.pathExists own && lib.hasPrefix "torch-" file;

@@ -119,8 +119,8 @@ def test_it_builds_for_the_gpus_here_and_ends_with_level_static(checkout: Checko
 def test_what_is_done_is_not_done_again(checkout: Checkout) -> None:
     failed = checkout.build(FAILS="--wheel-dir")
     assert failed.returncode == 2
-    assert "vllm-wheel failed; its last words are: ninja: build stopped" in failed.stderr
-    assert "run this again to go on" in failed.stderr
+    assert "vllm-wheel failed; its last line is: ninja: build stopped" in failed.stderr
+    assert "run this again to continue" in failed.stderr
     done = checkout.build()
     assert done.returncode == 0
     assert "vllm-clone" not in done.stdout

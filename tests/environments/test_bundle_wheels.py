@@ -150,4 +150,4 @@ def test_what_is_not_locked_is_named(bench: Bench, words: list[str], sentence: s
 def test_the_list_of_what_is_there_must_be_a_file(bench: Bench, tmp_path: Path) -> None:
     done = bench.run(have=tmp_path / "nothing.txt")
     assert done.returncode == 2
-    assert "write what pip freeze --all prints on the machine there" in done.stderr
+    assert "does not exist; run pip freeze --all on that machine" in done.stderr

@@ -1,1 +1,1 @@
-"""The tester's own tests: damaged documents, defects put back into vLLM, and servers that misbehave."""
+"""Negative controls: damaged documents, defects put back into vLLM, and servers that misbehave."""

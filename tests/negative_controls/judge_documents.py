@@ -1,4 +1,4 @@
-"""A check judged on documents, by way of the views that its fixtures would make of them."""
+"""Judge a check on documents, through the views that its fixtures would make of them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def outcome(id: str, documents: Documents) -> Outcome:
 
 
 def judged(id: str, documents: Documents, special: Builders) -> Outcome:
-    """The same with other views of them; what its fixtures raise counts as in pytest's setup phase."""
+    """The same with some other views; an exception from a view counts as in pytest's setup phase."""
     function, builders = FUNCTIONS[id], BUILDERS | special
     try:
         arguments = {name: builders[name](documents) for name in inspect.signature(function).parameters}

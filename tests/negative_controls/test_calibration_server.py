@@ -1,4 +1,4 @@
-"""Coins in a real server: they decide, they are gone afterwards, and CAL-01 notices when their rates are others."""
+"""Random numbers decide acceptance in a real server and are gone afterwards; CAL-01 sees if their rates are wrong."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def judged(server: Server, directory: Path) -> Outcome:
     evidence = Evidence(directory, recording=True)
     servers = Shown(PROFILE, evidence, {MTP: server})
     seen = evidence.observe("calibration", lambda: calibration.observe(PROFILE, servers, evidence))
-    for row in seen["rates"]:  # the coins are all that decided, and nothing they decided was lost
+    for row in seen["rates"]:  # only the random numbers decided, and no decision was lost
         assert row["decided"] == sum(request["drafts"] for trial in row["trials"] for request in trial)
     return outcome("CAL-01", {"calibration": seen})
 

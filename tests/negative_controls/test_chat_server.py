@@ -1,4 +1,4 @@
-"""The chat API on real servers: whole, with known defects brought back, and without the flags that tools need."""
+"""The chat API on real servers: healthy, with known defects put back, and without the flags that tools need."""
 
 from __future__ import annotations
 

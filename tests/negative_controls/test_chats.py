@@ -1,4 +1,4 @@
-"""Chats: every group of cases counts in its check, the control is a control, and one wrong answer is one."""
+"""Chats: every group of cases counts in its check, the control fails nothing, and a wrong answer counts once."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from negative_controls.damages.chat import answer, message
 from negative_controls.judge_documents import FUNCTIONS, outcome
 
 Documents = synthetic.Documents
-RELIABILITY = "TOOL-11"  # asks again for what other checks ask for
+RELIABILITY = "TOOL-11"  # asks for groups that other checks ask for too
 
 
 class Named(Exception):
-    """Ends a check that has said which groups it wants."""
+    """Ends a check as soon as it has asked for its groups."""
 
 
 def groups_of(id: str) -> tuple[str, ...]:
-    """The groups that a check asks for, from itself."""
+    """The groups that a check asks for, as its own code names them."""
 
     def chats(*groups: str) -> None:
         raise Named(*groups)
@@ -74,7 +74,7 @@ def rows_of(documents: Documents, group: str, server: str) -> list[dict[str, Any
 
 
 def asked_of(id: str, documents: Documents, verdict: Verdict) -> Finding:
-    """The one finding of a check that comes to this verdict."""
+    """The one finding of a check, which must come to this verdict."""
     found = outcome(id, documents)
     assert found.verdict is verdict, found
     (finding,) = found.findings
@@ -82,7 +82,7 @@ def asked_of(id: str, documents: Documents, verdict: Verdict) -> Finding:
 
 
 def think(row: dict[str, Any], thought: str) -> None:
-    """The first delivery of an answer thinks this."""
+    """Set the thought in the first message of an answer."""
     row["messages"][0]["reasoning"] = thought
 
 

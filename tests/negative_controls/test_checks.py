@@ -1,4 +1,4 @@
-"""Every check passes on a healthy run, FAILs with the right sentence on a damaged one, and is an ERROR on nothing."""
+"""Every check passes on a healthy run, FAILs with the right sentence on a damaged one, and is an ERROR on no data."""
 
 from __future__ import annotations
 
@@ -91,19 +91,19 @@ def test_what_is_built_from_source_has_a_commit_and_no_version() -> None:
 
 
 def unconfigured(documents: Documents, *names: str) -> None:
-    """Some configurations, or all, that this vLLM does not accept."""
+    """Change some configurations, or all, into ones that this vLLM does not accept."""
     for configurations in documents["geometry"]["builds"].values():
         for name in names or list(configurations):
             configurations[name] = {"unsupported": "vLLM 0.32.0 does not accept this"}
 
 
 def with_windows(**changes: Any) -> Callable[[Documents], None]:
-    """Every window of the soak changed so."""
+    """Change every window of the soak."""
     return lambda documents: [window.update(changes) for window in documents["soak"]["windows"]] and None
 
 
 def with_gpus(**changes: Any) -> Callable[[Documents], None]:
-    """Every GPU in them."""
+    """Change the first GPU in every window of the soak."""
     return lambda documents: [window["gpus"][0].update(changes) for window in documents["soak"]["windows"]] and None
 
 

@@ -42,7 +42,7 @@ Seen = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def museum() -> Seen:
-    """By exhibit, what the walk sees. One process for all of them: importing vLLM takes nine seconds."""
+    """What the walk sees, by exhibit. One process makes all, because importing vLLM takes nine seconds."""
     done = subprocess.run(
         [sys.executable, str(MUSEUM)],
         env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
@@ -159,7 +159,7 @@ def test_a_missing_library_is_no_refusal() -> None:
 
 
 def test_with_the_library_its_row_alone_is_judged() -> None:
-    """Another kernel may still lack a part of that library, and the row for machines without it stays silent."""
+    """Another kernel may still lack a part of that library, but the row for machines without it is not judged."""
     others = {"FLASHINFER_CUTEDSL": ("refused", "flashinfer"), "VLLM_CUTLASS": ("accepted", "")}
     facts = synthetic.moe_oracle()
     facts["devices"]["SM 121"] = synthetic.oracle_device("FLASHINFER_CUTLASS", **others)
@@ -188,7 +188,7 @@ def test_the_facts_are_vllms_order_with_every_library(healthy: MoeOracle) -> Non
 
 
 def test_the_facts_of_unquantised_experts_are_vllms_order(museum: Seen, healthy: MoeOracle) -> None:
-    """With every library the first that is not refused outright; as it is here, the first that is accepted."""
+    """With every library it is the first backend that is not refused outright; here, it is the first accepted one."""
     for device, states in museum["unquantised"].items():
         about = [row for row in load_moe_facts().unquantised if row.is_about(device, healthy.vllm_version)]
         full, here = ([row.backend for row in about if bool(row.without) is lacks] for lacks in (False, True))

@@ -26,14 +26,14 @@ LEAKY = "26B-A4B under nvfp4-modelopt: model.layers.0.mlp"
 
 @pytest.fixture(scope="module")
 def facts() -> Facts:
-    """Those of one pair: the defects are the same at every size."""
+    """The facts of one pair, because the defects are the same at every size."""
     known = load_facts()
     return replace(known, drafts={"26B-A4B": known.drafts["26B-A4B"]})
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exhibits are scripts, which do not see the folder that pytest was started in."""
+    """Exhibits are scripts, so they cannot import from the folder that pytest was started in."""
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
 
 
@@ -100,7 +100,7 @@ def test_a_draft_that_the_targets_quantisation_reached(facts: Facts) -> None:
     assert packed.startswith(
         "26B-A4B under nvfp4-modelopt: model.pre_projection is uint8 [1024, 2816] where bfloat16 ["
     )
-    assert failing(outcomes(only(seen, "26B-A4B under bf16"))) == set()  # a BF16 target hides it
+    assert failing(outcomes(only(seen, "26B-A4B under bf16"))) == set()  # with a BF16 target it does not show
 
 
 def only(seen: Geometry, name: str) -> Geometry:

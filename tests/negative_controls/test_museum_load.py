@@ -1,4 +1,4 @@
-"""Defects that show only under load, brought back into a running server: which checks see each, and which do not."""
+"""Defects that show only under load, put back into a running server: which checks see each, and which do not."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SMALL = replace(
 PROFILE = replace(QUALIFY, sizes=SMALL)
 WATCHING = ("ACC-01", "ACC-02", "ACC-03", "ACC-04", "LOSS-01", "LOSS-02", "LOSS-03", "SPEED-01", "SPEED-02")
 MENDED = "temperature_reaches_every_token"
-SLOW = ("slow_draft_step",)  # slower than any CPU explains
+SLOW = ("slow_draft_step",)  # it is slower than any CPU can explain
 
-# exhibit -> the checks that fail, and those that may, with so few prompts; all others must not
+# exhibit -> the checks that must fail, and those that may fail with so few prompts; no others may fail
 EXPECTED: dict[str, tuple[set[str], set[str]]] = {
     "accepts_everything": ({"LOSS-02"}, {"LOSS-01", "LOSS-03"}),
     "resamples_the_runner_up": ({"LOSS-02"}, {"LOSS-01", "LOSS-03"}),
     "target_reads_another_rows_kv": (
         {"LOSS-01", "LOSS-02"},
-        {"LOSS-03", "ACC-01", "ACC-02", "ACC-03", "ACC-04", "SPEED-02"},  # answers of other lengths do not compare
+        {"LOSS-03", "ACC-01", "ACC-02", "ACC-03", "ACC-04", "SPEED-02"},  # times of other lengths do not compare
     ),
     "draft_reads_another_rows_kv": ({"ACC-03"}, {"ACC-01", "ACC-02", "ACC-04", "SPEED-02"}),
     "draft_at_90_percent": ({"ACC-04"}, {"SPEED-01", "SPEED-02"}),
@@ -69,7 +69,7 @@ def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[s
 
 
 def failing(servers: dict[str, Server], directory: Path, floors_hold: bool = False) -> dict[str, str]:
-    """The checks that fail or cannot be judged, each with its sentence; by the floors of speed on any CPU if wanted."""
+    """The FAILs and ERRORs, each with its sentence; ``floors_hold`` applies the floors of speed on every CPU."""
     documents = observed(servers, directory, "checkpoint", "load", "near_ties")
     if floors_hold:
         documents["load"]["linear_fallback"] = None
@@ -114,5 +114,5 @@ def test_a_wrong_rejection_sampler_shows_in_the_samples(
 
 
 def test_memory_that_nobody_wrote_to_is_no_temperature(servers: dict[str, Server], tmp_path: Path) -> None:
-    """vllm#55005, as this vLLM has it on CPUs; when this fails, it is mended, and the waiver of LOSS-04 can go."""
+    """This vLLM has vllm#55005 on CPUs. If this test fails, the defect is fixed, and the waiver of LOSS-04 can go."""
     assert sampled(servers, tmp_path).verdict is Verdict.FAIL

@@ -1,4 +1,4 @@
-"""Defects brought back into a running server: each makes its checks fail, with the right sentence, and no other."""
+"""Defects put back into a running server: each makes its checks fail, with the right sentence, and no others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.server
 
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
 WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]
-BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # taken at load, before anything is broken here
+BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # the snapshot is taken at load, before anything is broken
 
 # exhibit -> the checks that fail, each with a part of its sentence
 EXPECTED: dict[str, dict[str, str]] = {
@@ -71,7 +71,7 @@ def observed(server: Server, directory: Path) -> dict[str, Any]:
 
 
 def load(server: Server) -> dict[str, Any]:
-    """Tales, in which a small error of the target shows soonest, as answers of both arms."""
+    """Answers to the prose prompts, where a small error of the target shows first, as answers of both arms."""
     prompts = [prompt for prompt in load_prompts(PROFILE.prompts / MIXED) if prompt.category.startswith("prose")]
     with client(server, 60) as asking:
         answers, seconds = asking.ask_at_once(prompts)

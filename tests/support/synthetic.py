@@ -1,4 +1,4 @@
-"""Observations of a healthy run, made up: small enough to read, valid against every schema."""
+"""Made-up observations of a healthy run: small enough to read, valid against every schema."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def oracle_device(chosen: str, **others: tuple[str, str]) -> dict[str, Any]:
 
 @functools.cache
 def load() -> dict[str, Any]:
-    """Every answer is the gold one; with MTP it takes 2.7 times less, at once 2.2 times."""
+    """Every answer is the gold one; MTP is 2.7 times as fast in a row, and 2.2 times at once."""
     rounds, place = [], 0
     for concurrency, count in ROUNDS.items():
         for number in range(-1, count):
@@ -357,7 +357,7 @@ def load_round(concurrency: int, number: int, rows: list[dict[str, Any]]) -> dic
 
 
 def block(rows: list[dict[str, Any]], seconds: float, *, drafts: bool) -> dict[str, Any]:
-    """The gold answers of some prompts; each takes ``seconds``, less some per cent for the later ones."""
+    """The gold answers of some prompts; each takes ``seconds``, the later ones a few per cent less."""
     answers = [load_answer(row["answer"], seconds * (1 - 0.01 * i), drafts) for i, row in enumerate(rows)]
     counted = totals([answer["counts"] for answer in answers]) if drafts else None
     return {"seconds": seconds, "client_seconds": 0.01, "counted": counted, "answers": answers}
@@ -377,7 +377,7 @@ def load_answer(token_ids: list[int], seconds: float, drafts: bool) -> dict[str,
 
 
 def counts(tokens: int) -> dict[str, Any]:
-    """Of an answer nearly all of whose drafts were accepted; the last is cut off by the end."""
+    """The counts of an answer whose drafts were nearly all accepted; its end cuts off the last draft."""
     drafts = max(1, -(-(tokens - 1) // 5))
     per_position = [drafts, drafts, drafts, drafts - tokens % 2]
     return {
@@ -390,14 +390,14 @@ def counts(tokens: int) -> dict[str, Any]:
 
 
 def totals(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What /metrics counts meanwhile."""
+    """What /metrics counts during these requests."""
     sums = {name: sum(part[name] for part in parts) for name in ("drafts", "draft_tokens", "accepted", "output_tokens")}
     by_position = zip(*(part["accepted_per_position"] for part in parts), strict=True)
     return sums | {"accepted_per_position": [sum(column) for column in by_position]}
 
 
 def sampling() -> dict[str, Any]:
-    """Four prefixes; in each arm the same first token, then one of three, of which the commonest leads to two."""
+    """Four prefixes. Both arms draw the same first token, then one of three; after the commonest, one of two."""
     shares = {"7 1 5": 0.4, "7 1 6": 0.2, "7 2 8": 0.25, "7 3 8": 0.15}
 
     def sampled(first: int, moved: int) -> dict[str, Any]:
@@ -429,7 +429,7 @@ RATES = (0.95, 0.9, 0.85, 0.8, 0.6, 0.5, 0.4, 0.3)  # joint acceptance by positi
 
 
 def sweep() -> dict[str, Any]:
-    """A target step of 7 ms, a draft token of 1 ms, 2 ms for the rest."""
+    """A target step takes 7 ms, a draft token 1 ms, and the rest of a step 2 ms."""
     rows = []
     for server, k in (("plain", 0), ("mtp", K), *(("sweep", k) for k in SWEPT)):
         for i in range(SWEEP_PROMPTS):
@@ -473,7 +473,7 @@ SOAK_WINDOWS, WINDOW_SECONDS = 30, 60
 
 
 def soak() -> dict[str, Any]:
-    """Half an hour of a server on one GPU that neither tires nor grows."""
+    """Half an hour of a server on one GPU; it neither slows down nor grows."""
     rng = np.random.default_rng(SEEDS)
     windows = [soak_window(number, rng) for number in range(SOAK_WINDOWS)]
     whole = totals([window["counted"] for window in windows])
@@ -497,7 +497,7 @@ def soak() -> dict[str, Any]:
 
 
 def soak_window(number: int, rng: np.random.Generator) -> dict[str, Any]:
-    """One window: some 600 tokens/s, 4.9 a step."""
+    """One window: about 600 tokens/s, 4.9 tokens a step."""
     drafts = round(600 * WINDOW_SECONDS / 4.9 * (1 + rng.normal(0, 0.01)))
     per_position = [round(drafts * (0.99 - 0.01 * place)) for place in range(K)]
     gpu = {"looks": 5, "busy": 5, "memory_mib": 71_000.0, "temperature_c": 61, "sm_clock_mhz": 1980.0}

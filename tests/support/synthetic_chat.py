@@ -1,4 +1,4 @@
-"""Observations of the chat API and of the parser, made up: of a server that answers every case as it should."""
+"""Made-up observations of the chat API and of the parser: the server answers every case correctly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STRICT = ("strict", "strict-omitted", "strict-thinking", "strict-tools", "object
 CHOOSING = ("choice", "regex", "grammar")
 BOTH = ("responses", "anthropic")
 THINKING = ("thought", "thinking", "result-thinking", "remembering", "strict-thinking", "forced-thinking")
-ALONE = ("load", "strict-8", "strict-24", *BOTH, "completions")  # not controlled without MTP
+ALONE = ("load", "strict-8", "strict-24", *BOTH, "completions")  # not asked without MTP
 CASES = 8
 WAYS = (("mtp", 0), ("mtp", 1), ("plain", 0), ("plain", 1))
 TYPES = {"city": "string", "days": "integer", "metric": "boolean"}
@@ -93,7 +93,7 @@ def pieces(whole: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def parsers() -> dict[str, Any]:
-    """A parser that holds every property."""
+    """A parser that has every property."""
     whole = {"examples": 200, "counterexample": None}
     return {
         "vllm_version": "0.32.0",
@@ -105,7 +105,7 @@ def parsers() -> dict[str, Any]:
 
 
 def misuse() -> dict[str, Any]:
-    """A server that refuses what is wrong, forgets who left, and lives on."""
+    """A server that refuses wrong requests, frees what departed clients held, and stays alive."""
     wrong = {"malformed-json": [400, 422], "unknown-model": [404], "broken-grammar": [400, 422]}
     return {
         "requests": [

@@ -7,7 +7,7 @@ from negative_controls.damages import answers, chat, inside, load, soak, static
 FAMILIES = (static, inside, answers, chat, load, soak)
 DAMAGES = [row for family in FAMILIES for row in family.DAMAGES]
 NOTHING = [row for family in FAMILIES for row in family.NOTHING]
-# Two instruments that differ are an ERROR, never a FAIL, so their negative controls are among NOTHING.
+# If the two clients of SPEED-04 differ, that is an ERROR, never a FAIL. So its negative controls are in NOTHING.
 INSTRUMENTS = {"SPEED-04"}
-# Their documents are one answer each: there is no set that could be empty.
+# Each of their documents is one answer, so there is no set that could be empty.
 SINGLE_ANSWERS = {"ENV-02", "ENV-03", "CKPT-07", "MOE-02", "DRAFT-10"}

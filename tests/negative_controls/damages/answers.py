@@ -1,4 +1,4 @@
-"""What can go wrong with tool calls and the comparison with gold; each function spoils the documents in one way."""
+"""What can go wrong with tool calls and the comparison with gold; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def broken_json(d: Documents) -> None:
     d["tools"]["prompts"][0]["streamed"]["calls"][0]["arguments"] = '{"city": "Os'
 
 
-# check -> damages, each with a part of the sentence that it must give
+# check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     (
         "GOLD-01",
@@ -103,7 +103,7 @@ def no_calls(d: Documents) -> None:
         row["whole"]["calls"] = row["streamed"]["calls"] = []
 
 
-# check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
+# check -> an empty or contradictory document, and a part of the sentence that the check must give
 NOTHING: list[Row] = [
     ("GOLD-01", other_weights, "was computed from other weights"),
     ("GOLD-01", no_gold_prompt, "nothing was looked at"),

@@ -1,4 +1,4 @@
-"""What can go wrong with what runs inside the server; each function spoils the documents in one way."""
+"""What can go wrong with what runs inside the server; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def one_position(d: Documents) -> None:
 
 
 def one_token_a_step(d: Documents) -> None:
-    """All labels are there all the same."""
+    """/metrics has the labels of all positions nevertheless."""
     d["wiring"]["drafted"] = {"drafts": 9, "draft_tokens": 9}
 
 
@@ -245,7 +245,7 @@ def left_without_kernel(d: Documents) -> None:
     on(d, "SM 80").update(chosen=None, error="NotImplementedError: No NvFp4 MoE backend supports it.")
 
 
-# check -> damages, each with a part of the sentence that it must give
+# check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     ("DRAFT-01", half_wide, "model.layers.0.mlp.down_proj.weight is [64, 256] where [64, 512] is expected"),
     ("DRAFT-02", packed, "gate_up_proj.weight is uint8 where bfloat16 is expected"),
@@ -388,7 +388,7 @@ def only_the_cpu(d: Documents) -> None:
     d["moe_oracle"]["devices"] = {"CPU": on(d, "CPU")}
 
 
-# check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
+# check -> an empty or contradictory document, and a part of the sentence that the check must give
 NOTHING: list[Row] = [
     ("MOE-07", nothing_executed, "torch's profiler recorded no CPU activity"),
     ("DRAFT-01", no_parameters, "nothing to compare"),

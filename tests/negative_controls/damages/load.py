@@ -1,4 +1,4 @@
-"""What can go wrong under load, and with the instrument itself; each function spoils the documents in one way."""
+"""What can go wrong under load, and with the instrument itself; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = tuple[str, Callable[[Documents], None], str]
 
 
 def answers_of(d: Documents, *arms: str, concurrency: int = 0) -> Iterator[dict[str, Any]]:
-    """Every measured answer of some arms, at one concurrency or at all."""
+    """Every measured answer of some arms, at one concurrency or at all of them."""
     for each in d["load"]["rounds"]:
         if not each["warm_up"] and concurrency in (0, each["concurrency"]):
             for arm in arms:
@@ -24,7 +24,7 @@ def write(answer: dict[str, Any], token_ids: list[int]) -> None:
 
 
 def recount(d: Documents, count: Callable[[int], list[int]], concurrency: int = 0) -> None:
-    """Other acceptance: ``count`` gives the tokens accepted per position of so many drafts."""
+    """Change acceptance: from a number of drafts, ``count`` makes the accepted tokens at each position."""
     for answer in answers_of(d, "mtp", concurrency=concurrency):
         per_position = count(answer["counts"]["drafts"])
         answer["counts"].update(accepted=sum(per_position), accepted_per_position=per_position)
@@ -48,7 +48,7 @@ def lost_at_eight(d: Documents) -> None:
 
 
 def tenth_lost(d: Documents) -> None:
-    """A tenth of the acceptance length: above the published floor all the same."""
+    """The acceptance length loses a tenth, but stays above the published floor."""
     recount(d, lambda drafts: [drafts, drafts, drafts - drafts // 4, drafts - drafts // 4])
 
 
@@ -57,7 +57,7 @@ def diverges_far_from_a_tie(d: Documents) -> None:
 
 
 def differs_from_itself_and_from_mtp_far_from_a_tie(d: Documents) -> None:
-    """What the server without MTP does wrong too excuses nothing."""
+    """An error that the server without MTP makes too is no excuse."""
     first = d["near_ties"]["divergences"][0]
     first["gap"] = 7.0
     d["near_ties"]["divergences"].append({**first, "between": ["plain 8", "plain_again 8"], "gap": 7.5})
@@ -114,13 +114,13 @@ def coins_of_other_rates(d: Documents) -> None:
 
 
 def last_steps_lost(d: Documents) -> None:
-    """Of every answer one accepted token at the last position is not counted."""
+    """In every answer one accepted token at the last position is not counted."""
     for row in (each for trial in rates_of(d, 1)["trials"] for each in trial):
         row["accepted_per_position"][-1] -= row["accepted_per_position"][-1] > 0
 
 
 def trials_unlike_each_other(d: Documents) -> None:
-    """The same requests, so that the rates are as before, but the good ones in one trial and the bad in another."""
+    """The same requests with the same rates, but the good ones are in one trial and the bad ones in another."""
     for row in d["calibration"]["rates"]:
         size, every = len(row["trials"][0]), [each for trial in row["trials"] for each in trial]
         every.sort(key=lambda each: sum(each["accepted_per_position"]) / each["drafts"])
@@ -133,19 +133,19 @@ def all_accepted(d: Documents) -> None:
 
 
 def drawn_again_with_the_rejected(d: Documents) -> None:
-    """The drafted token 1 has p + (1 - p) p = 0.84 for p = 0.6."""
+    """The drafted token 1 has the probability p + (1 - p) p = 0.84 for p = 0.6."""
     for row in d["sampling"]["prompts"]:
         row["mtp"]["samples"] = {"7 1 5": 112, "7 1 6": 56, "7 2 8": 20, "7 3 8": 12}
 
 
 def later_position_differs(d: Documents) -> None:
-    """The second token is as it should be, the third never the rarer of its two."""
+    """The second token is right, but the third is never the rarer one of its two."""
     for row in d["sampling"]["prompts"]:
         row["mtp"]["samples"]["7 1 5"] += row["mtp"]["samples"].pop("7 1 6")
 
 
 def slow_draft_in_the_server_under_test(d: Documents) -> None:
-    """12 ms of sleep at each step, which the swept server has not."""
+    """Each step sleeps 12 ms; the steps of the swept server do not."""
     for row in d["sweep"]["rows"]:
         if row["server"] == "mtp":
             row["seconds"] += 0.012 * row["drafts"]
@@ -156,7 +156,7 @@ def first_counts(d: Documents) -> dict[str, Any]:
     return counts
 
 
-# check -> damages, each with a part of the sentence that it must give
+# check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     ("ACC-01", no_acceptance, "acceptance length 1.0"),
     ("ACC-02", no_acceptance, "joint acceptance at position 1 0.0"),
@@ -356,7 +356,7 @@ def rate_missing(d: Documents) -> None:
     rates_of(d, 0)["joint"].pop()
 
 
-# check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
+# check -> an empty or contradictory document, and a part of the sentence that the check must give
 NOTHING: list[Row] = [
     ("ACC-01", no_rounds, "nothing to estimate"),
     ("ACC-01", no_drafts, "nothing to estimate"),

@@ -1,4 +1,4 @@
-"""What can go wrong while a load is held; each function spoils the documents in one way."""
+"""What can go wrong while a load is held; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stalls(d: Documents) -> None:
 
 
 def slows_down(d: Documents) -> None:
-    """By a fifth, from one window to the next, late: a line through all of it would hardly fall."""
+    """By a fifth, from one window to the next, in the last third: a line through all windows would hardly fall."""
     for window in late(d):
         window["counted"]["output_tokens"] *= 0.8
 

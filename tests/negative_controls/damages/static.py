@@ -1,4 +1,4 @@
-"""What can go wrong with what is installed, published and built; each function spoils the documents in one way."""
+"""What can go wrong with what is installed, published and built; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def no_place(d: Documents) -> None:
     del leaked(d, "E4B")["tensors"]["masked_embedding.token_ordering"]
 
 
-# check -> damages, each with a part of the sentence that it must give
+# check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
     ("ENV-01", not_installed, "rich is not installed where 15.0.0 is expected"),
@@ -275,7 +275,7 @@ def quantisation_unseen(d: Documents) -> None:
     leaked(d)["target_quantisation"] = ""
 
 
-# check -> a document that says nothing, or contradicts itself, and a part of the sentence that it must give
+# check -> an empty or contradictory document, and a part of the sentence that the check must give
 NOTHING: list[Row] = [
     ("ENV-01", no_versions, "nothing to compare"),
     ("CKPT-01", no_tensors, "nothing to compare"),

@@ -1,4 +1,4 @@
-"""Small real servers that stand in for vLLM's: a good one, and some that go wrong in a way of their own."""
+"""Small real servers that stand in for vLLM: a good one, and some that each go wrong in one way."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ SIZES = Sizes(
     soak_window_seconds=0.25,
 )
 PROFILE = Profile(HARDWARE, PAIR, "qualify", SIZES)
-Observe = Callable[..., dict[str, Any]]  # an observation by its name
+Observe = Callable[..., dict[str, Any]]  # makes an observation, given its name
 
 
 def answering(script: str) -> tuple[str, ...]:
-    """A stand-in for a program in Python that the suite starts."""
+    """The command of a stand-in for a Python program that the suite starts."""
     return (sys.executable, "-c", script)
 
 
@@ -66,8 +66,8 @@ def _shell(script: str) -> Launch:
 
 
 LOADING = "echo 'INFO 11-23 14:25:00 [loader.py:7] Loading weights'"
-SILENT = _shell(f"{LOADING}; sleep 600")  # says one line and then nothing for ever
-CHATTY = _shell(f"while :; do {LOADING}; sleep 0.1; done")  # loads for ever, and says so
+SILENT = _shell(f"{LOADING}; sleep 600")  # writes one line and then nothing more
+CHATTY = _shell(f"while :; do {LOADING}; sleep 0.1; done")  # loads for ever, and writes lines about it
 
 
 def launch(script: str, *arguments: str) -> Launch:
@@ -76,7 +76,7 @@ def launch(script: str, *arguments: str) -> Launch:
 
 
 def launcher(**arms: Launch) -> Callable[[Profile, str, Path, Mapping[str, str]], Launch]:
-    """Good servers for both arms and a crashing one for the refusal, unless told otherwise."""
+    """Good servers for both arms and a crashing one for the MoE refusal, unless ``arms`` has others."""
     known = {
         MTP: launch("good", "--k", "4"),
         "plain": launch("good"),
@@ -95,7 +95,7 @@ def recording(directory: Path) -> Evidence:
 
 
 def with_prompts(profile: Profile, folder: Path) -> Profile:
-    """The profile with a few prompts of its own."""
+    """The profile with its own few prompts."""
     rows = [
         {"id": f"{kind}-{number}", "category": kind, "licence": "CC0-1.0", "max_tokens": 64}
         | {"messages": [{"role": "user", "content": f"{kind} {number}"}]}

@@ -1,4 +1,4 @@
-"""Faux servers that somebody starts by hand, outside of the suite, and expects to find alive afterwards."""
+"""Faux servers that somebody starts by hand, outside of the suite. They must still run afterwards."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SECONDS = 20
 
 
 class Serve(Protocol):
-    """Starts a server with these arguments and gives its address."""
+    """Starts a server with these arguments and returns its address."""
 
     def __call__(self, *arguments: str, k: int = 4) -> str: ...
 
 
 @contextlib.contextmanager
 def started_by_hand() -> Iterator[Serve]:
-    """A function that starts servers; they must live until the end, when they are killed."""
+    """A function that starts servers. They must run until the end of the block, which kills them."""
     started: list[subprocess.Popen[bytes]] = []
 
     def serve(*arguments: str, k: int = 4) -> str:

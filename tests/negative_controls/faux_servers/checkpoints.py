@@ -26,7 +26,7 @@ PUBLISHED: dict[str, tuple[tuple[Any, ...], int, int]] = {
 
 
 def configs(size: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Target's and draft's config.json, as far as it matters here."""
+    """The config.json of target and draft, with the keys that matter here."""
     backbone, ordered, hidden, wide, heads, kv, global_kv, k_eq_v, window = PUBLISHED[size][0]
     unified = "_unified" if size == "12B" else ""
     shared = {
@@ -61,7 +61,7 @@ def configs(size: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_file(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    """A safetensors file full of zeros, as a hole: real sizes cost no disk."""
+    """Write a sparse safetensors file of zeros, so that the real sizes need no disk space."""
     header, end = {}, 0
     for name, (dtype, shape) in tensors.items():
         begin, end = end, end + BYTES[dtype] * prod(shape)
@@ -73,7 +73,7 @@ def write_file(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -
 
 
 class Checkpoints:
-    """A target and a draft on disk, to be spoilt."""
+    """A target and a draft on disk, for tests to damage."""
 
     def __init__(self, folder: Path, size: str) -> None:
         self.target, self.draft = folder / "target", folder / "draft"
@@ -92,7 +92,7 @@ class Checkpoints:
         (self.draft / "config.json").write_text(json.dumps(self.draft_config))
 
     def refusals(self) -> list[str]:
-        """After writing again what was changed; without the folder."""
+        """Write the changed files again; return the refusals, without the name of the folder."""
         self.write()
         found = refusals(self.target, self.draft)
         return [sentence.replace(f"{self.target.parent}/", "") for sentence in found]

@@ -1,4 +1,4 @@
-"""Dies at its start as vLLM does: the engine's traceback first, then echoes of it from the processes in front."""
+"""Dies at its start like vLLM: first the engine's traceback, then the errors that it causes in other processes."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""A stand-in for docker: it does what it is told to do, without any container, and writes down what that was.
+"""A stand-in for docker: it runs the given commands without a container, and records them.
 
-The folder FAUX_DOCKER is its daemon: ``calls`` has the words of each call, one JSON array a line, and each file of
-``running`` is a container with its process. As with the real one, the process belongs to the daemon and not to the
-client: it has a session of its own, only the variables that it was given by name, and outlives a client that is killed.
+The folder FAUX_DOCKER is its daemon. ``calls`` has the words of each call, one JSON array in each line. Each file of
+``running`` is a container, with the id of its process. As with real docker, the process belongs to the daemon and not
+to the client. It has its own session, gets only the variables that were named, and survives a client that is killed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def remove(container: Path) -> int:
     if not container.exists():
         print(f"Error response from daemon: No such container: {container.name}", file=sys.stderr)
         return 1
-    with suppress(ProcessLookupError):  # one that has ended is removed like any other
+    with suppress(ProcessLookupError):  # a container that has ended is removed too
         os.killpg(int(container.read_text()), signal.SIGKILL)
     container.unlink(missing_ok=True)
     return 0
 
 
 def run(daemon: Path, words: list[str]) -> int:
-    """The entrypoint with its arguments; this process is the client, and waits in the foreground."""
+    """Run the entrypoint with its arguments; this process is the client and waits in the foreground."""
     given: dict[str, str] = {}
     environment = {"PATH": os.environ["PATH"]}
     while words[0].startswith("--"):
@@ -65,7 +65,7 @@ def run(daemon: Path, words: list[str]) -> int:
         if word == "--env":
             name, said, told = value.partition("=")
             environment[name] = told if said else os.environ[name]
-    if "PYTHONPATH" in environment:  # what is mounted there is where it is
+    if "PYTHONPATH" in environment:  # nothing is mounted, so the suite is at its own path
         environment["PYTHONPATH"] = os.environ["FAUX_SUITE"]
     container = daemon / "running" / given["--name"]
     command = [sys.executable if given["--entrypoint"] == "python3" else given["--entrypoint"], *words[1:]]

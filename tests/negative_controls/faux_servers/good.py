@@ -1,6 +1,6 @@
-"""A good server: answers as vLLM's does, drafts if told to, and counts a moment later than it answers.
+"""A good server: it answers like vLLM, drafts if it is told to, and counts a moment after it answers.
 
-``--fault`` makes it good for everything but one thing.
+``--fault`` gives it one fault.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 
 DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 PROMPT_IDS = [2, 105, 106]
 SHIFT = 0.25  # nats
-TIRED_SECONDS = 5.5  # of a load
+TIRED_SECONDS = 5.5  # of load, after which some faults appear
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -40,7 +40,7 @@ PROBE_ANSWERS: dict[str, Any] = {
 
 
 class State:
-    """What the server knows of itself."""
+    """The state of the server."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.name: str = options.served_model_name
@@ -58,7 +58,7 @@ class State:
         self.answered = self.generated = self.drafted = self.asked = 0
         if self.fault == "leaks":
             threading.Thread(target=leak, daemon=True).start()
-        self.loaded = 0.0  # since when
+        self.loaded = 0.0  # when the load began
         self.per_position = [0] * self.k
 
     def rubbish(self, question: dict[str, Any]) -> bool:
@@ -68,7 +68,7 @@ class State:
         return late or (self.fault == "rubbish" and question["max_tokens"] > 1)
 
     def tire(self) -> None:
-        """What goes wrong only under a load that lasts."""
+        """The faults that appear only under a long load."""
         self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
         tired = self.loaded and time.monotonic() - self.loaded > TIRED_SECONDS
         if tired and self.fault == "slows down":
@@ -117,7 +117,7 @@ class State:
 
 
 def leak() -> None:
-    """Some twenty MiB a second, for good."""
+    """Leak about twenty MiB a second."""
     lost = []
     while True:
         lost.append(os.urandom(1 << 20))
@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def refuses(self) -> bool:
-        """Where the key is not there, which it then repeats; or where it never answers, or never ends."""
+        """Whether the request is refused. The faults that never answer, never end or repeat the key are here too."""
         given = self.headers.get("Authorization", "")
         if self.state.fault == "hangs":
             time.sleep(600)
@@ -196,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, question: dict[str, Any]) -> None:
         state = self.state
-        length = state.length  # the client may ask for another as soon as it has its answer
+        length = state.length  # read it now: the client may set another one as soon as it has its answer
         time.sleep(state.seconds)
         state.tire()
         tokens = min(TOKENS, question["max_tokens"])
@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(json.dumps(frame | {"prompt_token_ids": PROMPT_IDS}))
 
     def completions(self, question: dict[str, Any]) -> list[dict[str, Any]]:
-        """Continuations with two logprobs for each token; more apart in a batch, as far as ``SHIFT``."""
+        """Continuations with two logprobs for each token; in a batch they are further apart, by ``SHIFT``."""
         lead = 4.0 + SHIFT * (len(question["prompt"]) > 1)
         top = {"token_id:1": -0.5, "token_id:2": -0.5 - lead}
         places = {name: {"logprob": logprob} for name, logprob in top.items()}

@@ -1,8 +1,8 @@
 """The command with the servers of this folder and made-up facts.
 
-Called as ``python -m negative_controls.faux_servers.run PHASE FOLDER WORDS…``. The facts are those of
-FOLDER/documents.json. In its phase it makes the file FOLDER/reached and goes no further. Every observation that it
-makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures tell SECRETS.
+Called as ``python -m negative_controls.faux_servers.run PHASE FOLDER WORDS…``. The facts come from
+FOLDER/documents.json. When it reaches PHASE, it makes the file FOLDER/reached and hangs. The name of every observation
+that it makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures contain SECRETS.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ LOOKING = "draft_load"  # the observation in which the phase "observing" is reac
 
 
 def leaking(good: Launch) -> Launch:
-    """The same, but it tells everybody what is in its environment."""
+    """The same server, but it writes its environment to its log."""
     told = 'echo "$HF_TOKEN $DB_PASSWORD $UNRELATED Authorization: Basic c2VjcmV0 http://me:secret-word@hub/"'
     return replace(good, command=("sh", "-c", f'{told}; exec "$@"', "sh", *good.command))
 
 
 class Hanging:
-    """Stops here for good, once it is reached for the given time."""
+    """A function that hangs at its call number ``times``."""
 
     def __init__(self, folder: Path, times: int = 1) -> None:
         self.folder, self.left = folder, times
@@ -54,7 +54,7 @@ class Hanging:
 
 
 def main(phase: str, folder: Path, words: list[str]) -> int:
-    """The exit code of the command."""
+    """Run the command and return its exit code."""
     prefetch.SLOW_IMPORTS = ()
     vars(session)["load_waivers"] = lambda _: ()
     good = launch("good", "--k", "4")
@@ -70,7 +70,7 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
 def observe(
     name: str, documents: Mapping[str, Any], folder: Path, phase: str, _profile: Any, servers: ServerPool, *_: Any
 ) -> Mapping[str, Any]:
-    """A document, after the servers are up where they are asked for what is in it."""
+    """A document; for ``LOOKING`` the server with MTP is started first."""
     with (folder / "made").open("a") as made:
         made.write(f"{name}\n")
     if name == LOOKING:
@@ -86,12 +86,12 @@ def observe(
 
 
 def arrange(phase: str, folder: Path) -> None:
-    """Lay the trap of this phase, where it is not in an observer or a server."""
+    """Prepare the hang of this phase, if it is not in an observer or a server."""
     if phase == "judging":
         before(Journal, "verdict", Hanging(folder, times=20))
     if phase == "stopping":
         before(ServerPool, "close", Hanging(folder))
-    if phase == "closing":  # everything else is written by then
+    if phase == "closing":  # everything but the manifest is written by then
         write, hang = evidence_folder.write_atomically, Hanging(folder)
 
         def write_but_no_manifest(path: Path, text: str) -> None:
@@ -103,7 +103,7 @@ def arrange(phase: str, folder: Path) -> None:
 
 
 def before(owner: Any, name: str, first: Callable[..., None]) -> None:
-    """Have something done before each call."""
+    """Call ``first`` before each call of a function."""
     call = getattr(owner, name)
 
     def both(*arguments: Any, **named: Any) -> Any:

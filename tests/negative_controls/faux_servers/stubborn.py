@@ -1,4 +1,4 @@
-"""Ignores SIGTERM, and has children that do the same in sessions of their own: one without a parent, one unmarked."""
+"""Ignores SIGTERM. Its children do so too, in their own sessions: one has no parent, one lacks the suite's mark."""
 
 import os
 import signal

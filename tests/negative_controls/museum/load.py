@@ -1,6 +1,6 @@
 """Defects that show only in what comes out: texts, samples, acceptance under load, or seconds.
 
-No single module computes anything wrong here, so that no check of numbers or wiring can see them.
+No single module computes anything wrong, so no check of numbers or wiring can see them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SEED = 20261125
 
 
 def _rejection_sampler() -> Any:
-    from vllm.v1.sample import rejection_sampler  # within the server only
+    from vllm.v1.sample import rejection_sampler  # only in the server
 
     return rejection_sampler
 
 
 def temperature_reaches_every_token(_worker: Any) -> Undo:
-    """No defect but the mend of one: on CPUs, vLLM 0.32 divides by memory that nobody wrote to (vllm#55005).
+    """Not a defect but a correction: on CPUs vLLM 0.32 never writes the temperatures that it divides by (vllm#55005).
 
-    Whatever else samples wrongly can only be told apart with this in place.
+    Other defects in sampling can only be distinguished with this correction.
     """
 
     def expand(each: Tensor, ends: Tensor, _: int, replace_from: float = 0, replace_to: float = 0) -> Tensor:
@@ -43,7 +43,7 @@ def temperature_reaches_every_token(_worker: Any) -> Undo:
 
 
 def accepts_everything(_worker: Any) -> Undo:
-    """Every drafted token is accepted, whatever the target thinks of it, and the bonus token put behind."""
+    """Every drafted token is accepted, even if the target does not agree, and the bonus token follows."""
 
     def accept(
         drafted: Tensor,
@@ -65,7 +65,7 @@ def accepts_everything(_worker: Any) -> Undo:
 
 
 def resamples_wrongly(_worker: Any) -> Undo:
-    """After a rejection the token is drawn from all that the target offers, the rejected one included."""
+    """After a rejection the token is drawn from the target's whole distribution, which includes the rejected token."""
     right = _rejection_sampler().sample_recovered_tokens
 
     def wrong(
@@ -77,7 +77,7 @@ def resamples_wrongly(_worker: Any) -> Undo:
 
 
 def resamples_the_runner_up(_worker: Any) -> Undo:
-    """The same for greedy requests: where the draft is wrong the target's second choice is written."""
+    """The same for greedy requests: if the draft is wrong, the target's second choice is written."""
     right = _rejection_sampler().rejection_sample
 
     def wrong(
@@ -92,12 +92,12 @@ def resamples_the_runner_up(_worker: Any) -> Undo:
 
 
 def _of_the_row_before(metadata: Any) -> None:
-    """Each request reads the keys and values of the request before it; alone, that is itself."""
+    """Each request reads the keys and values of the request before it; a request alone reads its own."""
     metadata.block_table = metadata.block_table.roll(1, 0)
 
 
 def target_reads_another_rows_kv(worker: Any) -> Undo:
-    """With more than one request the target attends to another one's tokens; what it stores is right."""
+    """With more than one request the target attends to another request's tokens; what it stores is right."""
     runner = worker.model_runner
     right = runner._build_attention_metadata
 
@@ -111,7 +111,7 @@ def target_reads_another_rows_kv(worker: Any) -> Undo:
 
 
 def draft_reads_another_rows_kv(worker: Any) -> Undo:
-    """The same for the draft's layers only: every text stays right, and fewer drafts are."""
+    """The same for the draft's layers only: every text stays right, but fewer drafts are right."""
     drafter = adapters.drafter(worker)
     right = drafter.build_per_group_and_layer_attn_metadata
 
@@ -125,7 +125,7 @@ def draft_reads_another_rows_kv(worker: Any) -> Undo:
 
 
 def slow_draft_step(worker: Any) -> Undo:
-    """Every step of the draft takes 12 ms longer, and four times as long where a machine is so slow that these hide."""
+    """Every draft step takes 12 ms longer, or four times as long on a machine so slow that 12 ms would not show."""
     draft = adapters.draft_model(worker)
     right = draft.forward
 
@@ -135,11 +135,11 @@ def slow_draft_step(worker: Any) -> Undo:
         time.sleep(max(SLEEP_SECONDS, 3 * (time.monotonic() - begin)))
         return drafted
 
-    return replaced(draft, "forward", slow)  # a hook would not do: vLLM's __call__ goes past it
+    return replaced(draft, "forward", slow)  # not by a hook: vLLM's __call__ bypasses hooks
 
 
 def draft_at_90_percent(worker: Any) -> Undo:
-    """Here and there a drafted token is another one: the acceptance length is nine tenths of the healthy one's."""
+    """Some drafted tokens are replaced: the acceptance length falls to nine tenths of the healthy one."""
     drafter, generator = adapters.drafter(worker), torch.Generator().manual_seed(SEED)
     right = drafter.propose
 

@@ -1,6 +1,6 @@
 """vLLM's selection of MoE kernels with known defects put back into its real code, one after another.
 
-Run as a program, since it imports vLLM; prints one line of JSON: by exhibit what the suite's walk then sees.
+It runs as a program, because it imports vLLM. It prints one line of JSON: what the suite's walk sees, by exhibit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FLASHINFER = (flashinfer_cutlass_moe.FlashInferExperts, trtllm_nvfp4_moe.TrtLlmN
 
 
 def only_silu(kind: Any) -> bool:
-    """The activations that every kernel before Marlin took when Gemma 4 came (vllm#42027)."""
+    """Whether it is the only activation that every kernel before Marlin accepted when Gemma 4 came out (vllm#42027)."""
     return bool(kind == activation.MoEActivation.SILU)
 
 
@@ -45,7 +45,7 @@ def lost_op() -> bool:
 
 
 def replaces_in_silence(select: Callable[..., Any]) -> Callable[..., Any]:
-    """A selection that takes what it would have taken anyway where it should refuse."""
+    """A selection that chooses another backend where it should refuse the requested one."""
 
     def choose(config: Any, weight_key: Any, activation_key: Any) -> Any:
         try:
@@ -94,13 +94,13 @@ def exhibits() -> Iterator[tuple[str, Any]]:
 
 
 def unquantised(facts: MoeFacts) -> dict[str, dict[str, str]]:
-    """What the selection for experts in BF16 makes of each backend, by device, in the order in which it tries them."""
+    """The state of each backend in the selection for experts in BF16, by device, in the selection's own order."""
     seen, config = {}, oracle_adapters.moe_config(facts.moe)
     with (
         mock.patch.object(oracle_adapters, "ORACLE", unquantized.__name__),
         mock.patch.object(oracle_adapters, "quantisation", return_value=(None, None)),
     ):
-        for backend in unquantized.UnquantizedMoeBackend:  # what is imported later would keep the stand-in
+        for backend in unquantized.UnquantizedMoeBackend:  # import the kernels now; later they would keep the stand-in
             attempt(partial(oracle_adapters.kernels, backend))
         for name, sm in facts.devices.items():
             with oracle_adapters.device(sm):

@@ -1,8 +1,8 @@
-"""Defects of vLLM's Gemma 4 parser, brought back: as functions, and in a running server.
+"""Defects of vLLM's Gemma 4 parser, put back: as functions, and in a running server.
 
-``python -m museum.parsers DEFECT`` tries the broken parser as the suite's observer does. Given to a server by
-``--tool-parser-plugin``, this file breaks its parser in the way that the file named by MUSEUM_SWITCH says, request by
-request, so that one server shows them all.
+``python -m negative_controls.museum.parsers DEFECT`` tries the broken parser as the suite's observer does. A server
+gets this file by ``--tool-parser-plugin``. The file that MUSEUM_SWITCH names then says which defect its parser has. It
+is read at every call, so one server can show all defects.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Said:
 
 
 def second_arguments_dropped(said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
-    """As vllm#41967: where one delta ends a call and goes on with the next, the latter's arguments are lost."""
+    """As vllm#41967: if one delta ends a call and begins the next, the arguments of the next call are lost."""
     if not isinstance(said, Said) and vocabulary["<tool_call|>"] in ids and len(ids) > 1:
         for call in said.tool_calls or []:
             if call.index > 0 and call.function and call.function.arguments:
@@ -35,7 +35,7 @@ def second_arguments_dropped(said: Any, ids: list[int], vocabulary: dict[str, in
 
 
 def raw_token_leaks(said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
-    """As vllm#44522: the delimiter shows up in the text."""
+    """As vllm#44522: the delimiter appears in the text."""
     if vocabulary["<|tool_call>"] in ids:
         said.content = (said.content or "") + "<|tool_call>"
 
@@ -53,11 +53,11 @@ def boundary_swallows_text(said: Any, ids: list[int], vocabulary: dict[str, int]
 
 
 def integers_as_strings(_said: Any, _ids: list[int], _vocabulary: dict[str, int]) -> None:
-    """As vllm#47906, but for typed schemas too: nothing of a delta; the conversion by schema is left out."""
+    """As vllm#47906, but for typed schemas too. It changes no delta; ``install`` omits the conversion by schema."""
 
 
 def raises_at_a_call(_said: Any, ids: list[int], vocabulary: dict[str, int]) -> None:
-    """A parser that dies of what it should read."""
+    """A parser that raises an exception at a call."""
     if vocabulary["<|tool_call>"] in ids:
         raise KeyError("call")
 
@@ -76,7 +76,7 @@ SPOILS: dict[str, Spoil] = {
 
 
 def install(defect: Callable[[], str]) -> None:
-    """Break the parser in the way that ``defect`` says at each call; not at all where it says nothing known."""
+    """Give the parser the defect that ``defect`` names at each call; none if the name is unknown."""
     from vllm.parser.abstract_parser import DelegatingParser
     from vllm.parser.engine.parser_engine import ParserEngine
 

@@ -1,4 +1,4 @@
-"""A platform that has neither FP8 nor modelopt's NVFP4, by vLLM's own list."""
+"""A platform that has neither FP8 nor modelopt's NVFP4, according to vLLM's own list."""
 
 from __future__ import annotations
 

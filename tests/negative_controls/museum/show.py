@@ -1,4 +1,4 @@
-"""Servers on show: the launches of a profile, with the probe that can break them."""
+"""Servers that show exhibits: those of a profile, with the probe that can break them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conformance.serving.watchdog import watch
 
 
 class Shown(ServerPool):
-    """Servers that are up already, by the interface that observers ask."""
+    """Servers that already run, with the interface that observers use."""
 
     def __init__(self, profile: Profile, evidence: Evidence, up: Mapping[str, Server]) -> None:
         super().__init__(profile, evidence, owns=False)
@@ -34,7 +34,7 @@ class Shown(ServerPool):
 def on_show(
     profile: Profile, folder: Path, *arms: str, change: Callable[[str, Launch], Launch] = lambda _, launch: launch
 ) -> Iterator[dict[str, Server]]:
-    """The servers of these arms, by arm; started together and stopped at the end. ``change`` has the last word."""
+    """The servers of these arms, by arm: started together, stopped at the end. ``change`` may replace a launch."""
     bounds, records = profile.hardware.bounds, folder / ".servers"
     records.mkdir()
     starts, guard = [], watch(records, bounds.stop_seconds)

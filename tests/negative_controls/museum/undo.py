@@ -1,4 +1,4 @@
-"""How an exhibit is taken back."""
+"""How an exhibit is undone."""
 
 from __future__ import annotations
 

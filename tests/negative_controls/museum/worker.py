@@ -1,4 +1,4 @@
-"""A probe that can also break the server it runs in, and mend it again: one running server for many exhibits."""
+"""A probe that can also break its server and repair it again, so that one running server shows many exhibits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def advancing_positions(worker: Any) -> Undo:
 
 
 def state_not_carried_on(worker: Any) -> Undo:
-    """Every later draft step is given what the first one projected, as in a loop that never takes over the newer."""
+    """Every later draft step is given the projected state of the first step, as in a loop that never updates it."""
     k, calls = adapters.follow(adapters.drafter(worker), "num_speculative_tokens"), itertools.count()
     first: dict[str, torch.Tensor] = {}
 
@@ -108,12 +108,12 @@ def expert_scale_doubled(worker: Any) -> Undo:
 
 
 def expert_returns_zeros(worker: Any) -> Undo:
-    """One expert of one layer gives nothing (what "Marlin gives null output" looks like from outside)."""
+    """One expert of one layer gives zeros (from outside it looks like "Marlin gives null output")."""
     return _expert_scaled(worker, 0.0)
 
 
 def every_expert_returns_zeros(worker: Any) -> Undo:
-    """All routed experts give nothing: "Marlin gives null output" (vllm#37030)."""
+    """All routed experts give zeros: "Marlin gives null output" (vllm#37030)."""
     scales = [
         layer.router.per_expert_scale.data for _, layer in adapters.moe_decoder_layers(adapters.target_model(worker))
     ]
@@ -124,7 +124,7 @@ def every_expert_returns_zeros(worker: Any) -> Undo:
 
 
 def grammar_skipped_at_the_boundary(_: Any) -> Undo:
-    """The step in which a thought ends goes unconstrained and uncounted to its end, as before vllm#44993."""
+    """The step in which a thought ends is not constrained by the grammar and not counted, as before vllm#44993."""
     from vllm.v1.structured_output import ConstraintBounds, StructuredOutputManager
 
     bounds = StructuredOutputManager._get_constraint_bounds
@@ -160,28 +160,28 @@ CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {each.__name__: each for each 
 
 
 class Museum(Probe):
-    """The worker extension of a server on show."""
+    """The worker extension of a server that shows exhibits."""
 
     _conformance_offset = 0.0
 
     def conformance_break(self, exhibit: str) -> str:
-        """Bring one defect in, beside those that are there."""
+        """Add one defect to those that are there."""
         undo: Undo = (EXHIBITS | LOAD_EXHIBITS | CHAT_EXHIBITS)[exhibit](self)
         self._conformance_undo = [*getattr(self, "_conformance_undo", []), undo]
         return exhibit
 
     def conformance_mend(self) -> str:
-        """Take the last one out again."""
+        """Undo the last defect."""
         self._conformance_undo.pop()()
         return "mended"
 
     def conformance_offset_coins(self, by: float) -> float:
-        """From now on coins fall at other rates than they are told, each by so much."""
+        """From now on the random numbers accept drafts at rates that are higher by ``by`` than the given ones."""
         self._conformance_offset = by
         return by
 
     def conformance_coins_begin(self, rates: list[float], seed: int) -> dict[str, Any]:
-        """The probe's own, at the rates that are in force."""
+        """The probe's own, at the given rates plus the offset."""
         return super().conformance_coins_begin([rate + self._conformance_offset for rate in rates], seed)
 
     def conformance_sampler(self) -> dict[str, Any]:
