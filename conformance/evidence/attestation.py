@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.folder import (
     ATTESTATION,
@@ -32,6 +30,7 @@ from conformance.evidence.folder import (
 )
 from conformance.evidence.journal import JOURNAL, read_journal
 from conformance.formats.json_files import parse_json
+from conformance.formats.json_schema import first_violation
 from conformance.judging.verdict import ExitCode, Run, Verdict, judge_run
 
 NAMESPACE = "gemma4-mtp-conformance"  # a signature for another namespace does not count
@@ -179,8 +178,7 @@ def _parse_statement(path: Path, message: bytes) -> dict[str, Any]:
         statement: dict[str, Any] = parse_json(message)
     except ValueError as error:
         raise NotAuthentic(f"{path} is not a statement: {error}.") from error
-    schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
-    wrong = next(schema.iter_errors(statement), None)
+    wrong = first_violation(SCHEMA, statement)
     if wrong is not None:
         raise NotAuthentic(
             f"{path} is not a statement that this version reads: {wrong.json_path}: {wrong.message[:300]}."

@@ -33,12 +33,12 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from jsonschema import Draft202012Validator
 
 from conformance import PACKAGE
 from conformance.errors import NotHere, NotRecorded, ObservationError, Unsupported, UsageError
 from conformance.evidence.redaction import redact_document, redact_file, redact_text
 from conformance.formats.json_files import parse_json
+from conformance.formats.json_schema import first_violation
 
 FORMAT = 1
 SCHEMAS = PACKAGE / "observers"  # each schema lies beside the observer that writes the document
@@ -310,9 +310,9 @@ def _validate(name: str, facts: Any) -> None:
     path = SCHEMAS / f"{name.partition('-')[0]}.schema.json"  # all looks have the schema of the first
     if not path.is_file():
         raise ObservationError(f"there is no observation {name!r}: conformance/observers has no {path.name}")
-    wrong = next(iter(Draft202012Validator(_load(path)).iter_errors(facts)), None)
+    wrong = first_violation(path, facts)
     if wrong is not None:
-        where = "/".join(str(part) for part in wrong.absolute_path) or "the document"
+        where = "/".join(map(str, wrong.path)) or "the document"
         raise ObservationError(f"the observation {name!r} does not match its schema: {where}: {wrong.message[:300]}")
 
 

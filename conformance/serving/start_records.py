@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jsonschema import Draft202012Validator
-
 from conformance.errors import ObservationError
 from conformance.evidence.folder import now, write_atomically
 from conformance.evidence.redaction import redact_command, redact_environment
+from conformance.formats.json_schema import first_violation
 from conformance.serving.server import Server
 
 FOLDER = "servers"
@@ -50,14 +49,13 @@ def read_starts(directory: Path) -> list[Started]:
     Raises:
         ObservationError: a record cannot be read or does not match its schema.
     """
-    schema = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     found = []
     for path in sorted((directory / FOLDER).glob("*.json")):
         try:
             note = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ObservationError(f"{path} cannot be read: {error}") from error
-        if wrong := next(schema.iter_errors(note), None):
+        if wrong := first_violation(SCHEMA, note):
             raise ObservationError(f"{path} does not match its schema: {wrong.message[:300]}")
         found.append(Started(**{**note, "command": tuple(note["command"])}))
     return found

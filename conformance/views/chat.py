@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from jsonschema import Draft202012Validator
-
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json, same_json
+from conformance.formats.json_schema import violations
 from conformance.formats.toml_tables import convert
 from conformance.formats.tool_call_deltas import add_to_call
 from conformance.workload.chat_cases import Case
@@ -188,7 +187,7 @@ def _call_problems(place: int, call: Call, asked: Mapping[str, Any], case: Case)
     except ValueError:
         yield f"the arguments of call {place} are not JSON: {_cut(call.arguments)}"
         return
-    for error in Draft202012Validator(case.schema_of(call.name) or {}).iter_errors(arguments):
+    for error in violations(case.schema_of(call.name) or {}, arguments):
         yield f"the arguments of call {place} are not valid: {error.json_path} {_cut(error.message)}"
     if not same_json(arguments, asked["arguments"]):
         yield f"the arguments of call {place} are {_json(arguments)} where {_json(asked['arguments'])} was asked for"
@@ -225,7 +224,7 @@ def _json_problems(content: str, expected: Any, case: Case) -> Iterator[str]:
         yield f"content is not JSON: {_cut(content)}"
         return
     wanted = case.schema_of_text()
-    for error in Draft202012Validator(wanted).iter_errors(value):
+    for error in violations(wanted, value):
         yield f"content does not follow its schema: {error.json_path} {_cut(error.message)}"
     if not same_json(value, expected):
         yield f"content is {_json(value)} where {_json(expected)} was asked for"

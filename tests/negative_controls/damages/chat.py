@@ -1,4 +1,4 @@
-"""What can go wrong with chats, the parser and wrong use; each function spoils the documents in one way."""
+"""What can go wrong with chats, the parser and wrong requests; each function damages the documents in one way."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Row = tuple[str, Callable[[Documents], None], str]
 
 
 def answer(d: Documents, group: str, interval: int = 0) -> dict[str, Any]:
-    """The first answer with MTP of a group in one way; 0 is in one piece."""
+    """The first answer with MTP of a group, streamed at this interval; 0 means not streamed."""
     rows = d[f"chat-{group}"]["answers"]
     found: dict[str, Any] = next(row for row in rows if (row["server"], row["interval"]) == ("mtp", interval))
     return found
 
 
 def message(d: Documents, group: str) -> dict[str, Any]:
-    """The one message of the first answer in one piece."""
+    """The one message of the first answer that is not streamed."""
     found: dict[str, Any] = answer(d, group)["messages"][0]
     return found
 
@@ -213,7 +213,7 @@ DAMAGES: list[Row] = [
     ("TOOL-03", arguments_of_a_streamed_call_dropped, "the arguments of call 1 are not JSON: '' (right without MTP)"),
     ("TOOL-03", raw_token_in_content, "raw <|tool_call> in content: '<|tool_call>call:get_weather{'"),
     ("TOOL-03", content_beside_a_call, "content beside the calls: 'Let me see.' (right without MTP)"),
-    ("TOOL-04", integers_as_strings, "are not valid: $.days \"'0' is not of type 'integer'\""),
+    ("TOOL-04", integers_as_strings, 'are not valid: $.days \'"0" is not of type "integer"\''),
     ("TOOL-05", second_call_dropped, "the arguments of call 2 are {} where"),
     ("TOOL-05", one_id_for_two_calls, "the ids of the calls are ['c0', 'c0'], but each call needs its own id"),
     ("TOOL-06", thought_lost_before_a_call, "no thoughts, though thinking is on"),
@@ -233,7 +233,7 @@ DAMAGES: list[Row] = [
     ("REASON-02", thoughts_without_thinking, "thoughts, though thinking is off: 'I think.'"),
     ("REASON-03", text_swallowed_at_the_boundary, "content is '' where 'Tale 0.' was asked for"),
     ("REASON-04", history_changes_the_answer, "content is 'I remember.' where"),
-    ("GRAMMAR-01", schema_ignored, "content does not follow its schema: $ \"'days' is a required property\""),
+    ("GRAMMAR-01", schema_ignored, "content does not follow its schema: $ '\"days\" is a required property'"),
     ("GRAMMAR-02", grammar_skipped_at_the_boundary, 'content is not JSON: {"days": 0}{"days": 0}'),
     ("GRAMMAR-03", called_in_place_of_json, "1 calls where 0 were asked for"),
     ("GRAMMAR-04", no_choice, "content is 'Perhaps.', which is none of the choices"),
