@@ -132,7 +132,7 @@ def test_what_did_not_pass_is_open(attacked: str) -> None:
 def test_first_divergences_are_shown_as_text(attacked: str) -> None:
     section = attacked.partition('<h2 id="partings">')[2].partition("</section>")[0]
     text = Reader(section).text
-    assert "2 divergences of answers with MTP from those without, 1 of the server without MTP from itself" in text
+    assert "2 answers with MTP differ from those without; 1 of the server without MTP differ from its own second answers" in text
     assert "code-00 differs at token 10" in text
     assert "def f():\n    return " in text
     assert "nowhere differs at token 3 (plain 1: token 7, mtp 1: its end)" in text
@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_says_so(tmp_path: Path) -> None:
     evidence = synthetic.record(tmp_path / "run", {}, finished=False)
     expected = ("ACC-02", "ACC-03")
     page = as_html(pages.report_of(evidence, pages.PASSED, expected=expected, complete=False))
-    assert "did not come to its end" in page
+    assert "did not finish" in page
     assert "1 of 2 did not run" in page
 
 

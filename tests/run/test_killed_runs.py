@@ -86,7 +86,7 @@ def test_evidence_that_lacks_its_end_alone_qualifies_nobody(tmp_path: Path, capf
     assert document["sentence"] == f"Not judged: {problem}."
     assert "**ERROR** of the run: the run did not finish" in (directory / "report.md").read_text()
     page = (directory / "report.html").read_text()
-    assert "This run did not come to its end" in page
+    assert "This run did not finish" in page
     assert "the run did not finish" in page
 
 
