@@ -38,7 +38,8 @@ EXPECTED: dict[str, dict[str, str]] = {
         "PARITY-01": "step 1 is",
         "PARITY-02": "step 3 of a request",
     },
-    "state_not_carried_on": {"PARITY-01": "step 2, hidden state is different in 128 of 128 values"},
+    # Of 128 values, on some CPUs one or two are the same by chance.
+    "state_carried_on_late": {"PARITY-01": "step 2, hidden state is different in 12"},
     "matrix_off_by_6_percent": {"NUM-02": "model.layers.1.mlp.down_proj is off by 6."},
     "expert_scale_doubled": {"NUM-01": "model.layers.14.experts is off by"},
     "expert_returns_zeros": {"NUM-01": "model.layers.14.experts is off by"},

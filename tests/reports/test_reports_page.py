@@ -132,7 +132,10 @@ def test_what_did_not_pass_is_open(attacked: str) -> None:
 def test_first_divergences_are_shown_as_text(attacked: str) -> None:
     section = attacked.partition('<h2 id="partings">')[2].partition("</section>")[0]
     text = Reader(section).text
-    assert "2 answers with MTP differ from those without; 1 of the server without MTP differ from its own second answers" in text
+    assert (
+        "2 answers with MTP differ from those without; 1 of the server without MTP differ from its own second answers"
+        in text
+    )
     assert "code-00 differs at token 10" in text
     assert "def f():\n    return " in text
     assert "nowhere differs at token 3 (plain 1: token 7, mtp 1: its end)" in text

@@ -66,17 +66,16 @@ def advancing_positions(worker: Any) -> Undo:
     return replaced(adapters.drafter(worker), "constant_draft_positions", False)
 
 
-def state_not_carried_on(worker: Any) -> Undo:
-    """Every later draft step is given the projected state of the first step, as in a loop that never updates it."""
+def state_carried_on_late(worker: Any) -> Undo:
+    """Every later draft step is given the state that the step before was given, as in a loop that updates it late."""
     k, calls = adapters.follow(adapters.drafter(worker), "num_speculative_tokens"), itertools.count()
-    first: dict[str, torch.Tensor] = {}
+    late: dict[str, torch.Tensor] = {}
 
     def give(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         ids, positions, hidden, *rest = given
         step = next(calls) % k
-        if step == 1:
-            first["projected"] = hidden.clone()
-        return (ids, positions, first["projected"] if step > 1 else hidden, *rest)
+        before, late["state"] = late.get("state"), hidden.clone()
+        return (ids, positions, before if step > 1 else hidden, *rest)
 
     return adapters.draft_model(worker).model.register_forward_pre_hook(give).remove
 
@@ -149,7 +148,7 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         scale_of_the_draft,
         silu,
         advancing_positions,
-        state_not_carried_on,
+        state_carried_on_late,
         matrix_off_by_6_percent,
         expert_scale_doubled,
         expert_returns_zeros,
