@@ -28,9 +28,8 @@ def add_to(commands: Subparsers, make: Callable[[], str]) -> None:
 
 def as_markdown(commands: Subparsers) -> str:
     """A section for each subcommand, a table for each group of options."""
-    helps = {action.dest: action.help for action in commands._choices_actions}
     return "\n".join(
-        f"## `qualify {name}`\n\n{_sentence(helps[name])}\n\n{''.join(_tables(parser))}"
+        f"## `qualify {name}`\n\n{parser.description}\n\n{''.join(_tables(parser))}"
         for name, parser in commands.choices.items()
     )
 
@@ -45,15 +44,12 @@ def _tables(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _words(action: argparse.Action) -> str:
-    value = "" if action.nargs == 0 else str(action.metavar or (action.choices and "…") or action.dest.upper())
     if action.choices:
         value = "\\|".join(map(str, action.choices))
+    else:
+        value = "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
     return f"`{' '.join(filter(None, (', '.join(action.option_strings), value)))}`"
 
 
 def _help(action: argparse.Action) -> str:
     return (action.help or "").replace("|", "\\|")
-
-
-def _sentence(text: str | None) -> str:
-    return f"{text[0].upper()}{text[1:]}." if text else ""
