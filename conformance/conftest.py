@@ -10,6 +10,7 @@ import pytest
 
 from conformance import FIXTURES
 from conformance.evidence.folder import Evidence
+from conformance.judging.check import declaration
 from conformance.judging.sequential import Looks
 from conformance.observers import observer
 from conformance.profile.facts import Facts, load_facts
@@ -24,7 +25,7 @@ from conformance.views.answers import Tools
 from conformance.views.bad_requests import Misuse
 from conformance.views.bench import Bench
 from conformance.views.calibration import Calibration
-from conformance.views.chat import Chat, Chats
+from conformance.views.chat import Chat
 from conformance.views.geometry import Geometry
 from conformance.views.gold import Gold, NearTie, load_near_tie
 from conformance.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
@@ -212,10 +213,12 @@ def parsers(observe: Observe) -> Parsers:
     return Parsers.of(observe("parsers"))
 
 
-@pytest.fixture(scope="session")
-def chats(observe: Observe) -> Chats:
-    """Return the chats of some groups, whose correct answers are known."""
-    return lambda *groups: Chat.of([observe(f"chat-{group}") for group in groups])
+@pytest.fixture
+def chat(request: pytest.FixtureRequest, observe: Observe) -> Chat:
+    """The chats of the groups that the check declares; their correct answers are known."""
+    check = declaration(request.function)
+    assert check
+    return Chat.of([observe(name) for name in check.chat_observations])
 
 
 @pytest.fixture(scope="session")

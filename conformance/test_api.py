@@ -5,29 +5,40 @@ from __future__ import annotations
 from conformance.judging.check import check
 from conformance.judging.expectations import expect_equal, expect_no_objection, expect_none
 from conformance.views.bad_requests import Misuse
-from conformance.views.chat import Chats
+from conformance.views.chat import Chat
 
 
-@check("API-01", level="qualify", claim="OpenAI's Responses API gives the same calls and texts as the chat API.")
-def test_responses(chats: Chats) -> None:
+@check(
+    "API-01",
+    level="qualify",
+    claim="OpenAI's Responses API gives the same calls and texts as the chat API.",
+    chats=("responses",),
+)
+def test_responses(chat: Chat) -> None:
     """Not streamed and streamed."""
-    expect_no_objection(chats("responses"))
+    expect_no_objection(chat)
 
 
-@check("API-02", level="qualify", claim="Anthropic's Messages API gives the same calls and texts as the chat API.")
-def test_anthropic_messages(chats: Chats) -> None:
+@check(
+    "API-02",
+    level="qualify",
+    claim="Anthropic's Messages API gives the same calls and texts as the chat API.",
+    chats=("anthropic",),
+)
+def test_anthropic_messages(chat: Chat) -> None:
     """Not streamed and streamed."""
-    expect_no_objection(chats("anthropic"))
+    expect_no_objection(chat)
 
 
 @check(
     "API-03",
     level="qualify",
     claim="The completions API gives the same texts for the rendered prompts as the chat API.",
+    chats=("completions",),
 )
-def test_completions(chats: Chats) -> None:
+def test_completions(chat: Chat) -> None:
     """Not streamed and streamed."""
-    expect_no_objection(chats("completions"))
+    expect_no_objection(chat)
 
 
 @check("API-04", level="qualify", claim="The server refuses invalid requests with a 4xx status, never with a 5xx.")

@@ -33,8 +33,8 @@ def add_to(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Observe and judge, or print the plan."""
     if options.plan:
-        profile, floors = plan_run(options)
-        show(options, table=lambda: plan.as_text(profile, floors), json=lambda: plan.as_json(profile, floors))
+        planned = plan_run(options)
+        show(options, table=lambda: plan.as_text(*planned), json=lambda: plan.as_json(*planned))
         return ExitCode.QUALIFIED
     return judge([*pytest_arguments(options), *["-n", str(options.workers)] * bool(options.workers)], options)
 

@@ -34,6 +34,12 @@ class Check:
     level: str
     claim: str
     upstream: str
+    chats: tuple[str, ...] = ()  # the groups of chats that it judges
+
+    @property
+    def chat_observations(self) -> tuple[str, ...]:
+        """The observations of its groups of chats."""
+        return tuple(f"chat-{group}" for group in self.chats)
 
     @property
     def order(self) -> tuple[int, str]:
@@ -41,8 +47,10 @@ class Check:
         return FAMILIES.index(self.id.partition("-")[0]), self.id
 
 
-def check(id: str, *, level: str, claim: str, upstream: str = "") -> Callable[[F], F]:
+def check(id: str, *, level: str, claim: str, upstream: str = "", chats: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference.
+
+    ``chats`` names the groups of chats that the argument ``chat`` holds.
 
     Raises:
         ValueError: id, level or claim is not valid.
@@ -55,7 +63,7 @@ def check(id: str, *, level: str, claim: str, upstream: str = "") -> Callable[[F
         raise ValueError(f"{id}: the claim must be a sentence that ends with a full stop")
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Check(id, level, claim, upstream))
+        setattr(function, DECLARATION, Check(id, level, claim, upstream, chats))
         return function
 
     return declare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from conformance.profile import gpus
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving.executors import HERE, Executor
 from conformance.serving.interpreter import normalise
-from conformance.serving.json_subprocess import ask_subprocess
+from conformance.serving.json_subprocess import Together, ask_subprocess
 from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
+COMMAND = (sys.executable, "-m", "conformance.serving.interpreter")
 FROM_SOURCE = "from-source.toml"
 
 
@@ -31,7 +32,7 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
     name = profile.hardware.locked_environment
     executor = servers.executor
     with servers.shared():  # importing vLLM uses a core for ten seconds
-        found = ask_interpreter([sys.executable, "-m", "conformance.serving.interpreter"], executor)
+        found = ask_interpreter(COMMAND, executor, servers.together)
     there = {"platform_machine": str(found["machine"]), "python_full_version": str(found["python"])}
     wanted = None if name == UNLOCKED else read_lock(LOCKS / name / "lock.txt", there) | commits_wanted(LOCKS / name)
     installed = found.pop("installed") | (commits_built(Path(sys.prefix)) if executor.same_python else {})
@@ -56,14 +57,20 @@ def commits_built(prefix: Path) -> dict[str, str]:
     return {name: f"commit {commit}" for name, commit in noted.items()}
 
 
-def ask_interpreter(command: list[str], executor: Executor = HERE) -> dict[str, Any]:
+def ask_interpreter(
+    command: Sequence[str], executor: Executor = HERE, together: Together | None = None
+) -> dict[str, Any]:
     """The JSON that a command of the serving interpreter prints.
 
     Raises:
         ObservationError: vLLM or transformers cannot be imported.
     """
     return ask_subprocess(
-        command, doing="importing vLLM", failed="vLLM or transformers cannot be imported", executor=executor
+        command,
+        doing="importing vLLM",
+        failed="vLLM or transformers cannot be imported",
+        executor=executor,
+        together=together,
     )
 
 

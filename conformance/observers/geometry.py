@@ -10,7 +10,7 @@ from conformance.evidence.folder import Evidence
 from conformance.profile.facts import Facts, load_facts
 from conformance.profile.profile import Profile
 from conformance.serving.executors import HERE, Executor
-from conformance.serving.json_subprocess import ask_subprocess
+from conformance.serving.json_subprocess import Together, ask_subprocess
 from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
 COMMAND = (sys.executable, "-m", "conformance.inside_vllm.geometry")
@@ -22,7 +22,7 @@ def observe(_profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mapp
     """The layers and tensors of each build, or why it failed; they depend neither on the machine nor on the pair."""
     servers.require_own_servers(NOT_INSTALLED)
     with servers.shared():  # importing vLLM uses a core for ten seconds
-        return build(request(load_facts()), executor=servers.executor)
+        return build(request(load_facts()), executor=servers.executor, together=servers.together)
 
 
 def request(facts: Facts) -> dict[str, Any]:
@@ -40,10 +40,22 @@ def request(facts: Facts) -> dict[str, Any]:
     return {"tokenizer": TOKENIZER, "k": K, "pairs": pairs}
 
 
-def build(asked: Mapping[str, Any], command: Sequence[str] = COMMAND, executor: Executor = HERE) -> dict[str, Any]:
+def build(
+    asked: Mapping[str, Any],
+    command: Sequence[str] = COMMAND,
+    executor: Executor = HERE,
+    together: Together | None = None,
+) -> dict[str, Any]:
     """The builds that the process describes.
 
     Raises:
         ObservationError: the process gives no answer.
     """
-    return ask_subprocess(command, asked, doing="building the drafts", failed="vLLM built no draft", executor=executor)
+    return ask_subprocess(
+        command,
+        asked,
+        doing="building the drafts",
+        failed="vLLM built no draft",
+        executor=executor,
+        together=together,
+    )

@@ -198,9 +198,11 @@ def run_round(each: Round, arms: Sequence[Arm]) -> list[Block]:
 
 
 def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
-    """Run the rounds and return each with its blocks; spare rounds that are not needed are left out."""
+    """Run the rounds and return each with its blocks; spare rounds that are not needed are left out.
+
+    If only one server fits, all rounds are run: whether the spare ones are needed is known when both servers have run.
+    """
     together = profile.hardware.two_servers
-    rounds = [each for each in rounds if together or not each.spare]  # a restart for a spare round takes too long
     done, arms = dict[int, Blocks](), dict[Server, Arm]()
 
     def finished() -> list[tuple[Round, Blocks]]:
@@ -224,7 +226,7 @@ def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) 
 
         for number, places in turns(rounds, together):
             each = rounds[number]
-            if each.spare and known(each.concurrency):
+            if each.spare and together and known(each.concurrency):
                 continue
             blocks = run_round(each, [running(each.order[place]) for place in places])
             done.setdefault(number, {}).update(zip(places, blocks, strict=True))

@@ -25,9 +25,9 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     with servers.exclusive():
         seconds = profile.hardware.bounds.request_seconds
         found = ask(servers.mtp(), "conformance_numerics", seconds, layers=list(layers))
-        if not target.text.get("enable_moe_block"):
-            found["experts"] = {"unsupported": f"The target of {profile.pair.name} has no experts."}
-        return compare(found, target, modules.weights(draft_folder(profile.pair)))
+    if not target.text.get("enable_moe_block"):
+        found["experts"] = {"unsupported": f"The target of {profile.pair.name} has no experts."}
+    return compare(found, target, modules.weights(draft_folder(profile.pair)))
 
 
 def spread_layers(count: int, wanted: int) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
             singly = [capture(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
             jointly = capture(lambda: asking.ask_at_once(together)[0])
-        return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
+    return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
 
 
 def require_later_steps(k: int) -> None:

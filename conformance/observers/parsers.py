@@ -12,7 +12,7 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.profile.profile import Profile
 from conformance.serving.executors import HERE, Executor
-from conformance.serving.json_subprocess import ask_subprocess
+from conformance.serving.json_subprocess import Together, ask_subprocess
 from conformance.serving.pool import NOT_INSTALLED, ServerPool
 from conformance.workload.parser_cases import (
     PUBLISHED,
@@ -37,7 +37,7 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
     servers.require_own_servers(NOT_INSTALLED)
     question = build_request(profile)
     with servers.shared():  # importing vLLM uses a core for ten seconds
-        return run_trials(question, executor=servers.executor)
+        return run_trials(question, executor=servers.executor, together=servers.together)
 
 
 def build_request(profile: Profile) -> dict[str, Any]:
@@ -61,7 +61,10 @@ def build_request(profile: Profile) -> dict[str, Any]:
 
 
 def run_trials(
-    question: Mapping[str, Any], command: Sequence[str] = COMMAND, executor: Executor = HERE
+    question: Mapping[str, Any],
+    command: Sequence[str] = COMMAND,
+    executor: Executor = HERE,
+    together: Together | None = None,
 ) -> dict[str, Any]:
     """The results of the process.
 
@@ -72,7 +75,13 @@ def run_trials(
     failed = "vLLM's parser could not be tried"
     try:
         found = ask_subprocess(
-            command, question, doing="trying the parser", failed=failed, seconds=_SECONDS, executor=executor
+            command,
+            question,
+            doing="trying the parser",
+            failed=failed,
+            seconds=_SECONDS,
+            executor=executor,
+            together=together,
         )
     except ObservationError as error:
         if executor.same_python or "No module named 'hypothesis'" not in error.sentence:

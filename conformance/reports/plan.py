@@ -8,14 +8,15 @@ from conformance.judging import sample_size
 from conformance.judging.verdict import UNQUALIFYING
 from conformance.profile.floors import Floors
 from conformance.profile.profile import Hardware, Profile, Sizes, soak_windows
+from conformance.reports.progress import duration
 from conformance.reports.sanitize import json_text
 
 FORMAT = 1
 UTILISATION = "--gpu-memory-utilization"
 
 
-def as_text(profile: Profile, floors: Floors) -> str:
-    """A few lines, each a sentence."""
+def as_text(profile: Profile, floors: Floors, last_seconds: float | None = None) -> str:
+    """A few lines, each a sentence; ``last_seconds`` is what the last run of this kind took on this machine."""
     hardware, pair = profile.hardware, profile.pair
     together = "both servers at the same time" if hardware.two_servers else "one server at a time"
     if profile.level == "soak":
@@ -27,7 +28,8 @@ def as_text(profile: Profile, floors: Floors) -> str:
     ]
     if profile.level == "soak":
         lines.append(_soak(profile.sizes))
-    return "".join(f"{line}\n" for line in lines) + _floors(profile, floors)
+    last = "" if last_seconds is None else f"the last run on this machine took {duration(last_seconds)}\n"
+    return "".join(f"{line}\n" for line in lines) + _floors(profile, floors) + last
 
 
 def _soak(sizes: Sizes) -> str:
@@ -38,7 +40,7 @@ def _soak(sizes: Sizes) -> str:
     )
 
 
-def as_json(profile: Profile, floors: Floors) -> str:
+def as_json(profile: Profile, floors: Floors, last_seconds: float | None = None) -> str:
     """The same for programs; an unknown value is null."""
     hardware, pair, plans = profile.hardware, profile.pair, _judged(profile, floors)
     document = {
@@ -50,6 +52,7 @@ def as_json(profile: Profile, floors: Floors) -> str:
         **{"memory": hardware.memory, "usable_gb": _usable(hardware), "weights_gb": pair.weights_gb},
         "soak_minutes": profile.sizes.soak_minutes if profile.level == "soak" else None,
         "looks": profile.sizes.looks,
+        "last_run_seconds": last_seconds,
         "first_look_seconds": sample_size.first_look(plans),
         "floors": [_row(each) for each in plans],
     }

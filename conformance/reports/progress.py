@@ -23,23 +23,33 @@ class Progress:
         self._terminal = terminal
         self._width = width
         self._clock = clock
+        self.left: Callable[[float], float | None] = lambda _: None  # seconds left after so many seconds, if known
         self._start = clock()
         self._last = self._start
         self._shown = ""
 
     def __call__(self, what: str) -> None:
-        """Show the progress, with the seconds since the start."""
+        """Show the progress, with the seconds since the start and, if known, the time left."""
         now = self._clock()
         if self._terminal:
-            line = f"[{now - self._start:4.0f} s] {what}"[: self._width - 1]
+            line = f"{self._time(now)} {what}"[: self._width - 1]
             self._write(f"\r\x1b[2K{line}")
             self._shown = line
         elif now - self._last >= INTERVAL_SECONDS and what != self._shown:
-            self._write(f"[{now - self._start:4.0f} s] {what}\n")
+            self._write(f"{self._time(now)} {what}\n")
             self._shown, self._last = what, now
+
+    def _time(self, now: float) -> str:
+        left = self.left(now - self._start)
+        return f"[{now - self._start:4.0f} s{'' if left is None else f', about {duration(left)} left'}]"
 
     def clear(self) -> None:
         """Remove the status line, so that the next text starts on a clean line."""
         if self._terminal and self._shown:
             self._write("\r\x1b[2K")
         self._shown = ""
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: in minutes from 90 s on."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -8,14 +8,15 @@ from conformance import FIXTURES
 from conformance.errors import UsageError
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.profile import Profile, load_profile, with_soak_minutes
+from conformance.run import durations
 from conformance.run.options import PLANNED, RUN
 from conformance.run.session import DEFAULT_LEVEL, DEFAULT_PAIR, detect_hardware
 
 COMMAND_ONLY = ("workers", "picture")  # options that pytest does not have
 
 
-def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors]:
-    """The profile that the options name, and its floors.
+def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors, float | None]:
+    """The profile that the options name, its floors, and the seconds of the last such run on this machine, if any.
 
     Raises:
         UsageError: a plan does not use an option, or an option names a file or profile that does not exist.
@@ -29,4 +30,6 @@ def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors]:
     )
     if options.minutes is not None:
         profile = with_soak_minutes(profile, options.minutes)
-    return profile, load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
+    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
+    last = durations.load(profile)
+    return profile, floors, last.total if last else None

@@ -1,38 +1,36 @@
-"""A pytest plugin that makes observations in the background: servers load while other observations are made."""
+"""A pytest plugin that makes observations in the background, so that a run uses the whole machine.
+
+Without a server: after one import of vLLM, while servers load. From servers: the probes, then what several threads may
+ask at the same time. What is counted or timed alone is left to the checks, which come in the order of the catalogue.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from typing import Any
 
 import pytest
 
 from conformance.errors import ObservationError, Unsupported
-from conformance.observers import observer
+from conformance.judging.check import Check, declaration
+from conformance.observers import environment, geometry, moe_oracle, observer, parsers
 from conformance.observers.refusals import require_sound_pair
+from conformance.profile.facts import load_facts
+from conformance.profile.profile import Profile
 from conformance.run.session import Session
 from conformance.serving.pool import ServerPool
 
 # Observations; fixtures with the same names read them.
-OFF_LINE = ("environment", "geometry", "moe_refusal", "moe_oracle", "parsers")
-SERVED = (
-    "draft_load",
-    "wiring",
-    "numerics",
-    "parity",
-    "moe",
-    "kernels",
-    "tools",
-    "chats",
-    "bad_requests",
-    "load",
-    "sweep",
-    "bench",
-    "soak",
-)
+OFF_LINE = ("environment", "geometry", "moe_oracle", "parsers")
+PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
+SHARED = ("tools",)  # and every group of chats
+SERVED = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
+# A step of the server costs about the same for one answer and for eight.
+SHARED_AT_ONCE = 8
 # Modules that the reference of PARITY imports. A second import of the same module waits for the first.
 SLOW_IMPORTS = ("conformance.reference.draft_steps", "transformers.models.gemma4.modeling_gemma4")
 
@@ -42,7 +40,9 @@ class Prefetch:
 
     def __init__(self, session: Session, servers: ServerPool) -> None:
         self._session, self._servers = session, servers
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="prefetch")
+        # Threads of the first pool mostly wait; those of the second one ask the servers.
+        self._background = ThreadPoolExecutor(thread_name_prefix="background", max_workers=len(OFF_LINE) + 4)
+        self._asking = ThreadPoolExecutor(thread_name_prefix="asking", max_workers=SHARED_AT_ONCE)
         self._work: list[Future[None]] = []
         self._over = False
 
@@ -51,11 +51,15 @@ class Prefetch:
         """Start the observations that the selected checks need."""
         if not self._session.evidence.recording:
             return
+        checks = [check for item in session.items if (check := declaration(getattr(item, "function", None)))]
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         if self._session.profile.has_servers and wanted & set(SERVED):
-            self._work.append(self._pool.submit(self._start_servers, wanted))
-        self._work.append(self._pool.submit(self._observe, [name for name in OFF_LINE if name in wanted]))
-        self._work += [self._pool.submit(_import, name) for name in SLOW_IMPORTS if "parity" in wanted]
+            self._in_background(self._use_servers, wanted, checks)
+        self._start_off_line([name for name in OFF_LINE if name in wanted])
+        if "moe_refusal" in wanted and self._session.profile.hardware.roomy:
+            self._in_background(self._observe, "moe_refusal")
+        for name in SLOW_IMPORTS * ("parity" in wanted):
+            self._in_background(_import, name)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -63,7 +67,8 @@ class Prefetch:
         self._over = True
         if not all(work.done() for work in self._work):
             self._servers.abandon()
-        self._pool.shutdown()
+        for pool in (self._background, self._asking):  # the first one fills the second
+            pool.shutdown()
         for work in self._work:
             work.result()
 
@@ -73,24 +78,52 @@ class Prefetch:
         profile = self._session.profile
         return bool(profile.sizes.sweep_prompts) and profile.hardware.sweep == "probe" and profile.hardware.two_servers
 
-    def _start_servers(self, wanted: Collection[str]) -> None:
+    def _start_off_line(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        if not self._servers.attached:
+            self._servers.run_together(dict(filter(None, (_question(name, self._session.profile) for name in names))))
+        for name in names:
+            self._in_background(self._observe, name)
+
+    def _use_servers(self, wanted: Collection[str], checks: Sequence[Check]) -> None:
+        """Start the servers, and then what may be asked of them."""
         if "moe_refusal" in wanted and not self._session.profile.hardware.roomy:
-            self._observe(["moe_refusal"])  # started later, it would stop the other servers
+            self._observe("moe_refusal")  # started later, it would stop the other servers
         swept = "sweep" in wanted and self._sweeps
         with _leave_failure_to_check(), self._servers.shared():
-            self._observe(["refusals"])
+            self._observe("refusals")
             require_sound_pair(self._session.profile, self._servers, self._session.evidence)
             if swept:
                 with _leave_failure_to_check():
                     self._servers.sweep()  # this starts the other servers too
             self._servers.mtp()
+        chats = dict.fromkeys(name for check in checks for name in check.chat_observations)
+        for name in (*(name for name in (*PROBED, *SHARED) if name in wanted), *chats):
+            self._work.append(self._asking.submit(self._observe, name))
 
-    def _observe(self, names: Sequence[str]) -> None:
+    def _in_background(self, work: Any, *arguments: Any) -> None:
+        self._work.append(self._background.submit(work, *arguments))
+
+    def _observe(self, name: str) -> None:
         evidence, profile = self._session.evidence, self._session.profile
-        for name in names:
-            if not self._over:
-                with _leave_failure_to_check():
-                    evidence.observe(name, partial(observer(name), profile, self._servers, evidence))
+        if not self._over:
+            with _leave_failure_to_check():
+                evidence.observe(name, partial(observer(name), profile, self._servers, evidence))
+
+
+def _question(name: str, profile: Profile) -> tuple[str, Any] | None:
+    """The module that answers an observation without a server, and its standard input; None if that is bad input."""
+    makers: Mapping[str, tuple[Sequence[str], Callable[[], Any]]] = {
+        "environment": (environment.COMMAND, lambda: None),
+        "geometry": (geometry.COMMAND, lambda: geometry.request(load_facts())),
+        "moe_oracle": (moe_oracle.COMMAND, lambda: None),
+        "parsers": (parsers.COMMAND, lambda: parsers.build_request(profile)),
+    }
+    command, make = makers[name]
+    with _leave_failure_to_check():
+        return command[2], make()
+    return None
 
 
 def _import(name: str) -> None:

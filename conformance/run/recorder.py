@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from conformance.reports.junit import junit
 from conformance.reports.progress import Progress
 from conformance.reports.report_files import write_reports
 from conformance.reports.terminal import render, screen
+from conformance.run import durations
 from conformance.run.session import Session
 from conformance.serving.pool import ServerPool
 
@@ -32,6 +34,9 @@ class Recorder:
         self.problems: list[str] = []
         self.journal: Journal | None = None
         self.result: tuple[Run, Judgement] | None = None
+        self._begin, self._moments, self._resumed = time.monotonic(), list[float](), False
+        if session.evidence.recording and (last := durations.load(session.profile)):
+            progress.left = lambda elapsed: last.left(len(self.records), elapsed)
         self.where = ""  # the path of the report, or why there is none
 
     @pytest.hookimpl(optionalhook=True)
@@ -44,6 +49,7 @@ class Recorder:
         """Begin the evidence before the first check."""
         evidence = self.session.evidence
         if evidence.recording and not self.problems:
+            self._resumed = evidence.begun
             self.session.begin()
             self.journal = Journal(evidence.directory / JOURNAL)
             self.journal.header(self.session.run())
@@ -61,6 +67,7 @@ class Recorder:
                 self.problems.append(f"{report.nodeid} failed in its {report.when} phase")
             return
         self.records.append(record)
+        self._moments.append(time.monotonic() - self._begin)
         if self.journal:
             self.journal.verdict(record)
         asked = len(self.session.run().expected)
@@ -108,6 +115,9 @@ class Recorder:
         write_atomically(self.session.evidence.directory / "junit.xml", junit(run, judgement))
         if run.complete:
             self.session.evidence.finish()
+            if not self._resumed:
+                seconds = time.monotonic() - self._begin
+                durations.save(self.session.profile, durations.Durations(tuple(self._moments), seconds))
 
 
 def record_of(report: pytest.TestReport) -> Record | None:

@@ -6,9 +6,16 @@ They import vLLM, which changes the importing process, so the suite does not do 
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Thread, Timer
 from typing import Any
 
 from conformance.errors import ObservationError
@@ -17,6 +24,8 @@ from conformance.serving.command import Launch
 from conformance.serving.executors import HERE, Executor
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+TOGETHER = "conformance.inside_vllm.run_together"
+Done = subprocess.CompletedProcess[str]
 
 
 def ask_subprocess(
@@ -27,24 +36,115 @@ def ask_subprocess(
     failed: str,
     seconds: float = 300.0,
     executor: Executor = HERE,
+    together: Together | None = None,
 ) -> dict[str, Any]:
     """Run the command by the executor, write the question to its standard input, and return the JSON it prints.
+
+    If ``together`` already runs the module of the command, this waits for what it prints.
 
     Raises:
         ObservationError: it takes longer than ``seconds`` (the sentence begins with ``doing``), or prints no JSON (the
             sentence begins with ``failed`` and ends with the command's own error).
     """
-    launch = Launch(tuple(command), {**executor.inherited, **QUIET})
-    launch = executor.adapt_launch(launch, f"conformance-{secrets.token_hex(8)}")
+    module = " ".join(command[2:]) if tuple(command[:2]) == (sys.executable, "-m") else ""
+    if together is not None and module in together:
+        return read_answer(together.wait(module), failed)
+    launch = _launch(command, executor)
     try:
         done = _run(launch, "" if question is None else json.dumps(question), seconds)
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         raise ObservationError(f"{doing} took more than {seconds:.0f} s") from None
+    return read_answer(done, failed)
+
+
+def read_answer(done: Done, failed: str) -> dict[str, Any]:
+    """The JSON on the last line of what a process has printed.
+
+    Raises:
+        ObservationError: it printed no JSON; the sentence begins with ``failed``.
+    """
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
         raise ObservationError(f"{failed}: {reason}", logs.tail(done.stderr)) from None
     return found
+
+
+class Together:
+    """Modules of the serving Python that run at the same time after one import of vLLM; see ``run_together``."""
+
+    def __init__(self, questions: Mapping[str, Any], executor: Executor = HERE, seconds: float = 600.0) -> None:
+        """Start the process; ``questions`` has the standard input of each module (see ``run_together``) as JSON."""
+        self._done: dict[str, Future[Done]] = {module: Future() for module in questions}
+        self._launch, self._seconds = _launch((sys.executable, "-m", TOGETHER), executor), seconds
+        self._process: subprocess.Popen[str] | None = None
+        asked = json.dumps({module: json.dumps(question) for module, question in questions.items()})
+        Thread(target=self._run, args=(asked,), daemon=True, name="together").start()
+
+    def __contains__(self, module: str) -> bool:
+        return module in self._done
+
+    def wait(self, module: str) -> Done:
+        """What a module printed, as soon as it has ended; if the process has ended too early, what that printed."""
+        return self._done[module].result()
+
+    def stop(self) -> None:
+        """End all modules that still run."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._launch.end:  # only the client was killed
+                processes.run_end(self._launch.end)
+
+    def _run(self, asked: str) -> None:
+        """Keep what each module prints; a module that printed nothing gets the code and the errors of the process."""
+        try:
+            code, errors = self._print(asked)
+        except OSError as error:
+            code, errors = 127, str(error)
+        for module, future in self._done.items():
+            if not future.done():
+                future.set_result(subprocess.CompletedProcess(module, code, "", errors))
+
+    def _print(self, asked: str) -> tuple[int, str]:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(
+                self._launch.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=self._launch.environment,
+                start_new_session=True,  # so that ``stop`` reaches the modules too
+            ) as process,
+        ):
+            assert process.stdin
+            assert process.stdout
+            self._process = process
+            timer = Timer(self._seconds, self.stop)
+            timer.start()
+            with suppress(BrokenPipeError), process.stdin as sink:
+                sink.write(asked)
+            for line in process.stdout:
+                self._keep(line)
+            timer.cancel()
+            code = process.wait()
+            errors.seek(0)
+            return code, errors.read()
+
+    def _keep(self, line: str) -> None:
+        try:
+            row = json.loads(line)
+            future = self._done[row["module"]]
+        except (ValueError, KeyError, TypeError):  # printed by an import
+            return
+        future.set_result(subprocess.CompletedProcess(row["module"], row["code"], row["stdout"], row["stderr"]))
+
+
+def _launch(command: Sequence[str], executor: Executor) -> Launch:
+    launch = Launch(tuple(command), {**executor.inherited, **QUIET})
+    return executor.adapt_launch(launch, f"conformance-{secrets.token_hex(8)}")
 
 
 def _run(launch: Launch, asked: str, seconds: float) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from conformance.profile.arms import MTP, PLAIN, SWEEP
 from conformance.profile.profile import Profile
 from conformance.serving.command import Launch, vllm_launch
 from conformance.serving.executors import HERE, Executor
+from conformance.serving.json_subprocess import Together
 from conformance.serving.server import Progress, Server, Start, from_record, start_together
 from conformance.serving.start_records import write_start
 from conformance.serving.watchdog import end_recorded_servers, load, watch
@@ -67,6 +68,7 @@ class ServerPool:
         ``launcher`` makes the launches, of vLLM by default, and ``executor`` runs them.
         """
         self.executor = executor
+        self.together: Together | None = None  # modules that already run, see ``run_together``
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together = owns, together
         self._launcher: Launcher = launcher or partial(vllm_launch, installed=executor.installed)
@@ -122,6 +124,10 @@ class ServerPool:
         """Hold this lock for work that may run in parallel: it uses a core, or nothing counts or times its requests."""
         with self._work_lock().read_lock():
             yield
+
+    def run_together(self, questions: Mapping[str, Any]) -> None:
+        """Run modules of the serving Python after one import of vLLM; ``questions`` has the standard input of each."""
+        self.together = Together(questions, self.executor)
 
     def tell(self, what: str) -> None:
         """Show the user the progress of a long observation."""
@@ -194,7 +200,9 @@ class ServerPool:
                 self._path(name).unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Stop every server that runs or loads, so that nobody waits for it any longer."""
+        """Stop every server that runs or loads, and modules that run, so that nobody waits for them any longer."""
+        if self.together is not None:
+            self.together.stop()
         end_recorded_servers(self._folder, self._grace)
 
     def close(self) -> None:

@@ -119,9 +119,6 @@ class Chat:
         return [(answer, problems or _contradictions(answer, right[answer.case.id])) for answer, problems in judged]
 
 
-Chats = Callable[..., Chat]  # takes the names of groups
-
-
 def problems_of(answer: Answer) -> list[str]:
     """Everything that is wrong with one answer, without comparing it with others."""
     if answer.error:

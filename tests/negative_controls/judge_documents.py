@@ -65,7 +65,6 @@ BUILDERS: Builders = {
     "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
     "tools": lambda d: Tools.of(d["tools"]),
     "parsers": lambda d: Parsers.of(d["parsers"]),
-    "chats": lambda d: lambda *groups: Chat.of([d[f"chat-{group}"] for group in groups]),
     "bad_requests": lambda d: Misuse.of(d["bad_requests"]),
     "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
     "texts": lambda d: Texts.of(d["near_ties"]),
@@ -87,9 +86,17 @@ def outcome(id: str, documents: Documents) -> Outcome:
     return judged(id, documents, {})
 
 
+def chat_observations(id: str) -> tuple[str, ...]:
+    """The observations of the chats that a check judges."""
+    declared = declaration(FUNCTIONS[id])
+    assert declared
+    return declared.chat_observations
+
+
 def judged(id: str, documents: Documents, special: Builders) -> Outcome:
     """The same with some other views; an exception from a view counts as in pytest's setup phase."""
-    function, builders = FUNCTIONS[id], BUILDERS | special
+    function = FUNCTIONS[id]
+    builders = BUILDERS | {"chat": lambda d: Chat.of([d[name] for name in chat_observations(id)])} | special
     try:
         arguments = {name: builders[name](documents) for name in inspect.signature(function).parameters}
     except Exception as error:

@@ -20,7 +20,7 @@ from conformance.serving.command import Launch
 from conformance.serving.server import Server
 from conformance.views.chat import Chat
 from negative_controls.faux_servers import recording
-from negative_controls.judge_documents import judged
+from negative_controls.judge_documents import chat_observations, judged
 from negative_controls.museum import parsers
 from negative_controls.museum.show import Shown, on_show
 
@@ -69,7 +69,7 @@ def outcome(id: str, servers: dict[str, Server], folder: Path, mtp: str = MTP) -
     def observed(name: str) -> dict[str, Any]:
         return evidence.observe(name, lambda: observer(name)(PROFILE, both, evidence))
 
-    special = {"chats": lambda _: lambda *groups: Chat.of([observed(f"chat-{group}") for group in groups])}
+    special = {"chat": lambda _: Chat.of([observed(name) for name in chat_observations(id)])}
     return judged(
         id, {"bad_requests": observed("bad_requests")} if id.startswith("API-0") and id > "API-03" else {}, special
     )

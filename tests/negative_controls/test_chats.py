@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
@@ -10,36 +9,20 @@ import pytest
 from support import synthetic
 
 from conformance import FIXTURES
+from conformance.judging.catalogue import catalogue
 from conformance.judging.verdict import Finding, Verdict
 from conformance.observers.chat import BATCHES
 from conformance.observers.other_apis import DIALECTS
 from conformance.workload.chat_cases import CHAT, Case
 from conformance.workload.prompts import load_rows
 from negative_controls.damages.chat import answer, message
-from negative_controls.judge_documents import FUNCTIONS, outcome
+from negative_controls.judge_documents import outcome
 
 Documents = synthetic.Documents
 RELIABILITY = "TOOL-11"  # asks for groups that other checks ask for too
 
 
-class Named(Exception):
-    """Ends a check as soon as it has asked for its groups."""
-
-
-def groups_of(id: str) -> tuple[str, ...]:
-    """The groups that a check asks for, as its own code names them."""
-
-    def chats(*groups: str) -> None:
-        raise Named(*groups)
-
-    function = FUNCTIONS[id]
-    with pytest.raises(Named) as named:
-        function(**dict.fromkeys(inspect.signature(function).parameters, chats))
-    return named.value.args
-
-
-ASKING = [id for id, function in FUNCTIONS.items() if "chats" in inspect.signature(function).parameters]
-GROUPS = [(id, group) for id in ASKING for group in groups_of(id)]
+GROUPS = [(check.id, group) for check in catalogue() for group in check.chats]
 
 
 def test_every_group_of_cases_is_of_one_check() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 
 from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import Outcome, Verdict
-from conformance.observers import OBSERVERS
+from conformance.observers import OBSERVERS, parity
 from conformance.observers import load as loading
+from conformance.observers.load import cut
 from conformance.profile.arms import MTP
 from conformance.profile.profile import load_profile
+from conformance.reference import draft_steps
 from conformance.serving.server import Server
 from conformance.workload.client import client
 from conformance.workload.prompts import MIXED, load_prompts
@@ -23,6 +26,7 @@ from negative_controls.museum.worker import EXHIBITS
 
 pytestmark = pytest.mark.server
 
+ANSWER_TOKENS = 32
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
 WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]
 BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # the snapshot is taken at load, before anything is broken
@@ -50,6 +54,16 @@ EXPECTED: dict[str, dict[str, str]] = {
         "PARITY-02": "the worst step of",
     },
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_parity() -> Iterator[None]:
+    """Short answers, and one reference of the target for all exhibits: it does not depend on the server."""
+    right = parity.choose_prompts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "choose_prompts", lambda prompts: right([cut(each, ANSWER_TOKENS) for each in prompts]))
+        patch.setattr(draft_steps, "target_model", functools.cache(draft_steps.target_model))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from conformance.inside_vllm.parser_trials import ends
 from conformance.judging.verdict import Verdict
 from conformance.observers import parsers
 from conformance.profile.profile import load_profile
+from conformance.serving.json_subprocess import Together
 from conformance.serving.pool import ServerPool
 from conformance.workload.parser_cases import keep_regressions, load_regressions
 from negative_controls.judge_documents import judged
 
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "static")
 CHECKS = ("PARSE-01", "PARSE-02", "PARSE-03", "PARSE-04", "PARSE-05", "PARSE-06")
+
+BROKEN = "negative_controls.museum.parsers"
 
 # defect -> the checks that fail, each with words of its sentence
 EXPECTED = {
@@ -42,10 +46,19 @@ def question(examples: int) -> dict[str, Any]:
     return parsers.build_request(PROFILE) | {"examples": examples}
 
 
+@pytest.fixture(scope="module")
+def together() -> Iterator[Together]:
+    """The trials of all broken parsers, after one import of vLLM."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        running = Together({f"{BROKEN} {defect}": question(40) for defect in EXPECTED})
+    yield running
+    running.stop()
+
+
 @pytest.mark.parametrize("defect", EXPECTED)
-def test_a_broken_parser_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
-    found = parsers.run_trials(question(40), (sys.executable, "-m", "negative_controls.museum.parsers", defect))
+def test_a_broken_parser_is_caught(defect: str, together: Together) -> None:
+    found = parsers.run_trials(question(40), (sys.executable, "-m", BROKEN, defect), together=together)
     sentences = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
     for id, words in EXPECTED[defect].items():
         assert sentences[id].verdict is Verdict.FAIL, defect

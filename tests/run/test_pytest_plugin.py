@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +72,9 @@ class FauxServers:
 
     def sweep(self) -> None:
         """Nor here."""
+
+    def run_together(self, questions: Mapping[str, Any]) -> None:
+        """The documents above are the answers."""
 
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -435,14 +438,14 @@ def test_an_interrupted_run_is_not_finished(run: Run, pair: Path) -> None:
     def interrupt(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    OBSERVERS["moe"] = interrupt  # the fixture puts the real one back
+    OBSERVERS["load"] = interrupt  # not made in the background; the fixture puts the real one back
     result = run("--pair", pair, "--evidence", "run")
     assert result.ret == 4
     assert not is_finished(Path("run"))
     recorded = read_journal(Path("run/verdicts.jsonl"))
     assert not recorded.complete
-    before_moe = [check for check in catalogue() if check.order < (FAMILIES.index("MOE"), "")]
-    assert [record.id for record in recorded.records] == [check.id for check in before_moe]
+    before_load = [check for check in catalogue() if check.order < (FAMILIES.index("GOLD"), "")]
+    assert [record.id for record in recorded.records] == [check.id for check in before_load]
     assert FauxServers.closed == 1
 
 

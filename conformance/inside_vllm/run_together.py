@@ -1,0 +1,66 @@
+"""``python -m conformance.inside_vllm.run_together``: runs several modules at once after one import of vLLM.
+
+Standard input is JSON: the standard input of each module, by its name, which arguments may follow. A line of JSON is
+printed for each module as soon as it ends: ``module`` (the same words), ``code`` (its exit code), ``stdout`` and
+``stderr``. Every module runs in a process of its own, forked from this one, because each changes vLLM in its own way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+# What the modules import first. If an import fails here, each module fails in it again and says so.
+SLOW_IMPORTS = ("transformers", "vllm", "vllm.model_executor.models.gemma4_mtp")
+NICENESS = 5  # servers that load at the same time go first
+STREAMS = ("stdin", "stdout", "stderr")
+
+
+def main() -> None:
+    """Run every module in standard input."""
+    asked = json.load(sys.stdin)
+    os.nice(NICENESS)
+    path = list(sys.path)
+    for name in SLOW_IMPORTS:
+        with suppress(Exception):
+            importlib.import_module(name)
+    sys.path[:] = path  # setuptools adds its own copies of other packages
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        running: dict[Any, tuple[str, Any, list[Path]]] = {}
+        for number, (module, text) in enumerate(asked.items()):
+            files = [Path(folder) / f"{number}-{stream}" for stream in STREAMS[1:]]
+            child = context.Process(target=_run, args=(module, text, files))
+            child.start()
+            running[child.sentinel] = (module, child, files)
+        while running:
+            for sentinel in wait(list(running)):
+                module, child, files = running.pop(sentinel)
+                child.join()
+                said = [file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in files]
+                row = {"module": module, "code": child.exitcode, "stdout": said[0], "stderr": said[1]}
+                print(json.dumps(row), flush=True)
+
+
+def _run(module: str, text: str, files: list[Path]) -> None:
+    """Run a module as ``python -m`` does, with its output in files, also what compiled code prints."""
+    for descriptor, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+    sys.stdin = io.StringIO(text)
+    sys.argv = words = module.split()
+    runpy.run_module(words[0], run_name="__main__")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
