@@ -39,6 +39,7 @@ def spread_layers(count: int, wanted: int) -> tuple[int, ...]:
 
 def compare(found: Mapping[str, Any], target: Weights, draft: Weights) -> dict[str, Any]:
     """The probe's answer with its reference; parts that this vLLM does not support stay as they are."""
+    target.choose_threads()
     mixed: Outputs = found["experts"]
     told = mixed if "unsupported" not in mixed else {}
 

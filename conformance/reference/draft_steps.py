@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,16 @@ class Drafted:
 def load_model(kind: Any, config: Any, folder: Path) -> Any:
     """A transformers model in float32 with a checkpoint's weights; NVFP4 experts are decoded."""
     held, model = weights(folder), kind(config).float().eval()
+
+    @lru_cache(maxsize=1)  # both tensors of a layer follow one another
+    def experts(layer: str) -> tuple[Tensor, Tensor]:
+        return held.experts(layer, int(held.text["num_experts"]))
+
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             layer, fused, part = name.partition("experts.")
             if fused and part in ("gate_up_proj", "down_proj"):
-                gate_up, down = held.experts(layer, int(held.text["num_experts"]))
+                gate_up, down = experts(layer)
                 tensor.copy_(gate_up if part == "gate_up_proj" else down)
             elif name in held:
                 tensor.copy_(held[name])
@@ -187,6 +193,7 @@ class Reference:
     """The pair in transformers, and its outputs for some requests."""
 
     def __init__(self, target: Path, draft: Path, requests: Sequence[Request]) -> None:
+        weights(target).choose_threads()
         self._draft = draft_model(draft)
         self.never = torch.tensor(suppressed(draft), dtype=torch.int64)
         self._window = int(weights(draft).text["sliding_window"])
@@ -204,17 +211,22 @@ class Reference:
         ]
         return min(fitting, key=lambda each: float((each[1].hidden[place] - step.hidden).norm()), default=None)
 
-    def compute(self, seen: Seen, place: int, step: Step) -> tuple[Tensor, Tensor]:
-        """The projected state [H] and logits [vocabulary] of one step from its captured inputs."""
-        scale = math.sqrt(self._embedding.shape[1])
-        inputs = torch.cat((self._embedding[step.token] * scale, step.hidden))[None, None]
+    def compute(self, seen: Seen, place: int, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
+        """The projected states [steps, H] and logits [steps, vocabulary] of steps at one place, from captured inputs.
+
+        The steps are a batch: each has its own inputs, and all have the position, keys and values of the place.
+        """
+        scale, count = math.sqrt(self._embedding.shape[1]), len(steps)
+        inputs = torch.stack([torch.cat((self._embedding[step.token] * scale, step.hidden)) for step in steps])[:, None]
         first = {SLIDING: max(0, place + 1 - self._window), FULL: 0}
         shared = {
-            kind: tuple(part[:, :, first[kind] : place + 1] for part in both) for kind, both in seen.shared.items()
+            kind: tuple(part[:, :, first[kind] : place + 1].expand(count, -1, -1, -1) for part in both)
+            for kind, both in seen.shared.items()
         }
+        positions = torch.full((count, 1), place)
         with torch.no_grad():
-            out = self._draft(inputs_embeds=inputs, position_ids=torch.tensor([[place]]), shared_kv_states=shared)
-        return out.last_hidden_state[0, 0], out.logits[0, 0]
+            out = self._draft(inputs_embeds=inputs, position_ids=positions, shared_kv_states=shared)
+        return out.last_hidden_state[:, 0], out.logits[:, 0]
 
 
 def compare(file: Path, k: int, reference: Reference) -> tuple[list[Record], list[Record]]:
@@ -280,8 +292,7 @@ def _compare_steps(
 ) -> Iterator[Record]:
     """The steps of one row of a proposal, each with its reference."""
     place = steps[0].position
-    for number, step in enumerate(steps):
-        projected, logits = reference.compute(seen, place, step)
+    for number, (step, projected, logits) in enumerate(zip(steps, *reference.compute(seen, place, steps), strict=True)):
         yield {
             "request": request.name,
             "rows": rows,

@@ -23,6 +23,7 @@ from conformance.errors import Unsupported
 from conformance.inside_vllm import samples
 
 Shown = list[list[float]]  # [rows, compared columns]
+SMALL_BYTES = 1 << 30
 
 
 class Weights:
@@ -30,7 +31,13 @@ class Weights:
 
     def __init__(self, folder: Path) -> None:
         self._headers = read_headers(folder)
+        self._open: dict[Path, Any] = {}
         self.text: Mapping[str, Any] = text_keys(read_json(folder / "config.json")).table
+
+    def choose_threads(self) -> None:
+        """Compute on one thread if the checkpoint is small: two threads would wait for each other in busy loops."""
+        if sum(tensor.end - tensor.start for tensor in self._headers.values()) < SMALL_BYTES:
+            torch.set_num_threads(1)
 
     def layer(self, index: int) -> str:
         """The full prefix of a decoder layer's tensors, which depends on the checkpoint."""
@@ -53,8 +60,10 @@ class Weights:
         return self._raw(name).float()
 
     def _raw(self, name: str) -> Tensor:
-        with safe_open(self._headers[name].file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+        path = self._headers[name].file
+        if path not in self._open:  # kept open: a target has tens of thousands of tensors
+            self._open[path] = safe_open(path, framework="pt")
+        tensor: Tensor = self._open[path].get_tensor(name)
         return tensor
 
     def experts(self, layer: str, count: int) -> tuple[Tensor, Tensor]:

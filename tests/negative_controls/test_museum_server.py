@@ -11,9 +11,8 @@ import pytest
 
 from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import Outcome, Verdict
-from conformance.observers import OBSERVERS, parity
+from conformance.observers import OBSERVERS
 from conformance.observers import load as loading
-from conformance.observers.load import cut
 from conformance.profile.arms import MTP
 from conformance.profile.profile import load_profile
 from conformance.reference import draft_steps
@@ -26,7 +25,6 @@ from negative_controls.museum.worker import EXHIBITS
 
 pytestmark = pytest.mark.server
 
-ANSWER_TOKENS = 32
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
 WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]
 BY_THE_SNAPSHOT = {"DRAFT-01", "DRAFT-02", "DRAFT-03"}  # the snapshot is taken at load, before anything is broken
@@ -57,11 +55,9 @@ EXPECTED: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cheap_parity() -> Iterator[None]:
-    """Short answers, and one reference of the target for all exhibits: it does not depend on the server."""
-    right = parity.choose_prompts
+def one_target() -> Iterator[None]:
+    """One target in transformers for all exhibits: it does not depend on the server."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "choose_prompts", lambda prompts: right([cut(each, ANSWER_TOKENS) for each in prompts]))
         patch.setattr(draft_steps, "target_model", functools.cache(draft_steps.target_model))
         yield
 

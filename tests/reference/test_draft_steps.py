@@ -30,8 +30,8 @@ class MadeUp(Reference):
         self._requests = [(each, Seen(torch.randn(len(each.ids), WIDTH), {})) for each in requests]
         self.never = torch.tensor([VOCABULARY - 1])
 
-    def compute(self, _: Seen, __: int, step: Step) -> tuple[Tensor, Tensor]:
-        return step.projected, torch.zeros(VOCABULARY)
+    def compute(self, _: Seen, __: int, steps: Sequence[Step]) -> tuple[Tensor, Tensor]:
+        return torch.stack([step.projected for step in steps]), torch.zeros(len(steps), VOCABULARY)
 
 
 def nothing(proposal: int, step: int, given: Given) -> None:
