@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from conformance import FIXTURES
+from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.judging.check import declaration
 from conformance.judging.sequential import Looks
 from conformance.observers import observer
+from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.facts import Facts, load_facts
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.known_rates import load_plan
@@ -26,6 +28,8 @@ from conformance.views.bad_requests import Misuse
 from conformance.views.bench import Bench
 from conformance.views.calibration import Calibration
 from conformance.views.chat import Chat
+from conformance.views.cuda_graphs import CudaGraphs
+from conformance.views.first_token import FirstTokens
 from conformance.views.geometry import Geometry
 from conformance.views.gold import Gold, NearTie, load_near_tie
 from conformance.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
@@ -35,6 +39,7 @@ from conformance.views.numerics import Numerics
 from conformance.views.parity import Parity
 from conformance.views.parsers import Parsers
 from conformance.views.published import Published
+from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
@@ -147,6 +152,12 @@ def attention(observe: Observe, profile: Profile) -> Attention:
 
 
 @pytest.fixture(scope="session")
+def resolved_config(observe: Observe) -> ResolvedConfig:
+    """The configuration that vLLM arrived at in each server."""
+    return ResolvedConfig.of(observe("resolved_config"), load_arm_facts())
+
+
+@pytest.fixture(scope="session")
 def numerics(observe: Observe) -> Numerics:
     """The outputs of single modules, and their reference."""
     return Numerics.of(observe("numerics"))
@@ -202,6 +213,12 @@ def moe_oracle(observe: Observe) -> MoeOracle:
 
 
 @pytest.fixture(scope="session")
+def cuda_graphs(observe: Observe) -> CudaGraphs:
+    """The CUDA graph that vLLM would use for every batch."""
+    return CudaGraphs.of(observe("cuda_graphs"))
+
+
+@pytest.fixture(scope="session")
 def tools(observe: Observe) -> Tools:
     """Tool calls, not streamed and streamed."""
     return Tools.of(observe("tools"))
@@ -238,6 +255,17 @@ def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
         return Load.of([observe(name) for name in names])
 
     return Looks(profile.sizes.looks, functools.cache(seen))
+
+
+@pytest.fixture(scope="session")
+def first_tokens(observe: Observe, load: Looks[Load]) -> FirstTokens:
+    """The time to the first token with and without MTP; the configurations of the servers only explain a failure."""
+    facts, seen = load_arm_facts(), load.first()
+    try:
+        config = ResolvedConfig.of(observe("resolved_config"), facts)
+    except (ObservationError, Unsupported):
+        config = None
+    return FirstTokens.of(seen, facts, config)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from conformance.judging.sequential import Looks
 from conformance.profile.floors import Floors
 from conformance.profile.tolerances import Tolerances
 from conformance.views.bench import Bench
+from conformance.views.first_token import account
 from conformance.views.load import Cell, Load
 from conformance.views.sweep import Sweep
 
@@ -21,7 +22,7 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
         Cell.speedup,
         load.first().floor_here(floors["speedup_sequential"]),
         what="speedup in a row",
-        note=Cell.account,
+        note=account,
     )
 
 
@@ -33,7 +34,7 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
         Cell.speedup,
         load.first().floor_here(floors["speedup_concurrent"]),
         what="speedup 8 at once",
-        note=Cell.account,
+        note=account,
     )
 
 

@@ -20,6 +20,7 @@ from conformance.commands import (
     compare,
     completion,
     figure,
+    graph_table,
     keep_regressions,
     moe_table,
     qualify,
@@ -33,7 +34,7 @@ from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
     *(qualify, rejudge, compare, combine, sign, verify, figure, catalogue, moe_table),
-    *(calibrate, keep_regressions),
+    *(graph_table, calibrate, keep_regressions),
 )
 
 

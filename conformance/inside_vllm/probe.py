@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.errors import Unsupported
-from conformance.inside_vllm import adapters, numerics, snapshot
+from conformance.inside_vllm import adapters, numerics, resolved_config, snapshot
 from conformance.inside_vllm.capture import Capture
 from conformance.inside_vllm.kernels import Recording
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
@@ -63,6 +63,13 @@ class Probe:
         drafts = ask(adapters.has_draft, self)
         facts |= {name: ask(fact, self) if drafts else None for name, fact in _ABOUT_THE_DRAFT.items()}
         return {"vllm_version": adapters.vllm_version()} | facts
+
+    def conformance_config(self) -> dict[str, Any]:
+        """The configuration that vLLM arrived at, by field; see ``resolved_config``."""
+        fields = ask(resolved_config.of_worker, self)
+        if "unsupported" in fields:
+            return dict(fields)
+        return {"vllm_version": adapters.vllm_version(), "fields": fields}
 
     def conformance_moe(self) -> dict[str, Any]:
         """The class of experts, the backend and the quantisation method of every MoE layer of the target."""

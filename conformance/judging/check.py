@@ -17,8 +17,8 @@ from conformance.judging.verdict import Finding, Outcome, Verdict, worst
 from conformance.profile.profile import LEVELS
 
 FAMILIES = (
-    *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL", "SOAK"),
+    *("ENV", "CKPT", "GEOM", "PARSE", "GRAPH", "DRAFT", "MOE", "NUM", "PARITY"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "ARM", "SPEED", "CAL", "SOAK"),
 )
 DECLARATION = "conformance_check"
 

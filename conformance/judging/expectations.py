@@ -76,15 +76,30 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
     )
 
 
-def expect_at_most(estimate: Estimate, bound: float, *, source: Seen, what: str, note: str = "") -> Finding:
-    """PASS if the whole interval stays within the bound, FAIL if it exceeds it as a whole, else INCONCLUSIVE."""
-    verdict = Verdict.PASS if estimate.high <= bound else Verdict.FAIL if estimate.low > bound else Verdict.INCONCLUSIVE
+def expect_at_most(
+    estimate: Estimate,
+    bound: float,
+    *,
+    source: Seen,
+    what: str,
+    note: str = "",
+    alarm: float | None = None,
+    suspected: str = "",
+) -> Finding:
+    """PASS if the whole interval stays within the bound, FAIL if it exceeds it as a whole, else INCONCLUSIVE.
+
+    With an ``alarm``, an interval is a FAIL if it exceeds the alarm as a whole. ``suspected`` ends a FAIL's sentence.
+    """
+    failed = estimate.low > (bound if alarm is None else alarm)
+    verdict = Verdict.FAIL if failed else Verdict.PASS if estimate.high <= bound else Verdict.INCONCLUSIVE
+    bound = alarm if failed and alarm is not None else bound
     words = {
         Verdict.PASS: "stays within",
         Verdict.FAIL: "exceeds",
         Verdict.INCONCLUSIVE: "may or may not stay within",
     }
     sentence = f"{what} {estimate} {words[verdict]} {bound:g}"
+    sentence += f" ({suspected})" if failed and suspected else ""
     value, interval = f"{estimate.value:.3f}", (estimate.low, estimate.high)
     return record_finding(Finding(verdict, sentence, value, f"≤ {bound:g}", estimate.n, interval, source.source, note))
 

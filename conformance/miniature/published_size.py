@@ -90,9 +90,9 @@ def make(folder: Path, size: str, device: str, seed: int = 0) -> None:
     config = target_config(facts.targets[size], facts.quantisations[QUANTISATION])
     draft = facts.drafts[size]
     shapes = {name: shape for name, (_, shape) in draft.tensors.items()}
-    maker = Maker.of(device, seed)
-    write_target(folder / "target", config, maker)
-    write_draft(folder / "draft", draft.config, shapes, maker)
+    maker, tokens = Maker.of(device, seed), facts.tokens.of(size)
+    write_target(folder / "target", config, maker, tokens)
+    write_draft(folder / "draft", draft.config, shapes, maker, tokens)
 
 
 def target_config(target: Target, quantisation: Quantisation) -> dict[str, Any]:
@@ -103,8 +103,11 @@ def target_config(target: Target, quantisation: Quantisation) -> dict[str, Any]:
     return config | {"dtype": "bfloat16", "quantization_config": settings | {"ignore": left_out}}
 
 
-def write_target(folder: Path, config: Mapping[str, Any], maker: Maker) -> None:
-    """Write the target: a file for each decoder layer, one for the rest, and their index."""
+def write_target(folder: Path, config: Mapping[str, Any], maker: Maker, tokens: Mapping[str, int]) -> None:
+    """Write the target: a file for each decoder layer, one for the rest, and their index.
+
+    ``tokens`` are the ids of the special tokens at this size.
+    """
     text = {key: value for key, value in config.items() if key not in ("architectures", "quantization_config")}
     with torch.device("meta"):
         built = Gemma4ForCausalLM(Gemma4TextConfig(**text))
@@ -122,7 +125,7 @@ def write_target(folder: Path, config: Mapping[str, Any], maker: Maker) -> None:
         index |= dict.fromkeys(tensors, file)
         print(f"{file}: {'what is in no layer' if layer == 'rest' else f'layer {layer}'}, {len(tensors)} tensors")
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
-    _write_rest(folder, config, config["vocab_size"])
+    _write_rest(folder, config, config["vocab_size"], tokens)
 
 
 def _target_tensors(shapes: Shapes, maker: Maker) -> Iterator[tuple[str, Tensor]]:
@@ -136,25 +139,38 @@ def _target_tensors(shapes: Shapes, maker: Maker) -> Iterator[tuple[str, Tensor]
             yield name, maker.plain(name, shape)
 
 
-def write_draft(folder: Path, config: Mapping[str, Any], shapes: Shapes, maker: Maker) -> None:
-    """Write the draft."""
+def write_draft(
+    folder: Path, config: Mapping[str, Any], shapes: Shapes, maker: Maker, tokens: Mapping[str, int]
+) -> None:
+    """Write the draft; ``tokens`` as for the target."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: maker.plain(name, shape) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_rest(folder, config, config["text_config"]["vocab_size"])
+    _write_rest(folder, config, config["text_config"]["vocab_size"], tokens)
 
 
-def _write_rest(folder: Path, config: Mapping[str, Any], vocabulary: int) -> None:
-    """Write the config, and the miniature's tokenizer with a name for every id that a random target may generate."""
+def _write_rest(folder: Path, config: Mapping[str, Any], vocabulary: int, tokens: Mapping[str, int]) -> None:
+    """Write the config, the stop tokens, and the miniature's tokenizer for this vocabulary."""
     write_json(folder / "config.json", config)
-    write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0})
+    stop = [tokens[name] for name in load_facts().tokens.stop]
+    write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": stop, "pad_token_id": 0})
     tokenizer = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
-    names: dict[str, int] = tokenizer["model"]["vocab"]
-    taken = {*names.values(), *(token["id"] for token in tokenizer["added_tokens"])}
-    names |= {f"▁filler{number}": number for number in range(vocabulary) if number not in taken}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(
+        json.dumps(resized(tokenizer, vocabulary, tokens), ensure_ascii=False), encoding="utf-8"
+    )
     for name in COPIED:
         shutil.copy(TOKENIZER / name, folder / name)
+
+
+def resized(tokenizer: Mapping[str, Any], vocabulary: int, tokens: Mapping[str, int]) -> dict[str, Any]:
+    """The tokenizer with the special tokens at these ids, and a name for every id that a target may generate."""
+    added = [row | {"id": tokens.get(row["content"], row["id"])} for row in tokenizer["added_tokens"]]
+    special = {row["content"]: row["id"] for row in added}
+    names = {name: number for name, number in tokenizer["model"]["vocab"].items() if name not in special} | special
+    taken = set(names.values())
+    names |= {f"▁filler{number}": number for number in range(vocabulary) if number not in taken}
+    model = tokenizer["model"] | {"vocab": names}
+    return {**tokenizer, "added_tokens": sorted(added, key=lambda row: int(row["id"])), "model": model}
 
 
 def main() -> int:

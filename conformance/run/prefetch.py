@@ -17,7 +17,7 @@ import pytest
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging.check import Check, declaration
-from conformance.observers import environment, geometry, moe_oracle, observer, parsers
+from conformance.observers import cuda_graphs, environment, geometry, moe_oracle, observer, parsers
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.facts import load_facts
 from conformance.profile.profile import Profile
@@ -25,7 +25,7 @@ from conformance.run.session import Session
 from conformance.serving.pool import ServerPool
 
 # Observations; fixtures with the same names read them.
-OFF_LINE = ("environment", "geometry", "moe_oracle", "parsers")
+OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers")
 PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
 SHARED = ("tools",)  # and every group of chats
 SERVED = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
@@ -118,6 +118,7 @@ def _question(name: str, profile: Profile) -> tuple[str, Any] | None:
         "environment": (environment.COMMAND, lambda: None),
         "geometry": (geometry.COMMAND, lambda: geometry.request(load_facts())),
         "moe_oracle": (moe_oracle.COMMAND, lambda: None),
+        "cuda_graphs": (cuda_graphs.COMMAND, lambda: cuda_graphs.request(cuda_graphs.cases(profile))),
         "parsers": (parsers.COMMAND, lambda: parsers.build_request(profile)),
     }
     command, make = makers[name]

@@ -30,7 +30,7 @@ Done = subprocess.CompletedProcess[str]
 
 def ask_subprocess(
     command: Sequence[str],
-    question: Mapping[str, Any] | None = None,
+    question: Mapping[str, Any] | Sequence[Any] | None = None,
     *,
     doing: str,
     failed: str,

@@ -83,7 +83,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: seconds from the request to its end and to its first token, and its tokens."""
+    """One answer: seconds from the request to its end and to its first token, its tokens, and those of its prompt."""
 
     id: str
     category: str
@@ -93,6 +93,7 @@ class Answer:
     token_ids: tuple[int, ...]
     finish_reason: str
     counts: Counts | None
+    prompt_tokens: int
 
     @property
     def tokens(self) -> int:
@@ -330,8 +331,7 @@ def _round(row: Mapping[str, Any], document: Mapping[str, Any]) -> Round:
 def _block(block: Mapping[str, Any], row: Mapping[str, Any], document: Mapping[str, Any]) -> Block:
     k, prompts = document["k"], document["prompts"]
     answers = tuple(
-        _answer(id, prompts[id]["category"], found, k)
-        for id, found in zip(row["prompts"], block["answers"], strict=True)
+        _answer(id, prompts[id], found, k) for id, found in zip(row["prompts"], block["answers"], strict=True)
     )
     by_request = tuple(answer.counts for answer in answers if answer.counts is not None)
     counts: tuple[Counts, ...] = ()
@@ -343,7 +343,8 @@ def _block(block: Mapping[str, Any], row: Mapping[str, Any], document: Mapping[s
     return Block(block["seconds"], block["client_seconds"], answers, counts)
 
 
-def _answer(id: str, category: str, found: Mapping[str, Any], k: int) -> Answer:
+def _answer(id: str, prompt: Mapping[str, Any], found: Mapping[str, Any], k: int) -> Answer:
+    category = prompt["category"]
     if len(found["token_ids"]) != found["tokens"]:
         raise ObservationError(f"{id}: {len(found['token_ids'])} token ids for {found['tokens']} output tokens")
     return Answer(
@@ -355,6 +356,7 @@ def _answer(id: str, category: str, found: Mapping[str, Any], k: int) -> Answer:
         token_ids=tuple(found["token_ids"]),
         finish_reason=found["finish_reason"],
         counts=None if found["counts"] is None else _counts(found["counts"], 1, category, k, id),
+        prompt_tokens=len(prompt["token_ids"]),
     )
 
 

@@ -20,6 +20,35 @@ KNOWN = load_known_failures(FIXTURES / "known_failures")
 
 # id -> (check, words as upstream's logs or this suite's messages have them)
 EXAMPLES = {
+    "GRAPHMAX": (
+        "GRAPH-01",
+        "gb10 with k = 6: a step of 6 of 6 requests, up to 42 tokens, has no graph (NONE); captured up to 40, "
+        "of --max-cudagraph-capture-size 42",
+    ),
+    "GRAPHDEFAULT": (
+        "GRAPH-01",
+        "gb10 with k = 4: a step of 103 to 128 of 128 requests, up to 640 tokens, has no graph (NONE); "
+        "captured up to 512",
+    ),
+    "GRAPHGAP": (
+        "GRAPH-01",
+        "gb10 with k = 2: a step of 4 of 8 requests, up to 12 tokens, "
+        "computes attention outside its graph (PIECEWISE); captured up to 24",
+    ),
+    "GRAPH-ARMS": (
+        "ARM-01",
+        "compilation_config.cudagraph_capture_sizes is 1 … 320 (43 values) with MTP and 1 … 64 (11 values) without",
+    ),
+    "DYNAMIC-CAPTURE": (
+        "DRAFT-01",
+        'File "vllm/v1/worker/gpu/input_batch.py", line 135, in make_dummy\n'
+        "    assert 0 < num_reqs <= num_tokens\nAssertionError",
+    ),
+    "DYNAMIC-PIECEWISE": (
+        "SPEED-01",
+        "Dynamic speculative decoding changes the target verification length at runtime. Overriding cudagraph_mode "
+        "from FULL_AND_PIECEWISE to PIECEWISE for reliability.",
+    ),
     "GRAMMAR500": ("API-07", "broken-grammar got HTTP 500 where 400 or 422 is right: Internal server error"),
     "BAREVAL": (
         "PARSE-03",

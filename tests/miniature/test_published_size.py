@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,28 +12,33 @@ from transformers import AutoTokenizer
 
 from conformance.checkpoints import pairing, quantisation
 from conformance.checkpoints.headers import read_headers, read_json
+from conformance.checkpoints.small_files import special_tokens
 from conformance.errors import UsageError
 from conformance.miniature.published_size import (
     QUANTISATION,
+    TOKENIZER,
     Maker,
     main,
     make,
+    resized,
     target_config,
     write_draft,
     write_target,
 )
-from conformance.profile.facts import load_facts
+from conformance.profile.facts import MINIATURE, load_facts
 
 FACTS = load_facts()
 DRAFT, TARGET = FACTS.miniature
 CONFIG = target_config(TARGET, FACTS.quantisations[QUANTISATION])
+TOKENS = FACTS.tokens.of(MINIATURE)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, maker = tmp_path_factory.mktemp("random"), Maker.of("cpu", seed=3)
-    write_target(folder / "target", CONFIG, maker)
-    write_draft(folder / "draft", DRAFT.config, {name: shape for name, (_, shape) in DRAFT.tensors.items()}, maker)
+    write_target(folder / "target", CONFIG, maker, TOKENS)
+    shapes = {name: shape for name, (_, shape) in DRAFT.tensors.items()}
+    write_draft(folder / "draft", DRAFT.config, shapes, maker, TOKENS)
     return folder
 
 
@@ -52,8 +58,26 @@ def test_every_token_has_a_name(made: Path) -> None:
     assert len(tokenizer) == CONFIG["vocab_size"]
 
 
+def test_it_stops_where_an_instruction_tuned_target_stops(made: Path) -> None:
+    for role in ("target", "draft"):
+        assert read_json(made / role / "generation_config.json")["eos_token_id"] == [1, 106, 50]
+
+
+def test_special_tokens_have_the_published_ids(tmp_path: Path) -> None:
+    tokens, vocabulary = FACTS.tokens.of("26B-A4B"), FACTS.targets["26B-A4B"].text_config["vocab_size"]
+    small = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
+    made = resized(small, vocabulary, tokens)
+    assert {row["content"]: row["id"] for row in made["added_tokens"]}.items() >= tokens.items()
+    assert sorted(made["model"]["vocab"].values()) == list(range(vocabulary))
+    assert {name: made["model"]["vocab"][name] for name in tokens} == tokens
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made), encoding="utf-8")
+    held = special_tokens(tmp_path)
+    assert held is not None
+    assert {name: held[name] for name in tokens} == tokens
+
+
 def test_the_same_seed_gives_the_same_numbers(made: Path, tmp_path: Path) -> None:
-    write_target(tmp_path, CONFIG, Maker.of("cpu", seed=3))
+    write_target(tmp_path, CONFIG, Maker.of("cpu", seed=3), TOKENS)
     for path in sorted(tmp_path.glob("*.safetensors")):
         with safe_open(path, "pt") as mine, safe_open(made / "target" / path.name, "pt") as theirs:
             for name in mine.keys():  # noqa: SIM118

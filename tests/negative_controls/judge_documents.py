@@ -13,6 +13,7 @@ from conformance import FIXTURES, PACKAGE
 from conformance.judging.check import declaration, judge, outcome_of
 from conformance.judging.sequential import Looks
 from conformance.judging.verdict import Outcome
+from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.floors import load_floors
 from conformance.profile.known_rates import load_plan
 from conformance.profile.moe_facts import load_moe_facts
@@ -24,6 +25,8 @@ from conformance.views.bad_requests import Misuse
 from conformance.views.bench import Bench
 from conformance.views.calibration import Calibration
 from conformance.views.chat import Chat
+from conformance.views.cuda_graphs import CudaGraphs
+from conformance.views.first_token import FirstTokens
 from conformance.views.geometry import Geometry
 from conformance.views.gold import Gold, load_near_tie
 from conformance.views.inside import DraftLoad, Kernels, Moe, MoeRefusal
@@ -33,6 +36,7 @@ from conformance.views.numerics import Numerics
 from conformance.views.parity import Parity
 from conformance.views.parsers import Parsers
 from conformance.views.published import Published
+from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
@@ -63,6 +67,11 @@ BUILDERS: Builders = {
     "moe_refusal": lambda d: MoeRefusal.of(d["moe_refusal"]),
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
+    "cuda_graphs": lambda d: CudaGraphs.of(d["cuda_graphs"]),
+    "resolved_config": lambda d: ResolvedConfig.of(d["resolved_config"], load_arm_facts()),
+    "first_tokens": lambda d: FirstTokens.of(
+        Load.of([d["load"]]), load_arm_facts(), ResolvedConfig.of(d["resolved_config"], load_arm_facts())
+    ),
     "tools": lambda d: Tools.of(d["tools"]),
     "parsers": lambda d: Parsers.of(d["parsers"]),
     "bad_requests": lambda d: Misuse.of(d["bad_requests"]),

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from conformance import FIXTURES, PACKAGE
 from conformance.checkpoints import small_files
 from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import SCHEMAS, Evidence
-from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, geometry
+from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cuda_graphs, geometry
 from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving.executors import HERE, Executor
@@ -97,6 +98,7 @@ def test_a_damaged_checkpoint_is_an_error_with_its_sentence(observe: Observe, pa
         "load",
         "near_ties",
         "tools",
+        "resolved_config",
         "sweep",
         "bench",
         "chat-call",
@@ -125,6 +127,11 @@ def test_what_the_draft_is_wired_to(observe: Observe) -> None:
         "metrics_positions": ["0", "1", "2", "3"],
         "drafted": {"drafts": 2, "draft_tokens": 8},
     }
+
+
+def test_the_configurations_of_both_servers(observe: Observe) -> None:
+    fields = {"scheduler_config.max_num_seqs": 24}
+    assert observe("resolved_config") == {"vllm_version": "0", "mtp": fields, "plain": fields}
 
 
 def test_which_kernel_serves(observe: Observe) -> None:
@@ -269,6 +276,19 @@ def test_what_the_builder_reads_and_answers() -> None:
         geometry.build({}, answering("import no_such_module"))
     with pytest.raises(ObservationError, match=r"^vLLM built no draft: exit code 3"):
         geometry.build({}, answering("raise SystemExit(3)"))
+
+
+def test_graphs_are_asked_for_every_gpu_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
+    echo = "import json,sys; asked = json.load(sys.stdin); answer = {'sizes': [5], 'batches': {}, 'error': 'e'}; "
+    command = answering(echo + "print(json.dumps({'vllm_version': '9', 'answers': [answer] * len(asked)}))")
+    ask = cuda_graphs.ask_vllm
+    monkeypatch.setattr(cuda_graphs, "ask_vllm", partial(ask, command=command))
+    seen = observe("cuda_graphs")
+    assert [row["settings"]["k"] for row in seen["rows"] if row["hardware"] == "gb10"] == list(range(9))
+    assert seen["eager"] == ["h100-small-eager"]
+    without = answering('print(\'{"unsupported": "vLLM 9 has no x."}\')')
+    with pytest.raises(Unsupported, match="vLLM 9 has no x"):
+        ask(cuda_graphs.cases(), without)
 
 
 def test_an_import_that_fails_says_why() -> None:

@@ -152,7 +152,9 @@ def test_what_would_start_or_change_a_server_is_unsupported(attach: Attach) -> N
         pytest.fail("it came up")
 
 
-@pytest.mark.parametrize("name", ["environment", "geometry", "moe_oracle", "parsers", "sweep", "calibration"])
+@pytest.mark.parametrize(
+    "name", ["environment", "geometry", "moe_oracle", "cuda_graphs", "parsers", "sweep", "calibration"]
+)
 def test_what_a_black_box_does_not_show_is_unsupported(
     attach: Attach, profile: Profile, evidence: Evidence, name: str
 ) -> None:

@@ -28,6 +28,7 @@ _MODEL = {
 PROBE_ANSWERS: dict[str, Any] = {
     "conformance_snapshot": {"vllm_version": "0", "rank": 0, "models": {"draft": _MODEL, "target": _MODEL}},
     "conformance_describe": {"vllm_version": "0"},
+    "conformance_config": {"vllm_version": "0", "fields": {"scheduler_config.max_num_seqs": 24}},
     "conformance_coins_begin": {"vllm_version": "0"},
     "conformance_coins_end": {"drafts": 1000},
     "conformance_kernels_begin": {"vllm_version": "0"},

@@ -1,0 +1,87 @@
+"""What may differ between the servers that a speedup compares: fixtures/facts/arms.toml."""
+
+from __future__ import annotations
+
+import functools
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from conformance import FIXTURES
+from conformance.errors import UsageError
+from conformance.formats import toml_tables
+from conformance.formats.toml_tables import STRICT
+
+ARM_FACTS = FIXTURES / "facts" / "arms.toml"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Difference:
+    """Fields of vLLM's configuration that may differ between the arms, or must not, with the reason."""
+
+    fields: tuple[str, ...]  # patterns; "*" stands for anything
+    kind: Literal["needed", "neutral", "confounding"]
+    reason: str
+    within: float = 0.0  # numbers that differ by at most this share count as equal
+    empty_means: str = ""  # the field that vLLM uses instead of null
+
+    def names(self, field: str) -> bool:
+        """Whether the row is about this field."""
+        return any(fnmatchcase(field, pattern) for pattern in self.fields)
+
+
+@dataclass(frozen=True, config=STRICT)
+class PromptClasses:
+    """Classes of prompts by their number of tokens: up to each edge, and above the last one."""
+
+    edges: tuple[int, ...]
+    least: int  # prompts of a class, below which it is not judged
+
+    def of(self, tokens: int) -> int:
+        """The number of the class of a prompt, from 0."""
+        return sum(tokens > edge for edge in self.edges)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of each class: "up to 64", "65 to 320", "above 320"."""
+        between = [f"{low + 1} to {high}" for low, high in zip(self.edges, self.edges[1:], strict=False)]
+        return (f"up to {self.edges[0]}", *between, f"above {self.edges[-1]}")
+
+
+@dataclass(frozen=True, config=STRICT)
+class FirstToken:
+    """By which factor MTP may shorten the time to the first token, and which factor a PASS must exclude."""
+
+    alarm: float
+    missed: float
+    source: str
+    date: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class ArmFacts:
+    """The whole file."""
+
+    difference: tuple[Difference, ...]
+    prompts: PromptClasses
+    first_token: FirstToken
+
+    def about(self, field: str) -> Difference | None:
+        """The first row that names this field."""
+        return next((row for row in self.difference if row.names(field)), None)
+
+
+@functools.cache
+def load_arm_facts(path: Path = ARM_FACTS) -> ArmFacts:
+    """Read the file.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
+    facts = toml_tables.read(path, ArmFacts)
+    edges = facts.prompts.edges
+    if not edges or list(edges) != sorted(set(edges)):
+        raise UsageError(f'{path}: key "prompts.edges" is {list(edges)}; write rising numbers such as [64, 320].')
+    return facts
