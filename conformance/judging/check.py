@@ -18,7 +18,7 @@ from conformance.profile.profile import LEVELS
 
 FAMILIES = (
     *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL", "SOAK"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "SPEED", "CAL", "FEATURE", "SOAK"),
 )
 DECLARATION = "conformance_check"
 

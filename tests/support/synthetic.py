@@ -21,7 +21,7 @@ from conformance.profile.facts import load_facts
 from conformance.profile.known_rates import conditional_rates, load_plan
 from conformance.profile.profile import load_profile, profile_to_json
 from conformance.run.session import new_header_here
-from support import synthetic_chat
+from support import synthetic_chat, synthetic_features
 
 K, SEEDS = 4, 200
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
@@ -81,6 +81,7 @@ def healthy() -> Documents:
         "calibration": calibration(),
         "sweep": sweep(),
         "bench": bench(),
+        **synthetic_features.documents(),
         "soak": soak(),
     }
     return copy.deepcopy(documents)
