@@ -16,6 +16,7 @@ from conformance.observers.served_answers import (
     as_served,
     ask_at_once,
     ask_both,
+    drafts,
     prompt_ids,
 )
 from conformance.profile.profile import Profile
@@ -71,13 +72,13 @@ def _counted(server: Server, groups: Sequence[Sequence[Sequence[int]]], salt: st
             for prompt in group
         ]
         replies += ask_at_once(server, COMPLETIONS, asked, seconds)
-    drafts, accepted = (now - then for now, then in zip(_drafted(server), drafted, strict=True))
-    return {"preemptions": preemptions(server) - before, "drafts": drafts, "accepted": accepted, "replies": replies}
+    made, accepted = (now - then for now, then in zip(_drafted(server), drafted, strict=True))
+    return {"preemptions": preemptions(server) - before, "drafts": made, "accepted": accepted, "replies": replies}
 
 
 def _drafted(server: Server) -> tuple[int, int]:
     """Drafts and accepted tokens so far; none without MTP."""
-    if "--speculative-config" not in server.command:
+    if not drafts(server):
         return 0, 0
     counted = read_counters(server)
     return counted.drafts, counted.accepted

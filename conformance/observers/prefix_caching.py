@@ -15,7 +15,7 @@ from typing import Any
 
 from conformance.evidence.folder import Evidence
 from conformance.observers.bad_requests import wait_until_idle
-from conformance.observers.served_answers import CHAT, GREEDY, Reply, as_served, ask, ask_at_once, ask_both
+from conformance.observers.served_answers import CHAT, GREEDY, Reply, as_served, ask, ask_at_once, ask_both, drafts
 from conformance.profile.profile import Profile
 from conformance.serving.metrics import cache_blocks, cache_counts, cache_counts_after
 from conformance.serving.pool import ServerPool
@@ -24,7 +24,9 @@ from conformance.workload.client import official
 from conformance.workload.prompts import LONG, load_prefixes
 
 TOKENS = 24  # of an answer, at most
-FILLERS = 4  # blocks of the cache for each request that fills it; a request needs one in each group of layers
+# The cache is full while requests run that together need more blocks than it has. On a CPU, such a prompt needs so many
+# blocks, and twice as many after a few steps. With so many steps, all requests run at the same time.
+FILL_BLOCKS, FILL_STEPS = 6, 24
 LEAD = {"logprobs": True, "top_logprobs": 2}  # to see how far the most likely token leads
 BOOK = {
     "type": "function",
@@ -70,7 +72,7 @@ class _Asking:
     server: Server
     seconds: float
     prompts: Mapping[str, Mapping[str, Any]]
-    evicts: bool
+    k: int
 
     def ask(self, prompt: str, salt: str, **change: Any) -> Reply:
         question = {**GREEDY, **LEAD, "max_tokens": TOKENS, "cache_salt": salt, **self.prompts[prompt], **change}
@@ -92,9 +94,9 @@ class _Asking:
         if what == "leave":
             leave(self.server, {**self.prompts["story"], "cache_salt": "shared"}, self.seconds)
         if what == "evict":
-            # vLLM first uses blocks without a hash again, so each of these prompts is longer than a block.
-            ask_for = {**self.prompts["fill"], **GREEDY, "max_tokens": 1}
-            fillers = range(cache_blocks(self.server) // FILLERS)
+            steps = FILL_STEPS * (self.k + 1 if drafts(self.server) else 1)
+            ask_for = {**self.prompts["fill"], **GREEDY, "max_tokens": steps, "ignore_eos": True}
+            fillers = range(cache_blocks(self.server) // FILL_BLOCKS)
             ask_at_once(self.server, CHAT, [{**ask_for, "cache_salt": f"fill {n}"} for n in fillers], self.seconds)
 
 
@@ -104,7 +106,8 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     prompts = questions(story, sequel, other)
     seconds, evicts = profile.hardware.bounds.request_seconds, profile.hardware.as_served().small_cache
     with as_served(profile, servers, evidence):
-        arms = ask_both(profile, servers, partial(_all_steps, prompts=prompts, seconds=seconds, evicts=evicts))
+        asking = partial(_Asking, seconds=seconds, prompts=prompts, k=profile.pair.k)
+        arms = ask_both(profile, servers, lambda server: _all_steps(asking(server), evicts))
     return {"arms": arms}
 
 
@@ -119,16 +122,13 @@ def questions(story: str, sequel: str, other: str) -> dict[str, dict[str, Any]]:
         "story": of(f"{story} What is the code of Bruno?"),
         "sequel": of(f"{story} {sequel} What is the code of Jonas?"),
         "other": of(f"{other} What is the code of Nils?"),
-        "fill": of(other[: len(other) // 3]),
+        "fill": of(other[: len(other) // 4]),
         "call": of(f"{story} Call set_bridge with color true, tags false.", tools=[BOOK]),
         "thought": of(f"{story} What is the code of Jonas?", chat_template_kwargs=loud),
     }
 
 
-def _all_steps(
-    server: Server, prompts: Mapping[str, Mapping[str, Any]], seconds: float, evicts: bool
-) -> dict[str, Any]:
-    asking = _Asking(server, seconds, prompts, evicts)
+def _all_steps(asking: _Asking, evicts: bool) -> dict[str, Any]:
     cold = asking.cold()
     steps = []
     for step in STEPS:
@@ -136,7 +136,7 @@ def _all_steps(
             continue
         asking.prepare(step.before)
         row = {"id": step.id, "prompt": step.prompt, "hit": step.hit}
-        steps.append({**row, **_counted(server, partial(asking.ask, step.prompt, "shared"))})
+        steps.append({**row, **_counted(asking.server, partial(asking.ask, step.prompt, "shared"))})
     return {"cold": cold, "steps": steps}
 
 

@@ -27,7 +27,7 @@ QUESTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "tale": {"messages": [{"role": "user", "content": "Tell 8 sentences about the baker."}]},
 }
-TOKENS = 24  # of an answer, unless the case says otherwise
+TOKENS = 32  # of an answer, unless the case says otherwise
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:

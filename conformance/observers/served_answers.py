@@ -55,6 +55,11 @@ def ask_both(profile: Profile, servers: ServerPool, work: Callable[[Server], T])
         return dict(zip(running, pool.map(work, running.values()), strict=True))
 
 
+def drafts(server: Server) -> bool:
+    """Whether the server was started with a draft."""
+    return "--speculative-config" in server.command
+
+
 def ask_at_once(server: Server, path: str, questions: Sequence[Mapping[str, Any]], seconds: float) -> list[Reply]:
     """The replies to all questions, which are asked at once.
 

@@ -22,25 +22,27 @@ def block_of_another_prefix(_: Any) -> Undo:
 
 def no_hit_with_mtp(_: Any) -> Undo:
     """The lookup in the prefix cache always comes back empty (vllm#40624, vllm#54360)."""
-    from vllm.v1.core.kv_cache_manager import KVCacheManager
+    from vllm.v1.core.kv_cache_coordinator import HybridKVCacheCoordinator
 
-    right = KVCacheManager.get_computed_blocks
+    right = HybridKVCacheCoordinator.find_longest_cache_hit
 
-    def empty(self: Any, request: Any, *more: Any, **options: Any) -> Any:
-        found = right(self, request, *more, **options)
-        return (self.empty_kv_cache_blocks, 0, *found[2:])
+    def empty(self: Any, block_hashes: Any, _longest: int) -> Any:
+        return right(self, block_hashes, 0)
 
-    return replaced(KVCacheManager, "get_computed_blocks", empty)
+    return replaced(HybridKVCacheCoordinator, "find_longest_cache_hit", empty)
 
 
 def penalty_ignored(_: Any) -> Undo:
     """Penalties do not reach the tokens that were drafted (vllm#18902)."""
     from vllm.v1.sample.rejection_sampler import RejectionSampler
 
+    right = vars(RejectionSampler)["apply_penalties"]  # with its staticmethod, which an attribute would not have
+
     def ignoring(logits: Any, *_more: Any) -> Any:
         return logits
 
-    return replaced(RejectionSampler, "apply_penalties", staticmethod(ignoring))
+    replaced(RejectionSampler, "apply_penalties", staticmethod(ignoring))
+    return lambda: replaced(RejectionSampler, "apply_penalties", right) and None
 
 
 def logprobs_shifted_by_one(_: Any) -> Undo:
