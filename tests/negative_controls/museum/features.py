@@ -7,6 +7,8 @@ from typing import Any
 
 from negative_controls.museum.undo import Undo, replaced
 
+LAST_END = 106  # the largest of the miniature's tokens that end a turn
+
 
 def block_of_another_prefix(_: Any) -> Undo:
     """Prompts of one cache share their blocks, whatever their tokens are."""
@@ -59,20 +61,19 @@ def logprobs_shifted_by_one(_: Any) -> Undo:
 
 
 def stop_overrun_by_one_token(_: Any) -> Undo:
-    """A stop token ends the answer only after the next token."""
+    """A stop token of the request, not one of the model's own ends, ends the answer only after the next token."""
     from vllm.v1.core.sched import scheduler
+    from vllm.v1.request import RequestStatus
 
     right = scheduler.check_stop
 
     def late(request: Any, longest: int) -> bool:
-        stops = request.sampling_params.stop_token_ids or ()
+        stops = {token for token in request.sampling_params.stop_token_ids or () if token > LAST_END}
         said = list(request.output_token_ids)
-        if stops and said[-1] in stops and len(said) < request.max_tokens:
+        if said[-1] in stops and len(said) < request.max_tokens:
             return False
         found: bool = right(request, longest)
         if not found and len(said) > 1 and said[-2] in stops:
-            from vllm.v1.request import RequestStatus
-
             request.status, request.stop_reason = RequestStatus.FINISHED_STOPPED, said[-2]
             return True
         return found
