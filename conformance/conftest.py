@@ -41,6 +41,12 @@ from conformance.views.parsers import Parsers
 from conformance.views.published import Published
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
+from conformance.views.served.context_limit import ContextLimit
+from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.preemption import Preemption
+from conformance.views.served.prefix_caching import PrefixCaching
+from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.sweep import Sweep
@@ -314,6 +320,42 @@ def sweep(observe: Observe) -> Sweep:
 def bench(observe: Observe) -> Bench:
     """Measurements of our client and of vllm bench serve."""
     return Bench.of(observe("bench"))
+
+
+@pytest.fixture(scope="session")
+def prefix_caching(observe: Observe) -> PrefixCaching:
+    """Answers to prompts that the prefix cache holds, and to those that it does not."""
+    return PrefixCaching.of(observe("prefix_caching"))
+
+
+@pytest.fixture(scope="session")
+def sampling_options(observe: Observe) -> SamplingOptions:
+    """Every sampling option with MTP and without."""
+    return SamplingOptions.of(observe("sampling_options"))
+
+
+@pytest.fixture(scope="session")
+def token_scores(observe: Observe) -> TokenScores:
+    """Logprobs with MTP and without."""
+    return TokenScores.of(observe("token_scores"))
+
+
+@pytest.fixture(scope="session")
+def cut_answers(observe: Observe) -> CutAnswers:
+    """Calls and thoughts that max_tokens cut."""
+    return CutAnswers.of(observe("cut_answers"))
+
+
+@pytest.fixture(scope="session")
+def context_limit(observe: Observe) -> ContextLimit:
+    """Long prompts, up to the end of the context."""
+    return ContextLimit.of(observe("context_limit"))
+
+
+@pytest.fixture(scope="session")
+def preemption(observe: Observe) -> Preemption:
+    """Requests that vLLM preempted."""
+    return Preemption.of(observe("preemption"))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,12 @@ NAMES = (
     "calibration",
     "sweep",
     "bench",
+    "prefix_caching",
+    "sampling_options",
+    "token_scores",
+    "cut_answers",
+    "context_limit",
+    "preemption",
     "soak",
 )
 

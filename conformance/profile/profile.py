@@ -45,6 +45,16 @@ class Bounds:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Served:
+    """The configuration that people serve, where it differs from the measured one."""
+
+    # They follow the measured configuration's. Of two values of one option, vLLM takes the last.
+    serve_args: tuple[str, ...]
+    needs_gb: float = 0.0  # free memory of the host below which the measured servers are stopped first
+    small_cache: bool = False  # whether the requests of the checks fill the cache, so that vLLM evicts and preempts
+
+
+@dataclass(frozen=True, config=STRICT)
 class Hardware:
     """One TOML of fixtures/hardware."""
 
@@ -66,6 +76,7 @@ class Hardware:
     unsupported_moe_backend: str | None = None  # a backend that vLLM must refuse here if it is requested by name
     by_name_only: bool = False  # whether only --hardware selects it, never the detected GPU
     third_server: bool = False  # whether a third server fits into the memory of a GPU
+    served: Served | None = None  # a profile without it is not tested as people serve it
 
     @property
     def roomy(self) -> bool:
@@ -80,6 +91,16 @@ class Hardware:
         option sets the size of its cache.
         """
         return self.memory == "host" or "--kv-cache-memory-bytes" in self.serve_args
+
+    def as_served(self) -> Served:
+        """The configuration that people serve.
+
+        Raises:
+            Unsupported: the profile has none.
+        """
+        if self.served is None:
+            raise Unsupported(f"Hardware {self.name} has no table [served], the configuration that people serve.")
+        return self.served
 
     def expected_moe_backend(self, quantisation: str, vllm: str) -> str:
         """The MoE backend that this vLLM version should choose here.
@@ -306,7 +327,7 @@ def load_hardware(path: Path) -> Hardware:
     for name in hardware.environment or {}:
         if is_secret(name):
             raise UsageError(_secret(path, "environment", name))
-    _require_no_secret(path, hardware.serve_args)
+    _require_no_secret(path, (*hardware.serve_args, *(hardware.served.serve_args if hardware.served else ())))
     return hardware
 
 

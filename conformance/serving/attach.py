@@ -189,6 +189,12 @@ class AttachedServers(ServerPool):
     def sweep(self) -> Server:
         raise self._not_ours("its draft length is not changed")
 
+    def served(self) -> Server:
+        raise self._not_ours("its configuration is not changed")
+
+    def served_plain(self) -> Server:
+        raise self._not_ours("its configuration is not changed")
+
     def require_own_servers(self, why: str) -> None:
         raise self._not_ours(why)
 

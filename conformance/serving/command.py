@@ -11,7 +11,7 @@ from typing import Any
 
 from conformance.checkpoints.headers import draft_folder, target_folder
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
-from conformance.profile.arms import MTP, REFUSED, SWEEP
+from conformance.profile.arms import MTP, REFUSED, SERVED, SERVED_PLAIN, SWEEP
 from conformance.profile.profile import Profile
 from conformance.serving.installed import SCHEDULE, Installed, installed_here
 
@@ -39,8 +39,8 @@ def vllm_launch(
 ) -> Launch:
     """The launch of one arm.
 
-    The arms are "mtp", "plain", "sweep" (its draft length can be changed while it runs) and "moe-refusal" (it asks for
-    a MoE backend that vLLM must refuse).
+    The arms are "mtp" and "plain", "served" and "served-plain" (the same two as people serve them), "sweep" (its draft
+    length can be changed while it runs) and "moe-refusal" (it asks for a MoE backend that vLLM must refuse).
     """
     return Launch(vllm_command(profile, arm, installed()), vllm_environment(profile, snapshots, inherited))
 
@@ -51,10 +51,15 @@ def vllm_command(profile: Profile, arm: str, installed: Installed | None = None)
     The command runs the module, because only a distribution with the name "vllm" has the console script. All arms load
     the probe, so that they differ only in what they are named after. ``installed`` describes the vLLM that serves, if
     that is not this interpreter's vLLM.
+
+    Raises:
+        Unsupported: a served arm is asked for, and the hardware has no served configuration.
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(target_folder(profile.pair))]
     command += [*profile.pair.serve_args, *profile.hardware.serve_args, "--worker-extension-cls", PROBE]
-    if arm in (MTP, SWEEP):
+    if arm in (SERVED, SERVED_PLAIN):
+        command += profile.hardware.as_served().serve_args
+    if arm in (MTP, SERVED, SWEEP):
         command += [
             "--speculative-config",
             json.dumps(_speculative(profile, arm)),
@@ -67,7 +72,7 @@ def vllm_command(profile: Profile, arm: str, installed: Installed | None = None)
 
 def _speculative(profile: Profile, arm: str) -> dict[str, Any]:
     speculative = {"method": "mtp", "model": str(draft_folder(profile.pair)), **(profile.pair.speculative or {})}
-    if arm == MTP:
+    if arm != SWEEP:
         return speculative | {"num_speculative_tokens": profile.pair.k}
     longest = profile.sizes.sweep_longest_draft
     # With a schedule, vLLM allows drafts of any length up to the longest. The last row also holds for larger batches.

@@ -19,6 +19,9 @@ PER_POSITION = f"{_SPEC}accepted_tokens_per_pos_total"
 GENERATED = "vllm:generation_tokens_total"
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 KV_USAGE = "vllm:kv_cache_usage_perc"
+QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+PREEMPTIONS = "vllm:num_preemptions_total"
+CACHE = "vllm:cache_config_info"
 
 _SETTLE_SECONDS = 5.0
 _STILL_SECONDS = 0.2
@@ -89,6 +92,57 @@ def gauges(server: Server) -> tuple[int, float]:
     if not used:
         raise ObservationError(f"/metrics of the {server.name} server has no {KV_USAGE}")
     return round(busy), sum(used)
+
+
+def cache_counts(server: Server) -> tuple[int, int]:
+    """Tokens that were looked up in the prefix cache, and those that were found there, since the server's start.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics lacks these counters.
+    """
+    return _count(server, QUERIES), _count(server, HITS)
+
+
+def cache_counts_after(server: Server, before: tuple[int, int], queries: int) -> tuple[int, int]:
+    """What the counters of the prefix cache grew by, as soon as they count so many queries, or after some seconds.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics lacks these counters.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (now := cache_counts(server))[0] - before[0] < queries and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return now[0] - before[0], now[1] - before[1]
+
+
+def preemptions(server: Server) -> int:
+    """How often the server has preempted a request since its start.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics lacks this counter.
+    """
+    return _count(server, PREEMPTIONS)
+
+
+def cache_blocks(server: Server) -> int:
+    """The number of blocks of the KV cache.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics does not describe the cache.
+    """
+    found = [sample.labels for sample in _samples(server) if sample.name == CACHE]
+    try:
+        return int(found[-1]["num_gpu_blocks"])
+    except (IndexError, KeyError, ValueError):
+        raise ObservationError(f"/metrics of the {server.name} server does not describe its cache") from None
+
+
+def _count(server: Server, name: str) -> int:
+    """The sum of one counter over engines."""
+    try:
+        return _total(_samples(server), name)
+    except ValueError as error:
+        raise server.failure(f"its /metrics cannot be used: {error}") from None
 
 
 def _samples(server: Server) -> list[Sample]:

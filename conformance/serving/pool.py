@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, ReadWriteLock
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence, write_atomically
 from conformance.evidence.redaction import redact_command, redact_text
-from conformance.profile.arms import MTP, PLAIN, SWEEP
+from conformance.profile.arms import MTP, PLAIN, SERVED, SERVED_PLAIN, SWEEP
 from conformance.profile.profile import Profile
 from conformance.serving.command import Launch, vllm_launch
 from conformance.serving.executors import HERE, Executor
@@ -27,6 +28,8 @@ from conformance.serving.start_records import write_start
 from conformance.serving.watchdog import end_recorded_servers, load, watch
 
 NOT_INSTALLED = "this check needs the vLLM that is installed here, and the server may run another one"
+
+AS_SERVED = (SERVED, SERVED_PLAIN)
 
 Launcher = Callable[[Profile, str, Path, Mapping[str, str]], Launch]
 
@@ -109,6 +112,28 @@ class ServerPool:
         if not self.executor.installed().draft_schedule:
             raise Unsupported("This vLLM cannot change the draft length while it runs (dynamic speculative decoding).")
         return self._running(SWEEP)
+
+    def served(self) -> Server:
+        """The server with MTP in the configuration that people serve. Hold ``exclusive`` while you use it.
+
+        Its twin without MTP starts at the same time, where both fit.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+            Unsupported: the hardware has no such configuration, or the servers are attached.
+        """
+        self._profile.hardware.as_served()
+        return self._running(SERVED)
+
+    def served_plain(self) -> Server:
+        """The same server without MTP. Hold ``exclusive`` while you use it.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+            Unsupported: the hardware has no such configuration, or the servers are attached.
+        """
+        self._profile.hardware.as_served()
+        return self._running(SERVED_PLAIN)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -228,8 +253,7 @@ class ServerPool:
         with self._start_lock():
             record = self._read(arm)
             if record is None:
-                both = self._together and self._profile.hardware.two_servers
-                self._start([MTP, PLAIN, arm] if both else [arm])
+                self._start(self._with_arm(arm))
                 record = self._read(arm)
             assert record is not None
             if "error" in record:
@@ -240,13 +264,30 @@ class ServerPool:
                 raise self._keep_failure(arm, server.failure("it has ended"))
             return server
 
+    def _with_arm(self, arm: str) -> list[str]:
+        """The servers that start together with this one."""
+        if not self._profile.hardware.two_servers:
+            return [arm]
+        if arm in AS_SERVED:
+            return list(AS_SERVED)
+        return [MTP, PLAIN, arm] if self._together else [arm]
+
     def _start(self, arms: list[str]) -> None:
         missing = [arm for arm in dict.fromkeys(arms) if self._read(arm) is None]
-        if not self._profile.hardware.two_servers:
+        hardware = self._profile.hardware
+        others = {record.stem for record in self._folder.glob("*.json")} - set(arms)
+        changes = any((other in AS_SERVED) != (arms[0] in AS_SERVED) for other in others)
+        if not hardware.two_servers or (changes and not self._four_fit()):
             self._stop_all()
-        at_once = [missing] if self._profile.hardware.starts_together else [[arm] for arm in missing]
+        at_once = [missing] if hardware.starts_together else [[arm] for arm in missing]
         for arms in at_once:
             self._keep(start_together([self._prepare(arm) for arm in arms], self._grace, self._progress))
+
+    def _four_fit(self) -> bool:
+        """Whether the servers of both configurations fit into memory; no GPU profile was tried with four."""
+        served = self._profile.hardware.as_served()
+        free_gb = psutil.virtual_memory().available / 1e9
+        return self._profile.hardware.memory == "host" and free_gb >= served.needs_gb
 
     def _keep(self, outcomes: Mapping[str, Server | ObservationError]) -> None:
         for arm, outcome in outcomes.items():

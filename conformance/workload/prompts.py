@@ -15,6 +15,7 @@ from conformance.formats.json_files import parse_json
 from conformance.formats.toml_tables import STRICT
 
 MIXED, TOOLS, SAMPLING = "mixed.jsonl", "tools.jsonl", "sampling.jsonl"  # in the profile's folder of prompts
+LONG = "long.jsonl"  # also there: texts that fill several blocks of a cache
 
 
 @table(frozen=True, config=STRICT)

@@ -49,6 +49,31 @@ EXAMPLES = {
         "Dynamic speculative decoding changes the target verification length at runtime. Overriding cudagraph_mode "
         "from FULL_AND_PIECEWISE to PIECEWISE for reliability.",
     ),
+    "PREFIX-TEXT": (
+        "FEATURE-01",
+        '"second" and the cold answer with MTP differ at token 1, where the most likely token leads by 3.00 nats',
+    ),
+    "PREFIX-MISS": ("FEATURE-02", '"second" with MTP found nothing in the cache, though it holds this prompt'),
+    "PENALTY-IGNORED": ("FEATURE-03", '"frequency_penalty" is ignored with MTP'),
+    "BAD-WORDS": ("FEATURE-03", '"bad_words of two tokens" is ignored with MTP'),
+    "STOP-SURPLUS": (
+        "FEATURE-04",
+        '"stop string inside a block" has token_ids [20, 21, 22, 23] with MTP, [20, 21, 22] without',
+    ),
+    "OPTION-REFUSED": (
+        "FEATURE-05",
+        "vLLM refuses min_p, logit_bias with MTP: The min_p and logit_bias sampling parameters are not yet supported "
+        "with speculative decoding.",
+    ),
+    "LOGPROBS-WRONG": ("FEATURE-06", "tale-0 with MTP has zeros only in logprobs"),
+    "CUT-CALL": (
+        "FEATURE-08",
+        'the call cut after 4 tokens has 4 tokens and finish_reason "tool_calls" where 4 and "length" are right',
+    ),
+    "PROMPT-LOGPROBS": (
+        "FEATURE-07",
+        "tale-0 has -0.900 where -4.500 is right in prompt_logprobs at place 2 with MTP, which is 3.600 nats off",
+    ),
     "GRAMMAR500": ("API-07", "broken-grammar got HTTP 500 where 400 or 422 is right: Internal server error"),
     "BAREVAL": (
         "PARSE-03",

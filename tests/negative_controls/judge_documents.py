@@ -38,6 +38,12 @@ from conformance.views.parsers import Parsers
 from conformance.views.published import Published
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
+from conformance.views.served.context_limit import ContextLimit
+from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.preemption import Preemption
+from conformance.views.served.prefix_caching import PrefixCaching
+from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.sweep import Sweep
@@ -83,6 +89,12 @@ BUILDERS: Builders = {
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
     "sweep": lambda d: Sweep.of(d["sweep"]),
     "bench": lambda d: Bench.of(d["bench"]),
+    "prefix_caching": lambda d: PrefixCaching.of(d["prefix_caching"]),
+    "sampling_options": lambda d: SamplingOptions.of(d["sampling_options"]),
+    "token_scores": lambda d: TokenScores.of(d["token_scores"]),
+    "cut_answers": lambda d: CutAnswers.of(d["cut_answers"]),
+    "context_limit": lambda d: ContextLimit.of(d["context_limit"]),
+    "preemption": lambda d: Preemption.of(d["preemption"]),
     "soak": lambda d: Soak.of(d["soak"], 0.1),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }

@@ -25,6 +25,7 @@ from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cud
 from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving.executors import HERE, Executor
+from conformance.serving.json_subprocess import Together
 
 
 def test_every_observer_has_a_strict_schema_and_every_schema_an_observer() -> None:
@@ -256,8 +257,8 @@ def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:
 def test_the_drafts_are_built_in_one_process(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Mapping[str, Any]] = []
 
-    def build(what: Mapping[str, Any], executor: Executor) -> dict[str, Any]:
-        assert executor is HERE
+    def build(what: Mapping[str, Any], executor: Executor, together: Together | None) -> dict[str, Any]:
+        assert (executor, together) == (HERE, None)
         asked.append(what)
         return {"vllm_version": "9", "builds": {"E2B": {"fp8": {"unsupported": "x"}, "bf16": {"error": "y"}}}}
 

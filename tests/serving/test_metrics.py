@@ -47,6 +47,35 @@ def test_engines_are_summed() -> None:
     assert parse(PAGE) == Counters(drafts=4, draft_tokens=8, accepted=6, per_position=(4, 2), generated=16)
 
 
+CACHE_PAGE = """\
+vllm:prefix_cache_queries_total{engine="0"} 700.0
+vllm:prefix_cache_hits_total{engine="0"} 512.0
+vllm:num_preemptions_total{engine="0"} 3.0
+vllm:cache_config_info{block_size="128",engine="0",num_gpu_blocks="150"} 1.0
+"""
+
+
+def test_the_cache_is_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_page", lambda _: CACHE_PAGE)
+    assert metrics.cache_counts(server) == (700, 512)
+    assert metrics.cache_counts_after(server, (300, 512), 400) == (400, 0)
+    assert metrics.preemptions(server) == 3
+    assert metrics.cache_blocks(server) == 150
+
+
+def test_a_lookup_that_is_never_counted_is_told_after_a_while(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_page", lambda _: CACHE_PAGE)
+    monkeypatch.setattr(metrics, "_SETTLE_SECONDS", 0.05)
+    assert metrics.cache_counts_after(server, (300, 512), 900) == (400, 0)
+
+
+def test_a_page_without_a_cache_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_page", lambda _: PAGE)
+    for read in (metrics.cache_counts, metrics.preemptions, metrics.cache_blocks):
+        with pytest.raises(ObservationError, match=r"cannot be used|does not describe its cache"):
+            read(server)
+
+
 def test_a_page_without_drafts_or_with_a_hole_is_refused() -> None:
     with pytest.raises(ValueError, match="it has no vllm:spec_decode_num_drafts_total"):
         parse(PAGE.replace("spec_decode_num_drafts_total", "other"))

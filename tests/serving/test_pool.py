@@ -15,8 +15,9 @@ import pytest
 from negative_controls.faux_servers import PROFILE, launch, launcher, recording
 from support.paths import PYTHONPATH
 
-from conformance.errors import ObservationError
+from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
+from conformance.profile.profile import Served
 from conformance.serving import processes
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
@@ -122,6 +123,41 @@ def test_where_one_fits_the_other_is_stopped_first(evidence: Evidence) -> None:
         assert again.alive
         assert again.log.name == "mtp.2.log"
         assert not alive(plain)
+    finally:
+        servers.close()
+
+
+def test_the_servers_as_people_serve_them_start_together_beside_the_others(servers: ServerPool) -> None:
+    mtp, served, plain = servers.mtp(), servers.served(), servers.served_plain()
+    assert [server.name for server in (mtp, served, plain)] == ["mtp", "served", "served-plain"]
+    assert alive(mtp)
+    assert alive(served)
+    assert not (servers._folder / "plain.json").exists()
+
+
+@pytest.mark.parametrize("change", [{"memory": "discrete"}, {"served": Served(serve_args=(), needs_gb=1e6)}])
+def test_where_four_servers_do_not_fit_one_configuration_is_stopped_for_the_other(
+    evidence: Evidence, change: dict[str, Any]
+) -> None:
+    hardware = replace(PROFILE.hardware, **change)
+    servers = ServerPool(replace(PROFILE, hardware=hardware), evidence, launcher=launcher())
+    try:
+        mtp, served = servers.mtp(), servers.served()
+        assert not alive(mtp)
+        assert servers.served() == served
+        assert alive(servers.served_plain())
+        assert alive(servers.mtp())
+        assert not alive(served)
+    finally:
+        servers.close()
+
+
+def test_hardware_without_a_served_configuration_is_unsupported(evidence: Evidence) -> None:
+    bare = replace(PROFILE, hardware=replace(PROFILE.hardware, served=None))
+    servers = ServerPool(bare, evidence, launcher=launcher())
+    try:
+        with pytest.raises(Unsupported, match=r"Hardware faux has no table \[served\]"):
+            servers.served()
     finally:
         servers.close()
 

@@ -15,7 +15,7 @@ import pytest
 from negative_controls.faux_servers import BOUNDS, CHATTY, PROFILE, SILENT, launch
 
 from conformance.errors import ObservationError, Unsupported
-from conformance.profile.profile import Bounds, load_profile
+from conformance.profile.profile import Bounds, Served, load_profile
 from conformance.serving import executors, logs, processes, ssh_watchdog
 from conformance.serving import server as server_module
 from conformance.serving.command import Launch, per_request_counts, vllm_command, vllm_environment, with_draft_length
@@ -269,6 +269,12 @@ def test_the_command_of_each_arm(tmp_path: Path) -> None:
     speculative = f'{{"method": "mtp", "model": "{tmp_path}/draft", "num_speculative_tokens": 4}}'
     told = " --per-request-spec-decode-metrics summary" if per_request_counts(installed_here()) else ""
     assert mtp == f"{plain} --speculative-config {speculative}{told}"
+    as_served = replace(profile.hardware, served=Served(serve_args=("--enable-prefix-caching",)))
+    served, served_plain = (
+        " ".join(vllm_command(replace(profile, hardware=as_served), arm)) for arm in ("served", "served-plain")
+    )
+    assert served_plain == f"{plain} --enable-prefix-caching"
+    assert served == mtp.replace(plain, served_plain)
     sweep = " ".join(vllm_command(replace(profile, sizes=replace(profile.sizes, sweep_longest_draft=8)), "sweep"))
     schedule = '"num_speculative_tokens": 8, "num_speculative_tokens_per_batch_size": [[1, 1, 8]]}'
     assert sweep == mtp.replace('"num_speculative_tokens": 4}', schedule)

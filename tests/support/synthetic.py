@@ -21,7 +21,7 @@ from conformance.profile.facts import load_facts
 from conformance.profile.known_rates import conditional_rates, load_plan
 from conformance.profile.profile import load_profile, profile_to_json
 from conformance.run.session import new_header_here
-from support import synthetic_chat
+from support import synthetic_chat, synthetic_features
 
 K, SEEDS = 4, 200
 FIRST_SECONDS = 0.1  # without MTP; with it, the draft reads the prompt too
@@ -84,6 +84,7 @@ def healthy() -> Documents:
         "calibration": calibration(),
         "sweep": sweep(),
         "bench": bench(),
+        **synthetic_features.documents(),
         "soak": soak(),
     }
     return copy.deepcopy(documents)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from negative_controls.damages import answers, arms, chat, inside, load, soak, static
+from negative_controls.damages import answers, arms, chat, features, inside, load, soak, static
 
-FAMILIES = (static, inside, arms, answers, chat, load, soak)
+FAMILIES = (static, inside, arms, answers, chat, load, features, soak)
 DAMAGES = [row for family in FAMILIES for row in family.DAMAGES]
 NOTHING = [row for family in FAMILIES for row in family.NOTHING]
 # If the two clients of SPEED-04 differ, that is an ERROR, never a FAIL. So its negative controls are in NOTHING.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance.evidence.folder import Evidence
-from conformance.profile.arms import MTP, REFUSED, SWEEP
-from conformance.profile.profile import Bounds, Hardware, Pair, Profile, Sizes
+from conformance.profile.arms import MTP, REFUSED, SERVED, SERVED_PLAIN, SWEEP
+from conformance.profile.profile import Bounds, Hardware, Pair, Profile, Served, Sizes
 from conformance.serving.command import Launch
 
 HERE = Path(__file__).parent
@@ -24,6 +24,7 @@ HARDWARE = Hardware(
     locked_environment="cpu",
     bounds=BOUNDS,
     unsupported_moe_backend="cutlass",
+    served=Served(serve_args=("--enable-prefix-caching",)),
 )
 PAIR = Pair(name="faux-pair", home="/nowhere", target="./target", draft="./draft", k=4, quantisation="nvfp4")
 SIZES = Sizes(
@@ -82,6 +83,8 @@ def launcher(**arms: Launch) -> Callable[[Profile, str, Path, Mapping[str, str]]
         "plain": launch("good"),
         REFUSED: launch("crashing"),
         SWEEP: launch("good", "--k", "4"),
+        SERVED: launch("good", "--k", "4"),
+        SERVED_PLAIN: launch("good"),
         **{arm.replace("_", "-"): given for arm, given in arms.items()},
     }
     return lambda _profile, arm, _snapshots, _inherited: known[arm]

@@ -13,6 +13,7 @@ from torch import nn
 
 from conformance.inside_vllm import adapters
 from conformance.inside_vllm.probe import Probe
+from negative_controls.museum.features import FEATURE_EXHIBITS
 from negative_controls.museum.load import LOAD_EXHIBITS
 from negative_controls.museum.undo import Undo, replaced
 
@@ -165,7 +166,7 @@ class Museum(Probe):
 
     def conformance_break(self, exhibit: str) -> str:
         """Add one defect to those that are there."""
-        undo: Undo = (EXHIBITS | LOAD_EXHIBITS | CHAT_EXHIBITS)[exhibit](self)
+        undo: Undo = (EXHIBITS | LOAD_EXHIBITS | CHAT_EXHIBITS | FEATURE_EXHIBITS)[exhibit](self)
         self._conformance_undo = [*getattr(self, "_conformance_undo", []), undo]
         return exhibit
 

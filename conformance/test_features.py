@@ -1,0 +1,154 @@
+"""FEATURE: in the configuration that people serve, MTP changes nothing about what they have switched on."""
+
+from __future__ import annotations
+
+from conformance.judging.check import check
+from conformance.judging.expectations import expect_none
+from conformance.profile.tolerances import Tolerances
+from conformance.views.served.context_limit import ContextLimit
+from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.preemption import Preemption
+from conformance.views.served.prefix_caching import PrefixCaching
+from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.token_scores import TokenScores
+
+
+@check(
+    "FEATURE-01",
+    level="qualify",
+    claim="After a hit of the prefix cache, every answer is the one that the same prompt gets without a hit.",
+    upstream="vllm#43559",
+)
+def test_answers_after_hits(prefix_caching: PrefixCaching, tolerances: Tolerances) -> None:
+    """Repeated, longer and evicted prompts, after a client left, tool calls and thoughts. Near-ties may differ."""
+    others = prefix_caching.other_texts(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(others, among=prefix_caching.steps, source=prefix_caching)
+
+
+@check(
+    "FEATURE-02",
+    level="qualify",
+    claim="The prefix cache finds every prompt that it holds, and no other one.",
+    upstream="vllm#54360",
+)
+def test_hits_of_the_prefix_cache(prefix_caching: PrefixCaching) -> None:
+    """By vLLM's own counters. The note compares the shares of tokens that are found with MTP and without."""
+    expect_none(
+        prefix_caching.wrong_counts(), among=prefix_caching.steps, source=prefix_caching, note=prefix_caching.note()
+    )
+
+
+@check(
+    "FEATURE-03",
+    level="qualify",
+    claim="Sampling options choose the same tokens with MTP as without.",
+    upstream="vllm#52311",
+)
+def test_options_that_choose_tokens(sampling_options: SamplingOptions) -> None:
+    """Penalties, forbidden and allowed tokens. Options that vLLM refuses with MTP are left to FEATURE-05."""
+    tested = len(sampling_options.tested("choice"))
+    expect_none(
+        sampling_options.objections("choice"), among=tested, source=sampling_options, note=sampling_options.note()
+    )
+
+
+@check(
+    "FEATURE-04",
+    level="qualify",
+    claim="Answers end at the same token and character with MTP as without.",
+    upstream="vllm#47616",
+)
+def test_options_that_end_answers(sampling_options: SamplingOptions) -> None:
+    """Stop strings and tokens inside an accepted block, max_tokens from 1 to k + 2, min_tokens, ignore_eos and n."""
+    tested = len(sampling_options.tested("ending"))
+    expect_none(sampling_options.objections("ending"), among=tested, source=sampling_options)
+
+
+@check(
+    "FEATURE-05",
+    level="qualify",
+    claim="vLLM accepts every sampling option with MTP that it accepts without.",
+    upstream="vllm#42744",
+)
+def test_refused_options(sampling_options: SamplingOptions) -> None:
+    """A 4xx that names the option is a limit of this vLLM, so the check is UNSUPPORTED; other refusals fail."""
+    wrong = sampling_options.wrong_refusals()
+    expect_none(wrong, among=sampling_options.accepted_without, source=sampling_options, note=sampling_options.note())
+
+
+@check(
+    "FEATURE-06",
+    level="qualify",
+    claim="Every token of an answer and of its prompt has its own logprob, a finite number that is at most zero.",
+    upstream="vllm#34497",
+)
+def test_form_of_logprobs(token_scores: TokenScores) -> None:
+    """The numbers of tokens, ids and logprobs agree with usage."""
+    expect_none(token_scores.malformed(), among=token_scores.answers, source=token_scores)
+
+
+@check(
+    "FEATURE-07",
+    level="qualify",
+    claim="Logprobs with MTP differ from those without no more than these differ from themselves.",
+    upstream="vllm#53488",
+)
+def test_values_of_logprobs(token_scores: TokenScores, tolerances: Tolerances) -> None:
+    """Of answers, up to the first different token, and of prompts."""
+    bounds = tolerances["logit_resolution"], tolerances["widest_tie"]
+    expect_none(
+        token_scores.shifted(*bounds), among=token_scores.answers, source=token_scores, note=token_scores.note(*bounds)
+    )
+
+
+@check(
+    "FEATURE-08",
+    level="qualify",
+    claim="A tool call that max_tokens cuts is reported as cut, and no call has half a name or another value.",
+    upstream="vllm#58228",
+)
+def test_cut_calls(cut_answers: CutAnswers) -> None:
+    """Cut at many places, not streamed and streamed. A call that is complete may be reported as one."""
+    expect_none(
+        cut_answers.objections("call"),
+        among=cut_answers.requests("call"),
+        source=cut_answers,
+        note=cut_answers.note("call"),
+    )
+
+
+@check(
+    "FEATURE-09",
+    level="qualify",
+    claim="A thought or text that max_tokens cuts is reported as cut, and has as many tokens as asked for.",
+)
+def test_cut_thoughts(cut_answers: CutAnswers) -> None:
+    """Cut at many places, not streamed and streamed."""
+    expect_none(
+        cut_answers.objections("thought"),
+        among=cut_answers.requests("thought"),
+        source=cut_answers,
+        note=cut_answers.note("thought"),
+    )
+
+
+@check(
+    "FEATURE-10",
+    level="qualify",
+    claim="Prompts longer than a chunk are answered as without MTP, up to the last token of the context.",
+)
+def test_long_prompts(context_limit: ContextLimit, tolerances: Tolerances) -> None:
+    """Among running answers and alone. A prompt that leaves no room for a token gets a 4xx."""
+    wrong = context_limit.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=context_limit.requests, source=context_limit)
+
+
+@check(
+    "FEATURE-11",
+    level="qualify",
+    claim="Requests that vLLM preempts get the same answers, in full, and as many drafts are accepted.",
+)
+def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> None:
+    """More requests at once than the cache holds. If vLLM preempts none of them, the check is an ERROR."""
+    bounds = tolerances["logit_resolution"], tolerances["widest_tie"], tolerances["acceptance_kept"]
+    expect_none(preemption.objections(*bounds), among=preemption.requests, source=preemption, note=preemption.note())

@@ -1,0 +1,269 @@
+"""What can go wrong with what people have switched on; each function damages the documents in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from support import synthetic, synthetic_features
+
+Documents = synthetic.Documents
+Row = tuple[str, Callable[[Documents], None], str]
+
+
+def step(d: Documents, id: str, arm: str = "mtp") -> dict[str, Any]:
+    """A step of the prefix cache."""
+    return next(row for row in d["prefix_caching"]["arms"][arm]["steps"] if row["id"] == id)
+
+
+def option(d: Documents, id: str) -> dict[str, Any]:
+    """A case of an option."""
+    return next(case for case in d["sampling_options"]["cases"] if case["id"] == id)
+
+
+def choice(reply: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = reply["choices"][0]
+    return found
+
+
+def block_of_another_prefix(d: Documents) -> None:
+    choice(step(d, "second")["reply"])["token_ids"][1] = 99
+
+
+def call_lost_after_a_hit(d: Documents) -> None:
+    choice(step(d, "tool call")["reply"])["text"] = "call:set_bridge"
+
+
+def refused_after_a_hit(d: Documents) -> None:
+    step(d, "second")["reply"] = synthetic_features.refused("EngineCore encountered an issue", 500)
+
+
+def no_hit_with_mtp(d: Documents) -> None:
+    step(d, "second")["hits"] = 0
+
+
+def hit_after_eviction(d: Documents) -> None:
+    step(d, "after other prompts filled the cache")["hits"] = 128
+
+
+def hit_of_a_whole_prompt(d: Documents) -> None:
+    step(d, "second")["hits"] = 700
+
+
+def looks_up_too_little(d: Documents) -> None:
+    step(d, "second")["queries"] = 300
+
+
+def penalty_ignored(d: Documents) -> None:
+    for reply in option(d, "frequency_penalty")["mtp"]:
+        reply.update(synthetic_features.reply(synthetic_features.TOKENS))
+
+
+def banned_words_slip_through(d: Documents) -> None:
+    option(d, "bad_words of two tokens")["mtp"][1].update(synthetic_features.reply([*synthetic_features.TOKENS[:9]]))
+
+
+def stop_overrun(d: Documents) -> None:
+    reply = synthetic_features.reply(synthetic_features.TOKENS[:9], "stop", stop="28")
+    option(d, "stop string inside a block")["mtp"][0].update(reply)
+
+
+def usage_counts_surplus(d: Documents) -> None:
+    for reply in option(d, "max_tokens of 2")["mtp"]:
+        reply["usage"][1] = 5
+
+
+def engine_error(d: Documents) -> None:
+    option(d, "frequency_penalty")["mtp"][0] = synthetic_features.refused("EngineCore encountered an issue", 500)
+
+
+def refused_without_a_name(d: Documents) -> None:
+    option(d, "frequency_penalty")["mtp"][0] = synthetic_features.refused("Bad Request")
+
+
+def scores(d: Documents, arm: str = "mtp") -> dict[str, Any]:
+    """The first scored answer."""
+    found: dict[str, Any] = d["token_scores"]["arms"][arm][0][0]
+    return found
+
+
+def logprobs_shifted_by_one(d: Documents) -> None:
+    row = scores(d)
+    row["logprobs"] = [*row["logprobs"][1:], -0.4]
+
+
+def prompt_logprobs_of_another_prompt(d: Documents) -> None:
+    scores(d)["prompt_logprobs"][2] = -0.9
+
+
+def zeros(d: Documents) -> None:
+    row = scores(d)
+    row["logprobs"] = [0.0] * len(row["logprobs"])
+
+
+def no_number(d: Documents) -> None:
+    scores(d)["logprobs"][2] = None
+
+
+def too_few_logprobs(d: Documents) -> None:
+    scores(d)["logprobs"].pop()
+
+
+def logprobs_of_rejected_tokens(d: Documents) -> None:
+    scores(d)["scored_ids"] = [*synthetic_features.TOKENS[:5], 99]
+
+
+def cut(d: Documents, place: int) -> dict[str, Any]:
+    """The reply to a cut request."""
+    found: dict[str, Any] = d["cut_answers"]["arms"]["mtp"][place]["reply"]
+    return found
+
+
+def cut_call_is_reported_as_whole(d: Documents) -> None:
+    choice(cut(d, 0))["finish_reason"] = "tool_calls"
+
+
+def cut_number(d: Documents) -> None:
+    choice(cut(d, 1))["calls"][0]["arguments"] = '{"price": 100}'
+
+
+def cut_name(d: Documents) -> None:
+    choice(cut(d, 1))["calls"][0]["name"] = "count_let"
+
+
+def runs_beyond_max_tokens(d: Documents) -> None:
+    cut(d, 2).update(synthetic_features.reply(synthetic_features.TOKENS[:6]))
+
+
+def limits(d: Documents, name: str) -> list[dict[str, Any]]:
+    """Rows of the server with MTP."""
+    found: list[dict[str, Any]] = d["context_limit"]["arms"]["mtp"][name]
+    return found
+
+
+def ends_before_the_limit(d: Documents) -> None:
+    limits(d, "ends")[2]["reply"] = synthetic_features.leading(synthetic_features.TOKENS[:1])
+
+
+def reads_a_chunk_wrongly(d: Documents) -> None:
+    choice(limits(d, "running")[0]["reply"])["token_ids"][5] = 99
+
+
+def accepts_a_full_prompt(d: Documents) -> None:
+    limits(d, "full")[0]["reply"] = synthetic_features.leading(synthetic_features.TOKENS[:1])
+
+
+def runs_beyond_the_limit(d: Documents) -> None:
+    limits(d, "beyond")[0]["reply"] = synthetic_features.leading(synthetic_features.TOKENS[:2])
+
+
+def dies_beyond_the_limit(d: Documents) -> None:
+    limits(d, "beyond")[1]["reply"] = synthetic_features.refused("EngineCore encountered an issue", 500)
+
+
+def crowd(d: Documents) -> dict[str, Any]:
+    """What the server with MTP did in the crowd."""
+    found: dict[str, Any] = d["preemption"]["arms"]["mtp"]["crowd"]
+    return found
+
+
+def preemption_loses_tokens(d: Documents) -> None:
+    crowd(d)["replies"][1] = synthetic_features.leading([1, *synthetic_features.TOKENS[1:9]])
+
+
+def other_text_after_preemption(d: Documents) -> None:
+    choice(crowd(d)["replies"][2])["token_ids"][7] = 99
+
+
+def drafts_rejected_after_preemption(d: Documents) -> None:
+    crowd(d).update(drafts=60, accepted=80)
+
+
+# check -> damages, each with a part of the sentence that the check must give
+DAMAGES: list[Row] = [
+    ("FEATURE-01", block_of_another_prefix, '"second" and the cold answer with MTP differ at token 1, where the most'),
+    ("FEATURE-01", call_lost_after_a_hit, '"tool call" with MTP has the tokens of the cold answer, but not its text'),
+    ("FEATURE-01", refused_after_a_hit, '"second" with MTP got HTTP 500: EngineCore'),
+    ("FEATURE-02", no_hit_with_mtp, '"second" with MTP found nothing in the cache, though it holds this prompt'),
+    ("FEATURE-02", hit_after_eviction, "with MTP found 128 tokens in the cache, which cannot hold this prompt"),
+    ("FEATURE-02", hit_of_a_whole_prompt, "found 700 of 700 tokens, though the last one is always computed"),
+    ("FEATURE-02", looks_up_too_little, '"second" with MTP looked up 300 tokens of a prompt of 700'),
+    ("FEATURE-03", penalty_ignored, '"frequency_penalty" is ignored with MTP'),
+    ("FEATURE-03", banned_words_slip_through, '"bad_words of two tokens" has token_ids'),
+    ("FEATURE-04", stop_overrun, '"stop string inside a block" has token_ids'),
+    ("FEATURE-04", usage_counts_surplus, '"max_tokens of 2" has usage [700, 5] with MTP, [700, 2] without'),
+    ("FEATURE-05", engine_error, '"frequency_penalty" got HTTP 500 with MTP: EngineCore'),
+    ("FEATURE-05", refused_without_a_name, '"frequency_penalty" got HTTP 400 with MTP: Bad Request'),
+    ("FEATURE-06", zeros, "tale-0 with MTP has zeros only in logprobs"),
+    ("FEATURE-06", no_number, "has a value in logprobs that is missing or no finite number, at place 2"),
+    ("FEATURE-06", too_few_logprobs, "has 5 logprobs where usage counts 6"),
+    ("FEATURE-06", logprobs_of_rejected_tokens, "tale-0 with MTP has logprobs of other tokens than its own"),
+    ("FEATURE-07", logprobs_shifted_by_one, "nats off"),
+    ("FEATURE-07", prompt_logprobs_of_another_prompt, "-0.900 where -4.500 is right in prompt_logprobs at place 2"),
+    ("FEATURE-08", cut_call_is_reported_as_whole, 'has 3 tokens and finish_reason "tool_calls" where 3 and "length"'),
+    ("FEATURE-08", cut_number, 'streamed, has the call count_letter({"price": 100}) where count_letter({"price": 1000'),
+    ("FEATURE-08", cut_name, "where count_letter is called"),
+    ("FEATURE-09", runs_beyond_max_tokens, 'the thought cut after 4 tokens has 6 tokens and finish_reason "length"'),
+    ("FEATURE-10", ends_before_the_limit, "a request for 3 tokens up to the end of the context has 1 tokens"),
+    ("FEATURE-10", reads_a_chunk_wrongly, "among long prompts with and without MTP differ at token 5, where the most"),
+    ("FEATURE-10", accepts_a_full_prompt, "a prompt that fills the whole context got HTTP 200 where a 4xx is right"),
+    ("FEATURE-10", runs_beyond_the_limit, "holds, got HTTP 200: 2 tokens, length with MTP, HTTP 200: 1 tokens, length"),
+    ("FEATURE-10", dies_beyond_the_limit, "holds, got HTTP 500 with MTP, HTTP 200: 4 tokens, length without"),
+    ("FEATURE-11", preemption_loses_tokens, "request 2 in the crowd with MTP has 9 tokens and finish_reason"),
+    ("FEATURE-11", other_text_after_preemption, "the answers to request 3 alone and in the crowd with MTP differ at"),
+    ("FEATURE-11", drafts_rejected_after_preemption, "the acceptance length is 2.333 in the crowd, 4.333 with a few"),
+]
+
+
+def no_hit_at_all(d: Documents) -> None:
+    for found in d["prefix_caching"]["arms"].values():
+        for each in found["steps"]:
+            each["hits"] = 0
+
+
+def no_cold_answer(d: Documents) -> None:
+    d["prefix_caching"]["arms"]["plain"]["cold"]["replies"]["story"] = synthetic_features.refused("busy", 503)
+
+
+def no_case(d: Documents) -> None:
+    d["sampling_options"]["cases"] = []
+
+
+def option_without_effect(d: Documents) -> None:
+    case = option(d, "frequency_penalty")
+    for reply in (*case["mtp"], *case["plain"]):
+        reply.update(synthetic_features.reply(synthetic_features.TOKENS))
+
+
+def no_comparison_with_itself(d: Documents) -> None:
+    d["token_scores"]["arms"]["plain"] = d["token_scores"]["arms"]["plain"][:1]
+
+
+def nothing_to_cut(d: Documents) -> None:
+    del choice(d["cut_answers"]["whole"]["call"])["calls"]
+
+
+def no_answer_at_the_limit(d: Documents) -> None:
+    d["context_limit"]["arms"]["plain"]["ends"][0]["reply"] = synthetic_features.refused("too long")
+
+
+def nothing_preempted(d: Documents) -> None:
+    crowd(d)["preemptions"] = 0
+
+
+# check -> an empty or contradictory document, and a part of the sentence that the check must give
+NOTHING: list[Row] = [
+    ("FEATURE-01", no_cold_answer, "got HTTP 503: busy; there is nothing to compare with"),
+    ("FEATURE-01", no_hit_at_all, "counts no hit of its prefix cache, so nothing was tested"),
+    ("FEATURE-02", no_hit_at_all, "counts no hit of its prefix cache, so nothing was tested"),
+    ("FEATURE-03", option_without_effect, '"frequency_penalty" changes nothing without MTP, so it tests nothing'),
+    ("FEATURE-03", no_case, "nothing was looked at"),
+    ("FEATURE-04", no_case, "nothing was looked at"),
+    ("FEATURE-05", no_case, "nothing was looked at"),
+    ("FEATURE-06", no_comparison_with_itself, "was not compared with itself"),
+    ("FEATURE-07", no_comparison_with_itself, "was not compared with itself"),
+    ("FEATURE-09", nothing_to_cut, "have no tool call or no thought, so nothing could be cut"),
+    ("FEATURE-08", nothing_to_cut, "have no tool call or no thought, so nothing could be cut"),
+    ("FEATURE-10", no_answer_at_the_limit, "got HTTP 400: too long; there is nothing to compare with"),
+    ("FEATURE-11", nothing_preempted, "the server with MTP preempted nothing: its cache of 150 blocks held all 3"),
+]
