@@ -19,6 +19,7 @@
       devShells = perSystem (nix: {
         default = nix.shell "cpu";
         cuda = (nix.fhs "cuda").env;
+        "cuda-0.32" = (nix.fhs "cuda-0.32").env;
         first-mtp = (nix.fhs "first-mtp").env;
         pr-41745 = (nix.fhs "pr-41745").env;
       });
@@ -27,6 +28,7 @@
         cpu-env = nix.cpuEnv;
         # The environments of the shells, for a single command: nix run .#cuda -- -c 'pytest conformance/'
         cuda = nix.fhs "cuda";
+        "cuda-0.32" = nix.fhs "cuda-0.32";
         first-mtp = nix.fhs "first-mtp";
         pr-41745 = nix.fhs "pr-41745";
       });

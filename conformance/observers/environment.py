@@ -24,6 +24,7 @@ from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
 COMMAND = (sys.executable, "-m", "conformance.serving.interpreter")
 FROM_SOURCE = "from-source.toml"
+MACHINE_LIBRARIES = "machine-libraries.txt"
 
 
 def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
@@ -35,12 +36,18 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
         found = ask_interpreter(COMMAND, executor, servers.together)
     there = {"platform_machine": str(found["machine"]), "python_full_version": str(found["python"])}
     wanted = None if name == UNLOCKED else read_lock(LOCKS / name / "lock.txt", there) | commits_wanted(LOCKS / name)
+    own = left_to_the_machine(found.pop("machine_libraries", {}), wanted or {})
     installed = found.pop("installed") | (commits_built(Path(sys.prefix)) if executor.same_python else {})
     seen = gpus.look() if executor.same_machine else gpus.ELSEWHERE
     machine = {"hardware": profile.hardware.name, "gpus": [asdict(gpu) for gpu in seen.gpus], "detected": str(seen)}
-    return (
-        found | machine | {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
-    )
+    versions = {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
+    return found | machine | versions | ({"machine_libraries": own} if own else {})
+
+
+def left_to_the_machine(noted: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """The locked libraries that a bundle left to the machine and that may be its own: NVIDIA's, no others."""
+    allowed = set(_requirements((LOCKS / MACHINE_LIBRARIES).read_text(encoding="utf-8")))
+    return {name: version for name, version in sorted(noted.items()) if name in allowed & wanted.keys()}
 
 
 def commits_wanted(environment: Path) -> dict[str, str]:

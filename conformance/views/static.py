@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from conformance.checkpoints.draft_names import in_vllm
@@ -24,6 +24,7 @@ class Environment:
     wanted: Mapping[str, str] | None  # None if the run is unlocked
     gemma4_assistant_known: bool
     mtp_model_registered: bool
+    machine_libraries: Mapping[str, str] = field(default_factory=dict)  # the machine's own, with its versions
     source: str = "observations/environment.json"
 
     @classmethod
@@ -35,11 +36,12 @@ class Environment:
             facts["locked"],
             facts["gemma4_assistant_known"],
             facts["mtp_model_registered"],
+            facts.get("machine_libraries", {}),
         )
 
     @property
     def locked(self) -> Mapping[str, str]:
-        """The version or the commit of each distribution in the lock.
+        """The version or the commit of each distribution in the lock; of the machine's own libraries, the machine's.
 
         Raises:
             Unsupported: the run is unlocked.
@@ -48,16 +50,30 @@ class Environment:
             raise Unsupported(
                 "This run is unlocked: the installed versions are recorded, but not compared with a lock."
             )
-        return self.wanted
+        return {**self.wanted, **self.machine_libraries}
+
+    @property
+    def own_libraries(self) -> str:
+        """A sentence that lists the machine's own libraries; empty if there are none."""
+        own = [
+            f"{name} {version}" + (f" (lock: {locked})" if (locked := (self.wanted or {}).get(name)) != version else "")
+            for name, version in self.machine_libraries.items()
+        ]
+        return f"the machine's own NVIDIA libraries: {', '.join(own)}" if own else ""
 
     def imported_releases(self) -> dict[str, str]:
         """The versions of the imported modules, without those built from source, which have a commit.
 
+        The module torch names its build (2.14.0+cu130) where its distribution, and so the lock, does not.
+
         Raises:
             Unsupported: the run is unlocked.
         """
-        built = {name for name, version in self.locked.items() if version.startswith("commit ")}
-        return {module: version for module, version in self.imported.items() if module not in built}
+        return {
+            module: version if "+" in self.locked.get(module, "") else version.partition("+")[0]
+            for module, version in self.imported.items()
+            if not self.locked.get(module, "").startswith("commit ")
+        }
 
     def locked_modules(self) -> dict[str, str]:
         """The versions that the lock requires of these modules.

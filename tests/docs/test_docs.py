@@ -59,7 +59,7 @@ def test_nix_and_conda_have_the_environments_that_the_page_names() -> None:
     text = " ".join((ROOT / "docs/environments.md").read_text(encoding="utf-8").split())
     environments = {path.parent.name for path in ROOT.glob("envs/*/lock.txt")}
     shells = re.findall(
-        r"^ +([\w.-]+) = .*nix\.(?:shell|fhs) .*;", (ROOT / "flake.nix").read_text("utf-8"), re.MULTILINE
+        r'^ +"?([\w.-]+)"? = .*nix\.(?:shell|fhs) .*;', (ROOT / "flake.nix").read_text("utf-8"), re.MULTILINE
     )
     (missing,) = environments - {"cpu" if name == "default" else name for name in shells}
     assert f"Nix has a shell for every environment but `{missing}`" in text

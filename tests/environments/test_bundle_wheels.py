@@ -38,6 +38,7 @@ class Bench:
         self.environment = self.root / "envs" / "some"
         self.environment.mkdir(parents=True)
         (self.root / "envs" / "suite.in").write_text("ready # there already\n")
+        (self.root / "envs" / "machine-libraries.txt").write_text("# the machine's\nhelper # in any version\nabsent\n")
         (self.environment / "requirements.in").write_text("-r ../suite.in\nengine==2.0\n")
         files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in map(self.wheel, PACKAGES)}
         (self.environment / "wheels.json").write_text(json.dumps({"x86_64-linux": {"cp312": files}}))
@@ -53,6 +54,8 @@ class Bench:
             f"{about}/METADATA": "\n".join([*lines, *(f"Requires-Dist: {each}" for each in requires), ""]),
             f"{about}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {TAG}\n",
         }
+        if name == "rocket":
+            members |= {"rocket.pth": "rockets\nimport os\n", "rockets/engine_of_rocket.py": ""}
         with ZipFile(path, "w") as archive:
             for member, text in members.items():
                 archive.writestr(member, text)
@@ -71,10 +74,10 @@ class Bench:
             check=False,
         )
 
-    def unpack(self, target: Path) -> subprocess.CompletedProcess[str]:
+    def unpack(self, target: Path, python: Path = Path(sys.executable)) -> subprocess.CompletedProcess[str]:
         quiet = os.environ | {"PIP_CONFIG_FILE": os.devnull}
         return subprocess.run(
-            [sys.executable, str(self.into / "unpack"), str(target)],
+            [str(python), str(self.into / "unpack"), str(target)],
             env=quiet,
             capture_output=True,
             text=True,
@@ -93,14 +96,16 @@ def carried(bench: Bench) -> list[str]:
 
 
 def test_what_is_missing_is_carried_with_what_that_needs(bench: Bench, tmp_path: Path) -> None:
-    done = bench.run("--without", "hea*", "--part-mb", "0.004")
+    done = bench.run("--without", "hea*", "--part-bytes", "4000")
     assert done.returncode == 0, done.stderr
     assert carried(bench) == ["engine", "helper", "rocket"]
     assert "left behind: heavy\n" in done.stdout
     parts = sorted(bench.into.glob("part-*"))
     assert len(parts) > 2
-    assert all(part.stat().st_size <= 4000 for part in parts)
-    assert bench.unpack(tmp_path / "site").returncode == 0
+    assert {part.stat().st_size for part in parts[:-1]} == {4000}
+    unpacked = bench.unpack(tmp_path / "site")
+    assert unpacked.returncode == 0
+    assert unpacked.stdout == f"export PYTHONPATH={tmp_path / 'site'}:{tmp_path / 'site' / 'rockets'}\n"
     asked = "import engine, helper, rocket; print(engine.version, helper.version, rocket.version)"
     found = subprocess.run(
         [sys.executable, "-c", asked], env={"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True
@@ -109,13 +114,13 @@ def test_what_is_missing_is_carried_with_what_that_needs(bench: Bench, tmp_path:
 
 
 def test_a_second_bundle_leaves_no_part_of_the_first(bench: Bench) -> None:
-    assert bench.run("--part-mb", "0.002").returncode == 0
+    assert bench.run("--part-bytes", "2000").returncode == 0
     assert bench.run().returncode == 0
     assert [part.name for part in bench.into.glob("part-*")] == ["part-001"]
 
 
 def test_a_damaged_part_is_noticed_where_it_arrives(bench: Bench, tmp_path: Path) -> None:
-    assert bench.run("--part-mb", "0.002").returncode == 0
+    assert bench.run("--part-bytes", "2000").returncode == 0
     part = bench.into / "part-002"
     part.write_bytes(b"x" + part.read_bytes()[1:])
     done = bench.unpack(tmp_path / "site")
@@ -123,6 +128,64 @@ def test_a_damaged_part_is_noticed_where_it_arrives(bench: Bench, tmp_path: Path
     assert "part-002 is missing or damaged; copy it again" in done.stderr
     part.unlink()
     assert "part-002 is missing or damaged" in bench.unpack(tmp_path / "site").stderr
+
+
+def test_the_same_wheels_give_the_same_parts(bench: Bench) -> None:
+    assert bench.run("--part-bytes", "2000").returncode == 0
+    first = json.loads((bench.into / "manifest.json").read_text())
+    for path in bench.into.glob("wheels/*.whl"):
+        os.utime(path, (0, 0))
+    assert bench.run("--part-bytes", "2000").returncode == 0
+    assert json.loads((bench.into / "manifest.json").read_text()) == first
+
+
+def test_a_version_that_the_lock_does_not_name_is_replaced(bench: Bench) -> None:
+    bench.have.write_text("ready==4.0\nhelper==1.5.1\ntoolkit==3.0+cu130\nheavy==9.0\nrocket==1.0\n")
+    assert bench.run().returncode == 0
+    assert carried(bench) == ["engine", "helper"]
+
+
+def test_the_machines_own_libraries_stay_and_are_noted(bench: Bench, tmp_path: Path) -> None:
+    done = bench.run("--own-libraries", "--without", "heavy")
+    assert done.returncode == 0, done.stderr
+    assert carried(bench) == ["engine", "rocket"]
+    assert "the machine's own: helper\n" in done.stdout
+    assert bench.unpack(tmp_path / "site").returncode == 0
+    assert json.loads((tmp_path / "site" / "machine-libraries.json").read_text()) == {"helper": "1.4"}
+
+
+def test_the_machines_own_libraries_are_linked_beside_the_bundles(bench: Bench, tmp_path: Path) -> None:
+    """By the unpack of the bundle, in a Python whose site-packages holds nvidia/."""
+    python = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(python)], check=True)
+    (own,) = python.glob("lib/python3*/site-packages")
+    (own / "nvidia" / "cublas" / "lib").mkdir(parents=True)
+    (own / "nvidia" / "cublas" / "lib" / "libcublas.so.13").write_text("the machine's")
+    assert bench.run("--own-libraries", "--without", "heavy").returncode == 0
+    done = bench.unpack(tmp_path / "site", python / "bin" / "python")
+    assert done.returncode == 0, done.stderr
+    linked = tmp_path / "site" / "nvidia" / "cublas" / "lib" / "libcublas.so.13"
+    assert linked.is_symlink()
+    assert linked.read_text() == "the machine's"
+
+
+def test_other_files_travel_too(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "checkout.tar").write_text("the checkout")
+    assert bench.run("--without", "heavy", "--add", str(tmp_path / "checkout.tar")).returncode == 0
+    assert bench.unpack(tmp_path / "site").returncode == 0
+    assert (bench.into / "checkout.tar").read_text() == "the checkout"
+
+
+def test_a_wheel_of_another_bundle_is_noticed(bench: Bench, tmp_path: Path) -> None:
+    assert bench.run("--without", "heavy").returncode == 0
+    path = bench.into / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["wheels"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    done = bench.unpack(tmp_path / "site")
+    assert done.returncode == 1
+    assert "engine-2.0-py3-none-any.whl is not what the manifest says" in done.stderr
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_wheel_that_is_not_the_locks_is_refused(bench: Bench) -> None:
@@ -139,6 +202,8 @@ def test_a_wheel_that_is_not_the_locks_is_refused(bench: Bench) -> None:
     [
         (["--python", "3.9"], "has nothing for Python 3.9 on x86_64-linux"),
         (["--machine", "aarch64"], "has nothing for Python 3.12 on aarch64-linux"),
+        (["--part-bytes", "0"], "a part holds at least one byte"),
+        (["--add", "nothing.tar"], "nothing.tar does not exist"),
     ],
 )
 def test_what_is_not_locked_is_named(bench: Bench, words: list[str], sentence: str) -> None:

@@ -78,7 +78,7 @@ def not_hashed(lock: Lock) -> list[str]:
 
 
 def test_the_environments_are_those_that_are_promised() -> None:
-    assert ENVIRONMENTS == ["cpu", "cuda", "first-mtp", "pr-41745", "torch-2.11"]
+    assert ENVIRONMENTS == ["cpu", "cuda", "cuda-0.32", "first-mtp", "pr-41745", "torch-2.11"]
 
 
 @environments
@@ -111,7 +111,7 @@ def test_what_is_asked_for_is_locked_at_the_pin_that_is_asked_for(environment: s
 def test_what_is_excluded_or_built_is_absent(environment: str) -> None:
     excludes = ROOT / "envs" / environment / "excludes.txt"
     excluded = set(lock_script.parse(excludes.read_text())) if excludes.exists() else set()
-    assert excluded | built(environment) or environment in ("cuda", "first-mtp", "torch-2.11")
+    assert excluded | built(environment) or environment in ("cuda", "cuda-0.32", "first-mtp", "torch-2.11")
     assert not (excluded | built(environment)) & locked(environment).keys()
 
 
@@ -272,6 +272,71 @@ def test_what_is_built_from_source_is_not_locked(folder: Path) -> None:
     (folder / "envs/cpu/from-source.toml").write_text("[numpy]\n")
     assert run_lock(folder).returncode == 0
     assert "numpy" not in (folder / "envs/cpu/lock.txt").read_text()
+
+
+# --release
+
+
+def wheel_of(name: str, version: str, tag: str = "py3-none-any") -> str:
+    wheel = f'{{ name = "{name}-{version}-{tag}.whl", hashes = {{ sha256 = "dd" }} }}'
+    return f'[[packages]]\nname = "{name}"\nversion = "{version}"\nwheels = [{wheel}]\n'
+
+
+@pytest.fixture
+def releases(folder: Path) -> Path:
+    """The checkout with a template, envs/cuda at vLLM 1.4.2, and a uv that resolves vLLM 1.5.0."""
+    shutil.copy2(ROOT / "envs/suite.in", folder / "envs")
+    shutil.copy2(ROOT / "envs/release.in", folder / "envs")
+    (folder / "envs/cuda").mkdir()
+    (folder / "envs/cuda/requirements.in").write_text("# made: scripts/lock cuda.\nvllm==1.4.2\n")
+    (folder / "envs/cuda/lock.txt").write_text("the lock of 1.4.2\n")
+    (folder / "answer").write_text("transformers==9.1 --hash=sha256:dd\nvllm==1.5.0 --hash=sha256:dd\n")
+    (folder / "pylock").write_text(wheel_of("transformers", "9.1") + wheel_of("vllm", "1.5.0"))
+    return folder
+
+
+def test_a_newer_release_becomes_the_current_one_and_the_former_one_stays(releases: Path) -> None:
+    done = run_lock(releases, "--release", "1.5.0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "lock: made envs/cuda\nlock: made envs/cuda-1.4\n"
+    asked = (releases / "envs/cuda/requirements.in").read_text()
+    assert "-r ../suite.in\nvllm==1.5.0\ntransformers==9.1\n" in asked
+    assert "vllm==1.5.0" in (releases / "envs/cuda/lock.txt").read_text()
+    assert json.loads((releases / "envs/cuda/wheels.json").read_text()).keys() == {"x86_64-linux", "aarch64-linux"}
+    assert (releases / "envs/cuda-1.4/lock.txt").read_text() == "the lock of 1.4.2\n"
+    assert (releases / "envs/cuda-1.4/requirements.in").read_text().startswith("# made: scripts/lock cuda-1.4.\n")
+
+
+def test_an_older_release_gets_an_environment_of_its_own(releases: Path) -> None:
+    (releases / "envs/cuda/requirements.in").write_text("vllm==1.6.0\n")
+    done = run_lock(releases, "--release", "1.5.0")
+    assert (done.returncode, done.stdout) == (0, "lock: made envs/cuda-1.5\n")
+    assert "scripts/lock cuda-1.5." in (releases / "envs/cuda-1.5/requirements.in").read_text()
+    assert (releases / "envs/cuda/lock.txt").read_text() == "the lock of 1.4.2\n"
+
+
+def test_a_release_without_a_wheel_for_one_architecture_changes_nothing(releases: Path) -> None:
+    only_x86 = wheel_of("vllm", "1.5.0", "py3-none-manylinux_2_28_x86_64")
+    (releases / "pylock").write_text(wheel_of("transformers", "9.1") + only_x86)
+    done = run_lock(releases, "--release", "1.5.0")
+    assert done.returncode == 2
+    assert "vllm has no wheel for aarch64-linux: say so in envs/cuda/without-wheel.txt" in done.stderr
+    assert (releases / "envs/cuda/lock.txt").read_text() == "the lock of 1.4.2\n"
+    assert not (releases / "envs/cuda-1.4").exists()
+
+
+def test_what_is_no_release_is_refused(releases: Path) -> None:
+    done = run_lock(releases, "--release", "newest")
+    assert done.returncode == 2
+    assert "--release newest is no version; give one of vLLM's" in done.stderr
+
+
+@pytest.mark.parametrize("environment", [name for name in ENVIRONMENTS if name.startswith("cuda")])
+def test_the_environments_of_releases_are_those_of_the_template(environment: str) -> None:
+    versions = {name: str(locked(environment)[name].specifier) for name in ("vllm", "transformers")}
+    template = (ROOT / "envs/release.in").read_text()
+    filled = template.format(vllm=versions["vllm"][2:], transformers=versions["transformers"], environment=environment)
+    assert (ROOT / "envs" / environment / "requirements.in").read_text() == filled
 
 
 def test_lock_that_cannot_be_resolved_keeps_the_old_one(folder: Path) -> None:

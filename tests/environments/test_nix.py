@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from environments.nix.host import ROOT, SYSTEM, Nix, install
 
-SHELLS = ("default", "cuda", "first-mtp", "pr-41745")
+SHELLS = ("default", "cuda", "cuda-0.32", "first-mtp", "pr-41745")
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,29 @@ def test_what_is_built_from_source_has_a_commit_and_no_version() -> None:
     assert outcome("ENV-01", documents).verdict is Verdict.PASS
 
 
+def test_the_machines_own_libraries_are_listed_and_the_rest_is_compared_with_the_lock() -> None:
+    documents = synthetic.healthy()
+    documents["environment"]["locked"] |= {"nvidia-cublas": "13.1.1.3", "nvidia-nvtx": "13.0.85"}
+    own = {"nvidia-cublas": "13.1.0.3", "nvidia-nvtx": "13.0.85"}
+    documents["environment"]["installed"] |= own
+    documents["environment"]["machine_libraries"] = own
+    finding = outcome("ENV-01", documents).findings[0]
+    assert finding.verdict is Verdict.PASS
+    assert finding.note == (
+        "the machine's own NVIDIA libraries: nvidia-cublas 13.1.0.3 (lock: 13.1.1.3), nvidia-nvtx 13.0.85"
+    )
+    documents["environment"]["installed"]["rich"] = "14.0.0"
+    assert outcome("ENV-01", documents).verdict is Verdict.FAIL
+
+
+def test_torchs_module_may_name_the_build_that_its_distribution_does_not() -> None:
+    documents = synthetic.healthy()
+    for place in ("locked", "installed"):
+        documents["environment"][place]["torch"] = "2.14.0"
+    documents["environment"]["imported"]["torch"] = "2.14.0+cu130"
+    assert outcome("ENV-01", documents).verdict is Verdict.PASS
+
+
 def unconfigured(documents: Documents, *names: str) -> None:
     """Change some configurations, or all, into ones that this vLLM does not accept."""
     for configurations in documents["geometry"]["builds"].values():

