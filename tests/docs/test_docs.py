@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 from support.paths import ROOT
@@ -80,6 +81,20 @@ def test_the_page_of_the_h100_has_the_archives_deviations() -> None:
     worst = [finding["value"].replace("%", " %") for finding in num["findings"]]
     assert worst == ["0.77 %", "1.03 %"]
     assert all(value in page for value in worst)
+
+
+def test_the_page_of_the_h200_has_the_archives_verdicts() -> None:
+    page = (ROOT / "docs/results/h200/README.md").read_text(encoding="utf-8")
+    for run in ("nvfp4-graphs", "nvfp4-marlin-smoke"):
+        with tarfile.open(ROOT / f"docs/results/h200/{run}.tar.gz") as archive:
+            lines = archive.extractfile(f"{run}/verdicts.jsonl").read().splitlines()  # type: ignore[union-attr]
+        verdicts = {row["id"]: row["verdict"] for row in map(json.loads, lines) if "id" in row}
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| [{run}]")]
+        counts = Counter(verdicts.values())
+        assert re.findall(r"(\d+) (?:of \d+ checks )?(PASS|FAIL|UNSUPPORTED)", row) == [
+            (str(counts[verdict]), verdict) for verdict in ("PASS", "FAIL", "UNSUPPORTED")
+        ]
+        assert all(id in page for id, verdict in verdicts.items() if verdict != "PASS")
 
 
 def test_no_page_says_a_sentence_twice() -> None:

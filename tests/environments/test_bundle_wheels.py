@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -174,6 +175,20 @@ def test_other_files_travel_too(bench: Bench, tmp_path: Path) -> None:
     assert bench.run("--without", "heavy", "--add", str(tmp_path / "checkout.tar")).returncode == 0
     assert bench.unpack(tmp_path / "site").returncode == 0
     assert (bench.into / "checkout.tar").read_text() == "the checkout"
+
+
+def test_a_bundle_is_unpacked_while_its_parts_arrive(bench: Bench, tmp_path: Path) -> None:
+    assert bench.run("--without", "heavy", "--part-bytes", "5000").returncode == 0
+    last = sorted(bench.into.glob("part-*"))[-1]
+    late = last.rename(tmp_path / last.name)
+    command = [sys.executable, str(bench.into / "unpack"), str(tmp_path / "site"), "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PIP_CONFIG_FILE": os.devnull}) as waits:
+        time.sleep(1)
+        assert waits.poll() is None
+        late.rename(last)
+        waits.communicate()
+    assert waits.returncode == 0
+    assert (tmp_path / "site" / "rocket.py").is_file()
 
 
 def test_a_wheel_of_another_bundle_is_noticed(bench: Bench, tmp_path: Path) -> None:

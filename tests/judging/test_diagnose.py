@@ -15,7 +15,7 @@ from conformance.evidence.folder import Evidence
 from conformance.judging.check import FAMILIES
 from conformance.judging.diagnose import KnownFailure, diagnose, load_known_failures
 
-H100 = ROOT / "docs" / "results" / "h100"
+RESULTS = ROOT / "docs" / "results"
 KNOWN = load_known_failures(FIXTURES / "known_failures")
 
 # id -> (check, words as upstream's logs or this suite's messages have them)
@@ -243,18 +243,20 @@ OTHER_WORDS = [
     ("PAD", "TOOL-10", "load-00 (not streamed, with MTP): raw <pad> in content: 'It is<pad>' (right without MTP)"),
 ]
 
-# What the logs of docs/results/h100 hold, of healthy runs but for two that died.
+# What the logs of docs/results hold, of healthy runs but for two that died.
 RECORDED = {
-    "bf16-eager": {"GRAMMAR-FSM"},  # an answer to API-07's grammars
-    "bf16-eager-chats": set(),
-    "geometry-eager": {"GELU-MARLIN"},
-    "geometry-graphs": {"GELU-MARLIN"},
-    "nvfp4-eager": {"GELU-MARLIN"},
-    "nvfp4-eager-chats": {"GELU-MARLIN"},
-    "nvfp4-graphs": {"GELU-MARLIN", "SUPPRESS-CAP"},  # died
-    "nvfp4-graphs-soak": set(),
-    "nvfp4-graphs-unsuppressed": {"GELU-MARLIN", "GRAMMAR-FSM"},
-    "old-runner": {"GELU-MARLIN", "EMBGUARD"},  # died
+    "h100/bf16-eager": {"GRAMMAR-FSM"},  # an answer to API-07's grammars
+    "h100/bf16-eager-chats": set(),
+    "h100/geometry-eager": {"GELU-MARLIN"},
+    "h100/geometry-graphs": {"GELU-MARLIN"},
+    "h100/nvfp4-eager": {"GELU-MARLIN"},
+    "h100/nvfp4-eager-chats": {"GELU-MARLIN"},
+    "h100/nvfp4-graphs": {"GELU-MARLIN", "SUPPRESS-CAP"},  # died
+    "h100/nvfp4-graphs-soak": set(),
+    "h100/nvfp4-graphs-unsuppressed": {"GELU-MARLIN", "GRAMMAR-FSM"},
+    "h100/old-runner": {"GELU-MARLIN", "EMBGUARD"},  # died
+    "h200/nvfp4-graphs": set(),
+    "h200/nvfp4-marlin-smoke": {"GELU-MARLIN"},
 }
 
 HEALTHY_LOG = """\
@@ -292,17 +294,19 @@ def test_healthy_words_match_nothing(check: str) -> None:
 
 @pytest.mark.parametrize("run", RECORDED)
 def test_recorded_logs_match_what_happened(run: str, tmp_path: Path) -> None:
-    with tarfile.open(H100 / f"{run}.tar.gz") as archive:
-        logs = [member for member in archive.getmembers() if member.name.startswith(f"{run}/logs/")]
+    folder = run.rpartition("/")[2]
+    with tarfile.open(RESULTS / f"{run}.tar.gz") as archive:
+        logs = [member for member in archive.getmembers() if member.name.startswith(f"{folder}/logs/")]
         archive.extractall(tmp_path, logs, filter="data")
-    text = Evidence(tmp_path / run, recording=False).log_tails()
+    text = Evidence(tmp_path / folder, recording=False).log_tails()
     found = {failure.id for failure in KNOWN if re.search(failure.signature, text)}
     assert text
     assert found == RECORDED[run]
 
 
 def test_every_recorded_run_is_looked_at() -> None:
-    assert {path.name.removesuffix(".tar.gz") for path in H100.glob("*.tar.gz")} == RECORDED.keys()
+    recorded = {str(path.relative_to(RESULTS)).removesuffix(".tar.gz") for path in RESULTS.glob("*/*.tar.gz")}
+    assert recorded == RECORDED.keys()
 
 
 def test_no_signature_looks_ahead_from_every_character() -> None:
