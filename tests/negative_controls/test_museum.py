@@ -64,6 +64,7 @@ def test_every_exhibit_is_shown() -> None:
         "moe_oracle",
         "cuda_graphs",
         "worker",
+        "features",
         "load",
         "parsers",
         "show",

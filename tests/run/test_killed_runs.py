@@ -26,7 +26,7 @@ Capture = pytest.CaptureFixture[str]
     [
         ("loading", "the observation 'draft_load' was not recorded"),
         ("observing", "the observation 'draft_load' was not recorded"),
-        ("judging", "was not recorded"),
+        ("judging", "the run did not finish: "),  # the background may have recorded everything by then
         ("stopping", "Not judged: the run did not finish: "),
         ("closing", "Not judged: the run did not finish: "),
     ],
@@ -67,7 +67,7 @@ def test_what_is_still_recorded_is_nobody_elses(tmp_path: Path, capfd: Capture, 
         assert f"{runner.evidence} is still being recorded by another process: wait for its end" in said
         assert "Traceback" not in said
         assert processes.created(up["pid"]) == up["created"]
-        assert (runner.evidence / "verdicts.jsonl").read_text() == journal
+        assert (runner.evidence / "verdicts.jsonl").read_text().startswith(journal)  # its owner may have gone on
     assert runner.left() == []
     resumed, output = runner.run("nowhere", f"{option}={runner.evidence}")
     assert resumed == 0, output
