@@ -105,7 +105,7 @@ def test_values_of_logprobs(token_scores: TokenScores, tolerances: Tolerances) -
     "FEATURE-08",
     level="qualify",
     claim="A tool call that max_tokens cuts is reported as cut, and no call has half a name or another value.",
-    upstream="vllm#58228",
+    upstream="vllm#47903",
 )
 def test_cut_calls(cut_answers: CutAnswers) -> None:
     """Cut at many places, not streamed and streamed. A call that is complete may be reported as one."""
