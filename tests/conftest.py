@@ -17,6 +17,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures time, so nothing may run beside it")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_durations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What earlier runs on this machine took is not known, and tests add nothing to it."""
+    from conformance.run import durations
+
+    folder = tmp_path_factory.mktemp("durations")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durations, "user_cache_path", lambda _: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def micro_pair(tmp_path_factory: pytest.TempPathFactory) -> MicroPair:
     """A random-weight pair: BF16 target, NVFP4 target, draft."""

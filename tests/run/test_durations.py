@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.commands.main import main
 from conformance.profile.profile import load_profile
 from conformance.reports.progress import Progress, duration
 from conformance.run import durations
@@ -38,6 +39,15 @@ def test_only_the_same_profile_is_compared(tmp_path: Path, monkeypatch: pytest.M
     durations.save(PROFILE, LAST)
     assert durations.load(PROFILE) == LAST
     assert durations.load(replace(PROFILE, sizes=replace(PROFILE.sizes, looks=1))) is None
+
+
+def test_a_plan_says_what_the_last_run_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(durations, "user_cache_path", lambda _: tmp_path)
+    durations.save(PROFILE, LAST)
+    assert main(["--plan", "--hardware", "cpu"]) == 0
+    assert capfd.readouterr().out.endswith("the last run on this machine took 4 min\n")
 
 
 def test_a_damaged_file_is_no_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
