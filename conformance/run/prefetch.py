@@ -28,7 +28,7 @@ from conformance.serving.pool import ServerPool
 OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers")
 PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
 SHARED = ("tools",)  # and every group of chats
-SERVED = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
+FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
 # A step of the server costs about the same for one answer and for eight.
 SHARED_AT_ONCE = 8
 # Modules that the reference of PARITY imports. A second import of the same module waits for the first.
@@ -53,7 +53,7 @@ class Prefetch:
             return
         checks = [check for item in session.items if (check := declaration(getattr(item, "function", None)))]
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        if self._session.profile.has_servers and wanted & set(SERVED):
+        if self._session.profile.has_servers and wanted & set(FROM_SERVERS):
             self._in_background(self._use_servers, wanted, checks)
         self._start_off_line([name for name in OFF_LINE if name in wanted])
         if "moe_refusal" in wanted and self._session.profile.hardware.roomy:
@@ -79,10 +79,9 @@ class Prefetch:
         return bool(profile.sizes.sweep_prompts) and profile.hardware.sweep == "probe" and profile.hardware.two_servers
 
     def _start_off_line(self, names: Sequence[str]) -> None:
-        if not names:
-            return
-        if not self._servers.attached:
-            self._servers.run_together(dict(filter(None, (_question(name, self._session.profile) for name in names))))
+        questions = dict(filter(None, (_question(name, self._session.profile) for name in names)))
+        if questions and not self._servers.attached:
+            self._servers.run_together(questions)
         for name in names:
             self._in_background(self._observe, name)
 
