@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from support.budgets import Budgets
+
+    config.pluginmanager.register(Budgets())
     config.addinivalue_line("markers", "server: starts a real vLLM server, which takes tens of seconds")
     config.addinivalue_line("markers", "alone: measures time, so nothing may run beside it")
+    config.addinivalue_line("markers", "quick: starts a real server, and scripts/test runs it without --all too")
+    config.addinivalue_line("markers", "builds: builds a whole environment, which takes a minute")
 
 
 @pytest.fixture(scope="session", autouse=True)

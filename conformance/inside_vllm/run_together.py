@@ -1,8 +1,9 @@
 """``python -m conformance.inside_vllm.run_together``: runs several modules at once after one import of vLLM.
 
-Standard input is JSON: the standard input of each module, by its name, which arguments may follow. A line of JSON is
-printed for each module as soon as it ends: ``module`` (the same words), ``code`` (its exit code), ``stdout`` and
-``stderr``. Every module runs in a process of its own, forked from this one, because each changes vLLM in its own way.
+Standard input is a line of JSON: the standard input of each module, by its name, which arguments may follow. When
+standard input closes, nobody waits any longer, and every module is killed. A line of JSON is printed for each module as
+soon as it ends: ``module`` (the same words), ``code`` (its exit code), ``stdout`` and ``stderr``. Every module runs in
+a process of its own, forked from this one, because each changes vLLM in its own way.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 # What the modules import first. If an import fails here, each module fails in it again and says so.
@@ -28,7 +31,8 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 def main() -> None:
     """Run every module in standard input."""
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    Thread(target=_end_with_asker, daemon=True).start()
     os.nice(NICENESS)
     path = list(sys.path)
     for name in SLOW_IMPORTS:
@@ -50,6 +54,13 @@ def main() -> None:
                 said = [file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in files]
                 row = {"module": module, "code": child.exitcode, "stdout": said[0], "stderr": said[1]}
                 print(json.dumps(row), flush=True)
+
+
+def _end_with_asker() -> None:
+    """Kill the process group when standard input closes."""
+    while os.read(0, 1024):  # not by sys.stdin, whose lock a fork would copy
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def _run(module: str, text: str, files: list[Path]) -> None:

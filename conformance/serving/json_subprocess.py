@@ -124,8 +124,8 @@ class Together:
             self._process = process
             timer = Timer(self._seconds, self.stop)
             timer.start()
-            with suppress(BrokenPipeError), process.stdin as sink:
-                sink.write(asked)
+            with suppress(BrokenPipeError):
+                print(asked, file=process.stdin, flush=True)  # it stays open: the modules end when it closes
             for line in process.stdout:
                 self._keep(line)
             timer.cancel()

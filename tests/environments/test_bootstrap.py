@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+UV = Path(sys.executable).with_name("uv")
 ABI = f"cp3{sys.version_info[1]}"
 TORCH = f"{ABI}-{ABI}-linux_{platform.machine()}"
 
@@ -47,8 +48,8 @@ version = "1"
 """
 
 
-def make_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any") -> str:
-    """Write a wheel with one module, `name`, and give its line of a lock."""
+def make_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any", script: str = "") -> str:
+    """Write a wheel with one module, `name`, and a script of that name if given; give its line of a lock."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-{tag}.whl"
     info = f"{name}-{version}.dist-info"
@@ -57,6 +58,10 @@ def make_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any")
         wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         wheel.writestr(f"{info}/RECORD", "")
+        if script:
+            file = zipfile.ZipInfo(f"{name}-{version}.data/scripts/{name}")
+            file.external_attr = 0o100755 << 16
+            wheel.writestr(file, script)
     return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
@@ -273,13 +278,28 @@ def test_python_with_torchs_wheel_at_hand_goes_before_a_newer_one(empty: Checkou
 
 
 def test_uv_is_used_where_it_is_on_path(ready: Checkout) -> None:
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.exists():
-        pytest.skip("uv is not in this environment")
-    (ready.root / "bin/uv").symlink_to(uv)
+    (ready.root / "bin/uv").symlink_to(UV)
     ready.lock.write_text(ready.lock.read_text() + make_wheel(ready.wheels, "fast", "1.0"))
     assert ready.bootstrap(UV_OFFLINE="1").returncode == 0
     assert (ready.site_packages() / "fast-1.0.dist-info/INSTALLER").read_text() == "uv"
+
+
+def test_uv_comes_from_the_lock_where_none_is_on_path(ready: Checkout) -> None:
+    uv = make_wheel(ready.wheels, "uv", "1.0", script=f'#!/bin/sh\nexec "{UV}" "$@"\n')
+    ready.lock.write_text(ready.lock.read_text() + uv + make_wheel(ready.wheels, "fast", "1.0"))
+    assert ready.bootstrap(UV_OFFLINE="1").returncode == 0
+    assert (ready.site_packages() / "fast-1.0.dist-info/INSTALLER").read_text() == "uv"
+    assert list(ready.site_packages().glob("__pycache__/fast.*.pyc")), "what uv installs is not compiled"
+
+
+def test_uv_asks_the_index_of_pip_conf(ready: Checkout, vendor: tuple[str, list[str]], tmp_path: Path) -> None:
+    address, asked = vendor
+    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {address}/simple\n")
+    (ready.root / "bin/uv").symlink_to(UV)
+    ready.lock.write_text(ready.lock.read_text() + make_wheel(tmp_path / "elsewhere", "fast", "1.0"))
+    done = ready.bootstrap(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"), PIP_INDEX_URL="")
+    assert "fast==1.0 could not be fetched" in refused(done)
+    assert asked.count("/simple/fast/") >= 2, "only one of uv and pip asked"
 
 
 def test_where_uv_fails_pip_does_the_work(ready: Checkout) -> None:

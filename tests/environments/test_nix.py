@@ -96,6 +96,7 @@ def test_a_package_without_a_wheel_for_aarch64_is_seen(nix: Nix, checkout: Path)
     assert "aarch64-linux" in done.stderr
 
 
+@pytest.mark.builds
 def test_nix_develop_leads_to_where_the_suite_runs(nix: Nix, tmp_path: Path) -> None:
     suite = ("pytest", "conformance/", "--level", "static", "--evidence", str(tmp_path / "evidence"))
     done = nix.run("develop", *nix.nixpkgs, "-c", *suite)
@@ -114,6 +115,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.builds
 def test_the_wheels_of_nix_are_those_of_pip(wheels: Path) -> None:
     known = json.loads((ROOT / "envs/cpu/wheels.json").read_text())
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
@@ -125,6 +127,7 @@ def built(nix: Nix, what: str, checkout: Path) -> subprocess.CompletedProcess[st
     return nix.run("build", f".#{what}", "--no-link", "--print-build-logs", *nix.nixpkgs, *nix.sandbox, cwd=checkout)
 
 
+@pytest.mark.builds
 def test_the_cpu_environment_is_built_without_network(nix: Nix, wheels: Path) -> None:
     added = nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
     assert added.returncode == 0, added.stderr
@@ -133,6 +136,8 @@ def test_the_cpu_environment_is_built_without_network(nix: Nix, wheels: Path) ->
     assert "registers Gemma4MTPModel" in done.stderr
 
 
+@pytest.mark.builds
+@pytest.mark.usefixtures("wheels")
 def test_a_wrong_hash_cannot_be_built(nix: Nix, checkout: Path) -> None:
     path = checkout / "envs/cpu/wheels.json"
     wheels = json.loads(path.read_text())

@@ -82,6 +82,7 @@ def test_it_judges_a_server_that_runs(installed: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/header.json").read_text())["attached"] == url
 
 
+@pytest.mark.builds
 def test_pytest_runs_the_package_by_name(installed: Path, tmp_path: Path) -> None:
     words = ("--pyargs", "conformance", "--level", "static", "--evidence", "run", "-p", "no:cacheprovider")
     done = run(installed / "python", "-m", "pytest", *words, cwd=tmp_path)

@@ -23,7 +23,7 @@ from negative_controls.judge_documents import FUNCTIONS, judged
 from negative_controls.museum.show import Shown, on_show
 from negative_controls.museum.worker import EXHIBITS
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.quick]
 
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
 WATCHING = [id for id in FUNCTIONS if id.startswith(("DRAFT-0", "DRAFT-10", "NUM", "PARITY", "GOLD-02"))]

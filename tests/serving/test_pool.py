@@ -25,13 +25,14 @@ from conformance.serving.server import Server
 ONE_AT_A_TIME = replace(PROFILE, hardware=replace(PROFILE.hardware, two_servers=False, memory="discrete"))
 # Another process of the same session, as a worker of pytest-xdist is one: it prints what it gets from mtp().
 WORKER = """
-import json, sys, time
+import json, signal, sys, time
 from pathlib import Path
 from negative_controls.faux_servers import PROFILE, launcher
 from conformance.evidence.folder import Evidence
 from conformance.serving.pool import ServerPool
 owns = sys.argv[2] == "owner"
 servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
 print(json.dumps(servers.mtp().record()), flush=True)
 if owns:
     time.sleep(60)
@@ -259,7 +260,7 @@ def test_however_the_owner_dies_its_servers_die(evidence: Evidence, end: signal.
     pid, created = record["pid"], record["created"]
     assert processes.created(pid) == created
     owner.send_signal(end)
-    owner.wait()
+    owner.wait(timeout=20)
     deadline = time.monotonic() + 10
     while processes.members(record["model"], pid, created) and time.monotonic() < deadline:
         time.sleep(0.1)
