@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -255,3 +257,16 @@ def test_the_version_is_that_of_the_newest_section_of_the_changelog(capfd: pytes
     assert f"gemma4-mtp-conformance {newest[1]}, vLLM " in capfd.readouterr().out
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == newest[1]
+
+
+@pytest.mark.parametrize("command", [["catalogue"], ["rejudge", "run"]])
+def test_a_reader_that_goes_away_changes_no_exit_code(evidence: Path, command: list[str]) -> None:
+    """As in ``qualify rejudge run | head -1``."""
+    program = [sys.executable, "-m", "conformance", *command]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == main(command)
+    assert (evidence / "report.json").exists()

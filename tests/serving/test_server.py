@@ -283,6 +283,22 @@ def test_the_command_of_each_arm(tmp_path: Path) -> None:
     assert refused == f"{plain} --moe-backend cutlass"
 
 
+@pytest.mark.parametrize(
+    ("shell", "sockets"),
+    [
+        ({"TMPDIR": "/t" * 36}, "/tmp"),
+        ({"TMPDIR": "/t" * 35}, None),
+        ({"TMPDIR": "/ä" * 24}, "/tmp"),  # bytes count
+        ({"TMPDIR": "", "TEMP": "/t" * 40}, "/tmp"),
+        ({}, None),
+        ({"TMPDIR": "/t" * 36, "VLLM_RPC_BASE_PATH": "/own"}, "/own"),
+    ],
+)
+def test_sockets_lie_where_their_paths_are_short_enough(shell: dict[str, str], sockets: str | None) -> None:
+    environment = vllm_environment(load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke"), Path("/snapshots"), shell)
+    assert environment.get("VLLM_RPC_BASE_PATH") == sockets
+
+
 def test_the_environment_is_the_profiles_and_not_the_shells() -> None:
     profile = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
     shell = {"PATH": "/bin", "VLLM_ATTENTION_BACKEND": "X", "OMP_NUM_THREADS": "64", "VLLM_CACHE_ROOT": "/c"}

@@ -1,0 +1,27 @@
+"""A real server where the path of the temporary folder is long."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from negative_controls.faux_servers import recording
+
+from conformance.profile.profile import load_profile
+from conformance.serving.pool import ServerPool
+
+pytestmark = pytest.mark.server
+
+
+def test_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths of its sockets would be longer than the 107 characters that Linux allows."""
+    folder = tmp_path / ("t" * 90)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    servers = ServerPool(load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke"), recording(tmp_path / "evidence"))
+    try:
+        assert servers.plain().alive
+    finally:
+        servers.close()
