@@ -28,6 +28,7 @@ from conformance.commands import (
     sign,
     verify,
 )
+from conformance.commands.closed_output import outlive_reader
 from conformance.commands.parsers import Subparsers
 from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
@@ -39,7 +40,9 @@ SUBCOMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit code. Without arguments it is the program, and takes those of the program."""
+    if arguments is None:
+        outlive_reader()
     parser, commands = make_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] not in (*commands.choices, "-h", "--help", "--version"):

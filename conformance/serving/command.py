@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,10 @@ from conformance.serving.installed import SCHEDULE, Installed, installed_here
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Engine settings in the user's shell, which would change the observations although the profile does not name them.
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
-KEPT = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "FLASHINFER_WORKSPACE_BASE")
+SOCKETS = "VLLM_RPC_BASE_PATH"  # the folder of vLLM's sockets; by default the temporary folder
+KEPT = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "FLASHINFER_WORKSPACE_BASE", SOCKETS)
+# A socket's path has at most 107 bytes on Linux; vLLM adds a slash and a UUID of 36 characters.
+LONGEST_SOCKET_FOLDER = 107 - 37
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,13 @@ def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, 
         # vLLM's processes rename themselves, which would overwrite the mark by which the suite finds and ends them.
         "SPT_NOENV": "1",
     }
-    return neutral(inherited) | ours | dict(profile.hardware.environment or {})
+    return _short_sockets(inherited) | neutral(inherited) | ours | dict(profile.hardware.environment or {})
+
+
+def _short_sockets(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The setting that puts vLLM's sockets into /tmp if the path of the temporary folder is too long for them."""
+    temporary = next((inherited[name] for name in ("TMPDIR", "TEMP", "TMP") if inherited.get(name)), "")
+    return {SOCKETS: "/tmp"} if len(os.fsencode(temporary)) > LONGEST_SOCKET_FOLDER else {}
 
 
 def neutral(inherited: Mapping[str, str]) -> dict[str, str]:
