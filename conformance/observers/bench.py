@@ -52,7 +52,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     folder.mkdir(exist_ok=True)
     (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
     seconds = profile.hardware.bounds.request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
-    with servers.exclusive():
+    with servers.quiet():
         server = servers.mtp()
         command = bench_command(profile, server, folder, len(prompts))
         launch = Launch(command, vllm_environment(profile, folder, servers.executor.inherited))

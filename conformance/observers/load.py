@@ -127,7 +127,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence, look: int
     """
     require_sound_pair(profile, servers, evidence)
     prompts = spread(load_prompts(profile.prompts / MIXED), profile.sizes.mixed_prompts)
-    with servers.exclusive():
+    with servers.quiet():
         said = logs.lines_with(logs.read(servers.mtp().log), LINEAR_FALLBACK)  # this server starts first in any case
         done = _run_rounds(profile, servers, plan_for_servers(prompts, profile.sizes, look, servers.has_plain_server))
     return _document(profile.pair.k, done) | {"linear_fallback": said[0] if said else None}

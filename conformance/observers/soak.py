@@ -94,7 +94,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     require_sound_pair(profile, servers, evidence)
     sizes, seconds = profile.sizes, profile.hardware.bounds.request_seconds
     prompts = spread(load_prompts(profile.prompts / MIXED), sizes.soak_prompts)
-    with servers.exclusive(), _sensors(servers) as sense, client(servers.mtp(), seconds) as asking:
+    with servers.quiet(), _sensors(servers) as sense, client(servers.mtp(), seconds) as asking:
         crowd = Crowd(asking, [cut(prompt, sizes.longest_answer) for prompt in prompts], sizes.soak_at_once)
         held = _hold_load(profile, servers, crowd, sense)
     return {

@@ -60,7 +60,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
     prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]
     sweep = _by_probe if profile.hardware.sweep == "probe" else _by_restart
-    with servers.exclusive():
+    with servers.quiet():
         rows, counted = sweep(profile, servers, prompts)
     return {"k": profile.pair.k, "method": profile.hardware.sweep, "rows": rows, "counted": counted}
 

@@ -31,6 +31,8 @@ SHARED = ("tools",)  # and every group of chats
 FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
 # A step of the server costs about the same for one answer and for eight.
 SHARED_AT_ONCE = 8
+AS_SERVED = "FEATURE-"  # these checks need two more servers
+UNTIMED = "texts"  # this fixture waits for the first observation after the load, which is not timed
 # Modules that the reference of PARITY imports. A second import of the same module waits for the first.
 SLOW_IMPORTS = ("conformance.reference.draft_steps", "transformers.models.gemma4.modeling_gemma4")
 
@@ -44,7 +46,7 @@ class Prefetch:
         self._background = ThreadPoolExecutor(thread_name_prefix="background", max_workers=len(OFF_LINE) + 4)
         self._asking = ThreadPoolExecutor(thread_name_prefix="asking", max_workers=SHARED_AT_ONCE)
         self._work: list[Future[None]] = []
-        self._over = False
+        self._over = self._loads_ahead = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -53,6 +55,7 @@ class Prefetch:
             return
         checks = [check for item in session.items if (check := declaration(getattr(item, "function", None)))]
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        self._loads_ahead = any(check.id.startswith(AS_SERVED) for check in checks)
         if self._session.profile.has_servers and wanted & set(FROM_SERVERS):
             self._in_background(self._use_servers, wanted, checks)
         self._start_off_line([name for name in OFF_LINE if name in wanted])
@@ -60,6 +63,13 @@ class Prefetch:
             self._in_background(self._observe, "moe_refusal")
         for name in SLOW_IMPORTS * ("parity" in wanted):
             self._in_background(_import, name)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Load the servers that people serve while observations are made that are not timed."""
+        if self._loads_ahead and UNTIMED in getattr(item, "fixturenames", ()):
+            self._loads_ahead = False
+            self._in_background(self._load_ahead)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -100,6 +110,10 @@ class Prefetch:
         chats = dict.fromkeys(name for check in checks for name in check.chat_observations)
         for name in (*(name for name in (*PROBED, *SHARED) if name in wanted), *chats):
             self._work.append(self._asking.submit(self._observe, name))
+
+    def _load_ahead(self) -> None:
+        with _leave_failure_to_check():
+            self._servers.load_ahead()
 
     def _in_background(self, work: Any, *arguments: Any) -> None:
         self._work.append(self._background.submit(work, *arguments))

@@ -150,6 +150,25 @@ class ServerPool:
         with self._work_lock().read_lock():
             yield
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hold ``exclusive`` while something is timed: no server loads meanwhile either."""
+        with self.exclusive():
+            with self._start_lock():  # wait for what loads ahead
+                pass
+            yield
+
+    def load_ahead(self) -> None:
+        """Start the servers that people serve before they are needed, if they fit beside the others.
+
+        Raises:
+            ObservationError: a server could not be started.
+            Unsupported: the hardware has no such configuration, or the servers are attached.
+        """
+        self._profile.hardware.as_served()
+        if self._profile.hardware.two_servers and self._four_fit():
+            self.served()
+
     def run_together(self, questions: Mapping[str, Any]) -> None:
         """Run modules of the serving Python after one import of vLLM; ``questions`` has the standard input of each."""
         self.together = Together(questions, self.executor)
@@ -250,19 +269,28 @@ class ServerPool:
         return self._profile.hardware.bounds.stop_seconds
 
     def _running(self, arm: str) -> Server:
+        """The server; who needs one that runs does not wait for one that loads.
+
+        Raises:
+            ObservationError: the server could not be started or has died.
+        """
+        record = self._read(arm) or self._started_now(arm)
+        if "error" in record:
+            raise ObservationError(record["error"], record["log_tail"])
+        server = self._with_process(from_record(record["server"]))
+        if not server.alive:
+            server.stop(self._grace)  # the processes that it left
+            raise self._keep_failure(arm, server.failure("it has ended"))
+        return server
+
+    def _started_now(self, arm: str) -> dict[str, Any]:
         with self._start_lock():
             record = self._read(arm)
             if record is None:
                 self._start(self._with_arm(arm))
                 record = self._read(arm)
             assert record is not None
-            if "error" in record:
-                raise ObservationError(record["error"], record["log_tail"])
-            server = self._with_process(from_record(record["server"]))
-            if not server.alive:
-                server.stop(self._grace)  # the processes that it left
-                raise self._keep_failure(arm, server.failure("it has ended"))
-            return server
+            return record
 
     def _with_arm(self, arm: str) -> list[str]:
         """The servers that start together with this one."""

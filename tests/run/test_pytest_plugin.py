@@ -73,6 +73,9 @@ class FauxServers:
     def sweep(self) -> None:
         """Nor here."""
 
+    def load_ahead(self) -> None:
+        """Nor is this needed."""
+
     def run_together(self, questions: Mapping[str, Any]) -> None:
         """The documents above are the answers."""
 

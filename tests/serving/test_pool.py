@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from negative_controls.faux_servers import PROFILE, launch, launcher, recording
+from negative_controls.faux_servers import PROFILE, SILENT, launch, launcher, recording
 from support.paths import PYTHONPATH
 
 from conformance.errors import ObservationError, Unsupported
@@ -149,6 +150,38 @@ def test_where_four_servers_do_not_fit_one_configuration_is_stopped_for_the_othe
         assert alive(servers.served_plain())
         assert alive(servers.mtp())
         assert not alive(served)
+    finally:
+        servers.close()
+
+
+def test_what_runs_does_not_wait_for_what_loads_but_what_is_timed_does(evidence: Evidence) -> None:
+    short = replace(PROFILE.hardware, bounds=replace(PROFILE.hardware.bounds, silence_seconds=3))
+    servers = ServerPool(replace(PROFILE, hardware=short), evidence, launcher=launcher(served=SILENT))
+    try:
+        servers.mtp()
+        with ThreadPoolExecutor() as background:
+            ahead = background.submit(servers.load_ahead)
+            while not (evidence.logs / "served.log").exists():
+                assert not ahead.done()
+                time.sleep(0.01)
+            assert servers.mtp().alive
+            with servers.exclusive():
+                assert not ahead.done()
+            with servers.quiet():
+                assert servers._read("served") is not None, "it still loads"
+            assert isinstance(ahead.exception(), ObservationError)
+    finally:
+        servers.close()
+
+
+@pytest.mark.parametrize("change", [{"memory": "discrete"}, {"served": Served(serve_args=(), needs_gb=1e6)}])
+def test_nothing_loads_ahead_where_it_would_stop_others(evidence: Evidence, change: dict[str, Any]) -> None:
+    servers = ServerPool(replace(PROFILE, hardware=replace(PROFILE.hardware, **change)), evidence, launcher=launcher())
+    try:
+        mtp = servers.mtp()
+        servers.load_ahead()
+        assert mtp.alive
+        assert not (evidence.logs / "served.log").exists()
     finally:
         servers.close()
 
