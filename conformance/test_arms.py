@@ -6,7 +6,7 @@ from conformance.judging.check import check
 from conformance.judging.expectations import expect_at_most, expect_none
 from conformance.views.first_token import FirstTokens
 from conformance.views.resolved_config import ResolvedConfig
-from conformance.views.step_time import StepTime
+from conformance.views.steps.step_time import StepTime
 
 
 @check(

@@ -120,7 +120,7 @@ def target_config(target: Target, quantisation: Quantisation, tokens: Mapping[st
         settings = config["quantization_config"]
         left_out = [name.replace("model.language_model.", "model.") for name in settings["ignore"]]
         return config | {"dtype": "bfloat16", "quantization_config": settings | {"ignore": left_out}}
-    text = target.text_config | {"use_bidirectional_attention": around.use_bidirectional_attention}
+    text = {**target.text_config, "use_bidirectional_attention": around.use_bidirectional_attention}
     config = wrapped_config(text, {**tokens, VIDEO: around.video_token_id}, around.vision_config)
     return config | {
         "architectures": [target.architecture],
