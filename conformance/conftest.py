@@ -46,9 +46,12 @@ from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.served_load import ServedLoad
 from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
+from conformance.views.steps.graph_steps import GraphSteps
+from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
 from conformance.views.texts import Form, Texts
 from conformance.views.wiring import Attention, PairConfig, Wiring
@@ -94,7 +97,7 @@ def floors(profile: Profile) -> Floors:
 @pytest.fixture(scope="session")
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Observe:
     """Return an observation by its name: from the evidence, or made now if it is not there."""
-    return lambda name: evidence.observe(name, lambda: observer(name)(profile, servers, evidence))
+    return lambda name: evidence.observe(name, lambda: observer(name)(profile, servers, evidence), servers.tell)
 
 
 @pytest.fixture(scope="session")
@@ -225,6 +228,12 @@ def cuda_graphs(observe: Observe) -> CudaGraphs:
 
 
 @pytest.fixture(scope="session")
+def graph_steps(observe: Observe) -> GraphSteps:
+    """Steps by the kind of their CUDA graph, and the speed by the number of requests."""
+    return GraphSteps.of(observe("graph_steps"))
+
+
+@pytest.fixture(scope="session")
 def tools(observe: Observe) -> Tools:
     """Tool calls, not streamed and streamed."""
     return Tools.of(observe("tools"))
@@ -264,14 +273,24 @@ def load(observe: Observe, profile: Profile, evidence: Evidence) -> Looks[Load]:
 
 
 @pytest.fixture(scope="session")
-def first_tokens(observe: Observe, load: Looks[Load]) -> FirstTokens:
-    """The time to the first token with and without MTP; the configurations of the servers only explain a failure."""
-    facts, seen = load_arm_facts(), load.first()
+def known_config(observe: Observe) -> ResolvedConfig | None:
+    """The configurations of the servers, where they only explain a failure; None if they are not known."""
     try:
-        config = ResolvedConfig.of(observe("resolved_config"), facts)
+        return ResolvedConfig.of(observe("resolved_config"), load_arm_facts())
     except (ObservationError, Unsupported):
-        config = None
-    return FirstTokens.of(seen, facts, config)
+        return None
+
+
+@pytest.fixture(scope="session")
+def first_tokens(load: Looks[Load], known_config: ResolvedConfig | None) -> FirstTokens:
+    """The time to the first token with and without MTP."""
+    return FirstTokens.of(load.first(), load_arm_facts(), known_config)
+
+
+@pytest.fixture(scope="session")
+def step_time(load: Looks[Load], known_config: ResolvedConfig | None) -> StepTime:
+    """The time of a step with drafts and without."""
+    return StepTime.of(load.first(), load_arm_facts(), known_config)
 
 
 @pytest.fixture(scope="session")
@@ -356,6 +375,12 @@ def context_limit(observe: Observe) -> ContextLimit:
 def preemption(observe: Observe) -> Preemption:
     """Requests that vLLM preempted."""
     return Preemption.of(observe("preemption"))
+
+
+@pytest.fixture(scope="session")
+def served_load(observe: Observe, load: Looks[Load], known_config: ResolvedConfig | None) -> ServedLoad:
+    """The speedup as people serve it, beside the measured one."""
+    return ServedLoad.of(observe("served_load"), load.first(), known_config, load_arm_facts())
 
 
 @pytest.fixture(scope="session")

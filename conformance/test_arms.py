@@ -6,6 +6,7 @@ from conformance.judging.check import check
 from conformance.judging.expectations import expect_at_most, expect_none
 from conformance.views.first_token import FirstTokens
 from conformance.views.resolved_config import ResolvedConfig
+from conformance.views.steps.step_time import StepTime
 
 
 @check(
@@ -32,3 +33,22 @@ def test_first_token_is_no_earlier(first_tokens: FirstTokens) -> None:
         expect_at_most(
             found, seen.missed, alarm=seen.alarm, source=seen, what=what, note=note, suspected=seen.suspected
         )
+
+
+@check(
+    "ARM-03",
+    level="qualify",
+    claim="A step with drafts is no faster than a step without.",
+)
+def test_step_is_no_faster(step_time: StepTime) -> None:
+    """A step with drafts verifies and drafts more tokens. If it is faster, the arms are not alike."""
+    seen, what = step_time, "the time of a step without drafts over that of one with"
+    expect_at_most(
+        seen.estimate,
+        seen.missed,
+        alarm=seen.alarm,
+        source=seen,
+        what=what,
+        note=seen.note,
+        suspected=seen.suspected,
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from conformance.judging.check import check
-from conformance.judging.expectations import expect_none
+from conformance.judging.expectations import expect_at_least, expect_none
+from conformance.profile.floors import Floors
 from conformance.profile.tolerances import Tolerances
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.served_load import ServedLoad
 from conformance.views.served.token_scores import TokenScores
 
 
@@ -152,3 +154,14 @@ def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> N
     """More requests at once than the cache holds. If vLLM preempts none of them, the check is an ERROR."""
     bounds = tolerances["logit_resolution"], tolerances["widest_tie"], tolerances["acceptance_kept"]
     expect_none(preemption.objections(*bounds), among=preemption.requests, source=preemption, note=preemption.note())
+
+
+@check(
+    "FEATURE-12",
+    level="qualify",
+    claim="In the configuration that people serve, requests in a row are faster with MTP.",
+)
+def test_mtp_pays_as_served(served_load: ServedLoad, floors: Floors) -> None:
+    """The note says how the speedup differs from the measured one, by prompt length, and what the difference is."""
+    what = "speedup in a row, as people serve it,"
+    expect_at_least(served_load.speedup(), floors["pays"], source=served_load, what=what, note=served_load.note())

@@ -1,10 +1,12 @@
-"""GRAPH: a CUDA graph covers every batch of decoding, with and without MTP."""
+"""GRAPH: a CUDA graph covers every batch of decoding, with and without MTP, and the server uses it."""
 
 from __future__ import annotations
 
 from conformance.judging.check import check
 from conformance.judging.expectations import expect_none
+from conformance.profile.tolerances import Tolerances
 from conformance.views.cuda_graphs import CudaGraphs
+from conformance.views.steps.graph_steps import GraphSteps
 
 
 @check(
@@ -16,3 +18,26 @@ from conformance.views.cuda_graphs import CudaGraphs
 def test_graphs_cover_decoding(cuda_graphs: CudaGraphs) -> None:
     """By vLLM's own choice of sizes and its own dispatcher, for 1 … max_num_seqs requests of 1 + k tokens each."""
     expect_none(cuda_graphs.objections(), among=cuda_graphs.batches, source=cuda_graphs, note=cuda_graphs.note())
+
+
+@check(
+    "GRAPH-02",
+    level="qualify",
+    claim="Every step of decoding runs from a full CUDA graph, with and without MTP, at every number of requests.",
+    upstream="vllm#53407",
+)
+def test_decoding_runs_from_full_graphs(graph_steps: GraphSteps) -> None:
+    """As vLLM counts its steps by --cudagraph-metrics, while 1 … max_num_seqs requests decode at once."""
+    seen = graph_steps
+    expect_none(seen.without_full_graph(), among=seen.decoded, source=seen, note=seen.counted())
+
+
+@check(
+    "GRAPH-03",
+    level="qualify",
+    claim="One more request at once does not cost tokens/s.",
+)
+def test_no_cliff(graph_steps: GraphSteps, tolerances: Tolerances) -> None:
+    """The best of several passes over 1 … max_num_seqs requests. Noise may cost a share, a lost graph costs more."""
+    seen = graph_steps
+    expect_none(seen.cliffs(tolerances["requests_cliff"]), among=seen.numbers, source=seen, note=seen.speeds())

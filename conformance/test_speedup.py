@@ -39,7 +39,10 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
 
 
 @check(
-    "SPEED-03", level="qualify", claim="The speedup reaches the required share of what acceptance and step costs allow."
+    "SPEED-03",
+    level="qualify",
+    claim="The speedup reaches the required share of what acceptance and step costs allow.",
+    swept=True,
 )
 def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
     """A sweep over k gives the expected speedup: acceptance length / (1 + k · c_draft / c_target + overhead)."""

@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 MOST_MODULES = 26  # of a package; observers/ has one for each observation
 # The stages of an observation, which has one name on all.
-ONE_OBSERVATION = {"inside_vllm", "observers", "views", "views/served"}
+ONE_OBSERVATION = {"inside_vllm", "observers", "views", "views/served", "views/steps"}
 
 
 def lint(root: Path) -> subprocess.CompletedProcess[str]:

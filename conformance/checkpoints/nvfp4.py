@@ -45,7 +45,7 @@ def encode(values: Tensor) -> Tensor:
 
 def decode(codes: Tensor) -> Tensor:
     """The float32 values of E2M1 codes 0..15."""
-    return torch.where(codes >= 8, -1.0, 1.0) * E2M1[(codes & 7).long()]
+    return torch.where(codes >= 8, -1.0, 1.0) * E2M1.to(codes.device)[(codes & 7).long()]
 
 
 def quantise(weight: Tensor, scale_2: Tensor | None = None) -> Nvfp4:

@@ -25,8 +25,11 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +52,8 @@ MANIFEST = "manifest.json"
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
 FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into
+TOLD_SECONDS = 10.0  # between two lines of one who waits
+_making: ContextVar[str] = ContextVar("the observation that this thread makes", default="")
 
 
 @dataclass(frozen=True)
@@ -135,12 +140,14 @@ class Evidence:
                 folder.mkdir(exist_ok=True)
             return read_header(self.directory)
 
-    def observe(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    def observe(
+        self, name: str, make: Callable[[], Mapping[str, Any]], tell: Callable[[str], None] = lambda _: None
+    ) -> dict[str, Any]:
         """Read the observation ``name``, or make, validate and keep it if it does not exist.
 
-        If several workers need the same observation, all but the first wait. An ObservationError or Unsupported that
-        ``make`` raises is kept too and raised again at every later read, so that a server that cannot start is started
-        once, not once for each check.
+        If several workers need the same observation, all but the first wait and ``tell`` so. An ObservationError or
+        Unsupported that ``make`` raises is kept too and raised again at every later read, so that a server that cannot
+        start is started once, not once for each check.
 
         Raises:
             NotRecorded: the evidence is only read and lacks the observation.
@@ -152,7 +159,7 @@ class Evidence:
             if not path.exists():
                 raise NotRecorded(f"the observation {name!r} was not recorded in {self.directory}")
             return _read_observation(name, path)
-        with FileLock(self._locks / f"{name}.lock"):
+        with waiting(FileLock(self._locks / f"{name}.lock").acquire, lambda: f"the observation {name}", tell):
             if not path.exists():
                 write_atomically(path, _json(_make_observation(name, make)))
         return _read_observation(name, path)
@@ -274,7 +281,25 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def making() -> str:
+    """The name of the observation that this thread makes; empty if it makes none."""
+    return _making.get()
+
+
+def waiting(
+    acquire: Callable[[float], AbstractContextManager[Any]], for_what: Callable[[], str], tell: Callable[[str], None]
+) -> AbstractContextManager[Any]:
+    """The acquired lock; every few seconds until then, ``tell`` gets a line that says who waits, for what, how long."""
+    begin, who = time.monotonic(), making() or "a check"
+    while True:
+        try:
+            return acquire(TOLD_SECONDS)
+        except Timeout:
+            tell(f"{who} waits for {for_what()}, {time.monotonic() - begin:.0f} s so far")
+
+
 def _make_observation(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    token = _making.set(name)
     try:
         # The round trip through JSON gives exactly what a later reader gets: string keys, lists, no NaN.
         facts = json.loads(_json(redact_document(dict(make()))))
@@ -288,6 +313,8 @@ def _make_observation(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[
     except Exception as error:  # a defect of the observer, also kept, so that no other check repeats it
         sentence = f"the observer of {name!r} failed: {type(error).__name__}: {error}"
         return _failure("ObservationError", sentence, traceback.format_exc())
+    finally:
+        _making.reset(token)
     return dict(facts)
 
 

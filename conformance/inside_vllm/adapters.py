@@ -135,6 +135,18 @@ def rejection_sampler(worker: Any) -> Any:
     return found
 
 
+def synthetic_rates(worker: Any) -> Any:
+    """The conditional rates, float32 [k], at which vLLM accepts drafts at random; its kernels read them each step.
+
+    Raises:
+        Unsupported: vLLM does not accept at random, or keeps the rates elsewhere.
+    """
+    found = follow(worker, "model_runner.rejection_sampler.synthetic_conditional_rates")
+    if found is None:
+        raise Unsupported("The server was not started with rejection_sample_method synthetic.")
+    return found
+
+
 _SAMPLER = "vllm.v1.sample.rejection_sampler"
 _VERIFIED = ("draft_token_ids", "num_draft_tokens", "target_logits_indices", "bonus_logits_indices")
 

@@ -131,6 +131,15 @@ class Probe:
         acceptance, self._conformance_acceptance = self._conformance_acceptance, None
         return {"drafts": acceptance.end()}
 
+    def conformance_synthetic_rates(self, rates: list[float]) -> dict[str, Any]:
+        """From now on vLLM accepts drafts at these conditional rates, one for each position."""
+        try:
+            held = adapters.synthetic_rates(self)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        held.copy_(held.new_tensor(rates))
+        return {"vllm_version": adapters.vllm_version()}
+
     def conformance_draft_length(self, k: int) -> dict[str, Any]:
         """Draft k tokens a step from now on."""
         try:

@@ -17,8 +17,8 @@ from conformance.judging.verdict import Finding, Outcome, Verdict, worst
 from conformance.profile.profile import LEVELS
 
 FAMILIES = (
-    *("ENV", "CKPT", "GEOM", "PARSE", "GRAPH", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "ARM", "SPEED", "CAL", "FEATURE", "SOAK"),
+    *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "ARM", "GRAPH", "SPEED", "CAL", "FEATURE", "SOAK"),
 )
 DECLARATION = "conformance_check"
 
@@ -35,6 +35,7 @@ class Check:
     claim: str
     upstream: str
     chats: tuple[str, ...] = ()  # the groups of chats that it judges
+    swept: bool = False  # whether it comes last where every draft length needs a server of its own
 
     @property
     def chat_observations(self) -> tuple[str, ...]:
@@ -47,10 +48,13 @@ class Check:
         return FAMILIES.index(self.id.partition("-")[0]), self.id
 
 
-def check(id: str, *, level: str, claim: str, upstream: str = "", chats: tuple[str, ...] = ()) -> Callable[[F], F]:
+def check(
+    id: str, *, level: str, claim: str, upstream: str = "", chats: tuple[str, ...] = (), swept: bool = False
+) -> Callable[[F], F]:
     """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference.
 
-    ``chats`` names the groups of chats that the argument ``chat`` holds.
+    ``chats`` names the groups of chats that the argument ``chat`` holds. A check with ``swept`` comes last where every
+    draft length needs a server of its own.
 
     Raises:
         ValueError: id, level or claim is not valid.
@@ -63,7 +67,7 @@ def check(id: str, *, level: str, claim: str, upstream: str = "", chats: tuple[s
         raise ValueError(f"{id}: the claim must be a sentence that ends with a full stop")
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Check(id, level, claim, upstream, chats))
+        setattr(function, DECLARATION, Check(id, level, claim, upstream, chats, swept))
         return function
 
     return declare

@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def wrap(source: Path, folder: Path, seed: int = 0) -> None:
         shutil.copyfile(source / name, folder / name)
 
 
-def wrapped_config(text: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
+def wrapped_config(
+    text: Mapping[str, Any], ids: Mapping[str, int], vision: Mapping[str, Any] = VISION
+) -> dict[str, Any]:
     """The config.json of the wrapper around the config of a text model."""
     own = ("architectures", "quantization_config", "transformers_version")
     config: dict[str, Any] = {
@@ -85,7 +88,7 @@ def wrapped_config(text: dict[str, Any], ids: dict[str, int]) -> dict[str, Any]:
         "model_type": "gemma4",
         "dtype": "bfloat16",
         "text_config": {key: value for key, value in text.items() if key not in own},
-        "vision_config": VISION,
+        "vision_config": dict(vision),
         "audio_config": None,
         "eos_token_id": text["eos_token_id"],
         "tie_word_embeddings": True,

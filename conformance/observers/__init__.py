@@ -30,6 +30,7 @@ NAMES = (
     "moe_oracle",
     "moe_refusal",
     "cuda_graphs",
+    "graph_steps",
     "load",
     "near_ties",
     "sampling",
@@ -46,6 +47,7 @@ NAMES = (
     "cut_answers",
     "context_limit",
     "preemption",
+    "served_load",
     "soak",
 )
 

@@ -32,6 +32,7 @@ from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 MODULE = "conformance.inside_vllm.bench_serve"
 OURS, VLLM = "ours", "vllm"
 BENCH_LOG = "bench-serve.log"
+MOST_TIMES = 32  # the prompts are repeated
 _LOAD_SECONDS = 120.0  # to import vLLM
 _COUNTS = {"drafts": "spec_decode_num_drafts", "accepted": "spec_decode_accepted_tokens"}
 
@@ -46,20 +47,17 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     require_sound_pair(profile, servers, evidence)
     if not servers.executor.same_machine:
         raise Unsupported("vllm bench serve would measure the connection to the host too; run the suite on that host.")
-    sizes = profile.sizes
-    prompts = choose_prompts(load_prompts(profile.prompts / MIXED), sizes)
+    sizes, request_seconds = profile.sizes, profile.hardware.bounds.request_seconds
     folder = evidence.directory.absolute() / "bench"
     folder.mkdir(exist_ok=True)
-    (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
-    seconds = profile.hardware.bounds.request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
-    with servers.quiet():
-        server = servers.mtp()
+    with servers.quiet(), client(server := servers.mtp(), request_seconds) as asking:
+        prompts = last_long_enough(choose_prompts(load_prompts(profile.prompts / MIXED), sizes), asking, sizes)
+        (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
+        seconds = request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
         command = bench_command(profile, server, folder, len(prompts))
         launch = Launch(command, vllm_environment(profile, folder, servers.executor.inherited))
-        with (
-            client(server, profile.hardware.bounds.request_seconds) as asking,
-            bench(servers.executor.adapt_launch(launch, f"{server.model}-bench"), evidence.logs / BENCH_LOG) as theirs,
-        ):
+        log = evidence.logs / BENCH_LOG
+        with bench(servers.executor.adapt_launch(launch, f"{server.model}-bench"), log) as theirs:
 
             def measure(who: str, number: int) -> dict[str, Any]:
                 if who == OURS:
@@ -100,6 +98,15 @@ def choose_prompts(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
         )
     taken = islice(cycle(spread(plain, len(plain))), sizes.bench_prompts)
     return [replace(prompt, max_tokens=sizes.bench_tokens) for prompt in taken]
+
+
+def last_long_enough(prompts: Sequence[Prompt], asking: Client, sizes: Sizes) -> list[Prompt]:
+    """The prompts, so often that asking them takes ``bench_seconds``; a shorter run measures its begin and end."""
+    if not sizes.bench_seconds:
+        return list(prompts)
+    for _ in range(2):  # the first time warms up
+        _, took = asking.ask_at_once(prompts, stream=True, at_once=sizes.bench_at_once, ignore_eos=True)
+    return list(prompts) * min(MOST_TIMES, math.ceil(sizes.bench_seconds / took))
 
 
 def _single(prompt: Prompt) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
-from conformance.errors import ObservationError
+from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
-from conformance.observers.draft_load import ask
+from conformance.observers.draft_load import ask, ask_all
 from conformance.observers.load import counts, counts_of
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import SYNTHETIC
@@ -38,9 +38,11 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     servers.require_own_servers("its acceptance is not changed")
     require_sound_pair(profile, servers, evidence)
     plan, coins = load_plan(), profile.hardware.calibration == "coins"
-    measure = _by_probe if coins else _by_vllm
-    with servers.exclusive():
-        rows = [measure(profile, servers, plan, rates) for rates in plan.rates]
+    if coins:
+        with servers.exclusive():
+            rows = [_by_probe(profile, servers, plan, rates) for rates in plan.rates]
+    else:
+        rows = _by_vllm(profile, servers, plan)
     method = "coins" if coins else SYNTHETIC
     return {"k": profile.pair.k, "method": method, "max_tokens": plan.max_tokens, "rates": rows}
 
@@ -56,14 +58,45 @@ def _by_probe(profile: Profile, servers: ServerPool, plan: Plan, rates: Rates) -
     return {"name": rates.name, "joint": list(joint), "seed": rates.seed, "decided": decided[0], "trials": trials}
 
 
-def _by_vllm(profile: Profile, servers: ServerPool, plan: Plan, rates: Rates) -> Row:
-    """Use an extra server, in which vLLM accepts drafts at random; its option --seed seeds the generator."""
-    joint = rates.joint_for(profile.pair.k)
-    with (
-        servers.extra(SYNTHETIC, partial(synthetic, joint=joint)) as server,
-        _asking(profile, server, plan) as count,
-    ):
-        return {"name": rates.name, "joint": list(joint), "seed": None, "decided": None, "trials": count()}
+def _by_vllm(profile: Profile, servers: ServerPool, plan: Plan) -> list[Row]:
+    """Use an extra server, in which vLLM accepts drafts at random, and switch its rates while it runs.
+
+    Where this vLLM keeps the rates elsewhere, each further vector has a server of its own. Its option --seed seeds the
+    generator.
+    """
+    left = {rates.name: rates.joint_for(profile.pair.k) for rates in plan.rates}
+    rows: list[Row] = []
+
+    def measure(name: str, server: Server) -> None:
+        servers.tell(f'calibration: asking at the rates "{name}"')
+        with _asking(profile, server, plan) as count:
+            joint = left.pop(name)
+            rows.append({"name": name, "joint": list(joint), "seed": None, "decided": None, "trials": count()})
+
+    first, *others = left
+    with servers.extra(SYNTHETIC, partial(synthetic, joint=left[first])) as server:
+        measure(first, server)
+        for name in others:
+            if not _switch(profile, server, left[name]):
+                break
+            measure(name, server)
+    changes = {
+        f"{SYNTHETIC}-{n}": partial(synthetic, joint=joint) for n, joint in enumerate(left.values(), len(rows) + 1)
+    }
+    with closing(servers.extras(changes)) as started:
+        for name, server in zip(list(left), started, strict=True):
+            measure(name, server)
+    return rows
+
+
+def _switch(profile: Profile, server: Server, joint: tuple[float, ...]) -> bool:
+    """Whether the server now accepts at these rates."""
+    try:
+        rates = list(conditional_rates(joint))
+        ask_all(server, "conformance_synthetic_rates", profile.hardware.bounds.request_seconds, rates=rates)
+    except Unsupported:
+        return False
+    return True
 
 
 @contextmanager

@@ -6,7 +6,9 @@ Acceptance, equality of texts and speed are all judged by this one observation o
 from __future__ import annotations
 
 import itertools
+import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -38,6 +40,7 @@ class Round:
     warm_up: bool
     order: tuple[str, ...]
     spare: bool = False  # only run while the speedup at this concurrency is not exact enough
+    more: bool = False  # such a round that only counts where both servers run, and time is left
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def plan(prompts: Sequence[Prompt], sizes: Sizes, look: int) -> list[Round]:
     place, spare, planned = (look - 1) * asked, look * asked, []
     for concurrency, rounds in every.items():
         size = Sizes.requests_of(concurrency)
-        for number in range(-sizes.warm_up_rounds if rounds else 0, rounds + sizes.spare(concurrency)):
+        last = rounds + sizes.spare(concurrency) + sizes.more(concurrency)
+        for number in range(-sizes.warm_up_rounds if rounds else 0, last):
             start = -size if number < 0 else place if number < rounds else spare
             chosen = [prompts[(start + step) % len(prompts)] for step in range(size)]
             planned.append(_round(concurrency, chosen, number, sizes))
@@ -93,7 +97,9 @@ def _round(concurrency: int, prompts: Sequence[Prompt], number: int, sizes: Size
         order = (*order, PLAIN)
     longest = WARM_UP_TOKENS if number < 0 else sizes.longest_answer
     chosen = tuple(cut(prompt, longest) for prompt in prompts)
-    return Round(concurrency, chosen, number < 0, order, spare=number >= sizes.by_concurrency()[concurrency])
+    spare = number - sizes.by_concurrency()[concurrency]
+    more = spare >= sizes.spare(concurrency)
+    return Round(concurrency, chosen, number < 0, order, spare=spare >= 0, more=more)
 
 
 def cut(prompt: Prompt, longest: int) -> Prompt:
@@ -200,10 +206,12 @@ def run_round(each: Round, arms: Sequence[Arm]) -> list[Block]:
 def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) -> list[tuple[Round, Blocks]]:
     """Run the rounds and return each with its blocks; spare rounds that are not needed are left out.
 
-    If only one server fits, all rounds are run: whether the spare ones are needed is known when both servers have run.
+    If only one server fits, all rounds but the additional ones are run: whether the spare ones are needed is known when
+    both servers have run.
     """
-    together = profile.hardware.two_servers
-    done, arms = dict[int, Blocks](), dict[Server, Arm]()
+    together, sizes = profile.hardware.two_servers, profile.sizes
+    rounds = [each for each in rounds if together or not each.more]
+    done, arms, spent = dict[int, Blocks](), dict[Server, Arm](), defaultdict[int, float](float)
 
     def finished() -> list[tuple[Round, Blocks]]:
         return [(rounds[number], done[number]) for number in sorted(done)]
@@ -211,7 +219,7 @@ def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) 
     def known(concurrency: int) -> bool:
         alike = [(each, blocks) for each, blocks in finished() if each.concurrency == concurrency]
         try:
-            return half_width(profile.pair.k, alike) <= profile.sizes.half_width
+            return half_width(profile.pair.k, alike) <= sizes.half_width
         except ObservationError:  # more rounds do not help, and the checks report the error
             return True
 
@@ -225,12 +233,29 @@ def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) 
             return arms[server]
 
         for number, places in turns(rounds, together):
-            each = rounds[number]
-            if each.spare and together and known(each.concurrency):
+            each, begin = rounds[number], time.monotonic()
+            if each.more and (spent[each.concurrency] > sizes.more_seconds):
                 continue
-            blocks = run_round(each, [running(each.order[place]) for place in places])
+            if each.spare and together and known(each.concurrency):
+                spent[each.concurrency] = math.inf
+                continue
+            servers.tell(f"{each.concurrency} at once, round {number + 1} of at most {len(rounds)}")
+            asked = [running(each.order[place]) for place in places]
+            blocks = run_round(each, asked)
+            if each.warm_up:
+                blocks = _until_still(each, asked, blocks, begin, sizes)
+            spent[each.concurrency] += (time.monotonic() - begin) * each.spare
             done.setdefault(number, {}).update(zip(places, blocks, strict=True))
     return finished()
+
+
+def _until_still(each: Round, arms: Sequence[Arm], blocks: list[Block], begin: float, sizes: Sizes) -> list[Block]:
+    """The blocks of the last warm-up round: it is repeated while a server still gets faster and there is time."""
+    while time.monotonic() - begin < sizes.warm_up_seconds:
+        before, blocks = blocks, run_round(each, arms)
+        if all(now.seconds >= (1 - sizes.still) * then.seconds for now, then in zip(blocks, before, strict=True)):
+            break
+    return blocks
 
 
 def half_width(k: int, done: Sequence[tuple[Round, Blocks]]) -> float:

@@ -1,8 +1,12 @@
-"""The draft's steps in the running server, beside transformers' own draft in float32."""
+"""The draft's steps in the running server, beside transformers' own draft in float32.
+
+CUDA graphs run no hooks. A server with graphs gets an eager twin, which is asked instead of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.observers.draft_load import ask
 from conformance.observers.refusals import require_sound_pair
-from conformance.profile.arms import MTP
+from conformance.profile.arms import EAGER
 from conformance.profile.profile import Profile
+from conformance.serving.command import captures, eager
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
 from conformance.workload.client import Answer, client
@@ -34,8 +39,8 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     require_sound_pair(profile, servers, evidence)
     require_memory(target_folder(profile.pair))
     alone, together = choose_prompts(load_prompts(profile.prompts / MIXED))
-    with servers.exclusive():
-        server, seconds = servers.mtp(), profile.hardware.bounds.request_seconds
+    with _eager_server(profile, servers) as server:
+        seconds = profile.hardware.bounds.request_seconds
         with client(server, seconds) as asking:
             for prompt in (*alone, *together):
                 asking.ask(prompt)  # warm up first, because a first request may compile code
@@ -43,12 +48,23 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
             def capture(ask_for: Any) -> tuple[Path, list[Answer]]:
                 file, answers = _capture(server, seconds, ask_for)
                 return _rename_capture(
-                    servers.executor.fetch(file, evidence.directory / "snapshots" / MTP), answers
+                    servers.executor.fetch(file, evidence.directory / "snapshots" / server.name), answers
                 ), answers
 
             singly = [capture(lambda p=prompt: [asking.ask(p)]) for prompt in alone]
             jointly = capture(lambda: asking.ask_at_once(together)[0])
     return {"k": profile.pair.k} | compare(profile, [*singly, jointly])
+
+
+@contextmanager
+def _eager_server(profile: Profile, servers: ServerPool) -> Iterator[Server]:
+    """The server with MTP, or its eager twin; nobody else uses a server meanwhile."""
+    if captures(profile) and not servers.attached:
+        with servers.extra(EAGER, eager) as twin:
+            yield twin
+    else:
+        with servers.exclusive():
+            yield servers.mtp()
 
 
 def require_later_steps(k: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +24,7 @@ from conformance.serving.server import Server
 from conformance.workload.client import Answer, Client, client
 from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 
+FEWEST = 3  # swept draft lengths, in any case
 SUMMED = ("drafts", "draft_tokens", "accepted")
 
 
@@ -59,9 +62,11 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     require_sound_pair(profile, servers, evidence)
     chosen = spread(load_prompts(profile.prompts / MIXED), profile.sizes.sweep_prompts)
     prompts = [replace(each, max_tokens=profile.sizes.sweep_tokens) for each in chosen]
-    sweep = _by_probe if profile.hardware.sweep == "probe" else _by_restart
-    with servers.quiet():
-        rows, counted = sweep(profile, servers, prompts)
+    if profile.hardware.sweep == "probe":
+        with servers.quiet():
+            rows, counted = _by_probe(profile, servers, prompts)
+    else:
+        rows, counted = _by_restart(profile, servers, prompts)
     return {"k": profile.pair.k, "method": profile.hardware.sweep, "rows": rows, "counted": counted}
 
 
@@ -151,19 +156,42 @@ def _by_probe(
 def _by_restart(
     profile: Profile, servers: ServerPool, prompts: Sequence[Prompt]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Start a server for each k, one after another."""
-    rows, counted = [], []
-    for arm in arms(profile):
-        with ExitStack() as opened:
-            if arm.server == SWEEP:
-                change = partial(with_draft_length, k=arm.k)
-                server = opened.enter_context(servers.extra(f"{SWEEP}-{arm.k}", change))
-            else:
-                server = servers.mtp() if arm.server == MTP else servers.plain()
-            asked = opened.enter_context(_asked(server, profile, arm.k > 0, prompts[0]))
-            rows += [asked.row(arm, prompt) for prompt in prompts]
-            counted += _totals(asked)
+    """Start a server for each k: the few that a line needs at once, then one after another while time allows."""
+    rows, counted = list[dict[str, Any]](), list[dict[str, Any]]()
+
+    def ask_all(arm: Arm, server: Server) -> None:
+        servers.tell(f"sweep: asking at k = {arm.k}" if arm.k else "sweep: asking without MTP")
+        with _asked(server, profile, arm.k > 0, prompts[0]) as asked:
+            rows.extend(asked.row(arm, prompt) for prompt in prompts)
+            counted.extend(_totals(asked))
+
+    with servers.quiet():
+        ask_all(Arm(PLAIN, 0), servers.plain())
+        ask_all(Arm(MTP, profile.pair.k), servers.mtp())
+    ordered = lengths(profile.pair.k, profile.sizes.sweep_longest_draft)
+    first, others = ordered[:FEWEST], ordered[FEWEST:]
+    begin = time.monotonic()
+    for place, ks in enumerate([first, *([k] for k in others)]):
+        took = time.monotonic() - begin
+        if place and profile.sizes.sweep_seconds and took * (1 + 1 / place) > profile.sizes.sweep_seconds:
+            servers.tell(f"sweep: no time for k = {', '.join(map(str, others[place - 1 :]))} after {took:.0f} s")
+            break
+        servers.tell(f"sweep: starting a server for k = {', '.join(map(str, ks))}")
+        changes = {f"{SWEEP}-{k}": partial(with_draft_length, k=k) for k in ks}
+        with closing(servers.extras(changes)) as started:
+            for k, server in zip(ks, started, strict=True):
+                ask_all(Arm(SWEEP, k), server)
     return rows, counted
+
+
+def lengths(own: int, longest: int) -> list[int]:
+    """The swept k: the pair's own, the ends, and then always the middle of the widest gap."""
+    found = list(dict.fromkeys((own, 1, longest)))
+    while len(found) < longest:
+        known = sorted(found)
+        low, high = max(itertools.pairwise(known), key=lambda ends: ends[1] - ends[0])
+        found.append((low + high) // 2)
+    return found
 
 
 def _totals(asked: _Asked) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class Difference:
     fields: tuple[str, ...]  # patterns; "*" stands for anything
     kind: Literal["needed", "neutral", "confounding"]
     reason: str
+    name: str = ""  # what part of a speedup comes from it, where it is confounding
     within: float = 0.0  # numbers that differ by at most this share count as equal
     empty_means: str = ""  # the field that vLLM uses instead of null
 
@@ -51,8 +52,8 @@ class PromptClasses:
 
 
 @dataclass(frozen=True, config=STRICT)
-class FirstToken:
-    """By which factor MTP may shorten the time to the first token, and which factor a PASS must exclude."""
+class NoFaster:
+    """By which factor MTP may seem faster where it does strictly more, and which factor a PASS must exclude."""
 
     alarm: float
     missed: float
@@ -66,7 +67,8 @@ class ArmFacts:
 
     difference: tuple[Difference, ...]
     prompts: PromptClasses
-    first_token: FirstToken
+    first_token: NoFaster
+    step: NoFaster
 
     def about(self, field: str) -> Difference | None:
         """The first row that names this field."""
@@ -81,6 +83,9 @@ def load_arm_facts(path: Path = ARM_FACTS) -> ArmFacts:
         UsageError: the file is wrong; the sentence names the file, the key and the mend.
     """
     facts = toml_tables.read(path, ArmFacts)
+    for row in facts.difference:
+        if row.kind == "confounding" and not row.name:
+            raise UsageError(f'{path}: the row of {row.fields[0]} is confounding; add the key "name".')
     edges = facts.prompts.edges
     if not edges or list(edges) != sorted(set(edges)):
         raise UsageError(f'{path}: key "prompts.edges" is {list(edges)}; write rising numbers such as [64, 320].')

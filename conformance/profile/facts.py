@@ -58,6 +58,15 @@ class _Draft:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Multimodal:
+    """What the published config.json holds around its text model."""
+
+    use_bidirectional_attention: str  # a key of text_config that only images change
+    video_token_id: int
+    vision_config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, config=STRICT)
 class _Target:
     repository: str
     flag: Flag
@@ -69,6 +78,7 @@ class _Target:
     architecture: str
     text_config: Mapping[str, Any]
     quantised_linears: Mapping[str, int] | None = None
+    multimodal: Multimodal | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -182,6 +192,7 @@ class Target:
     """One published target: the config of its text model, and the totals of its BF16 file.
 
     ``quantised_linears`` counts the linear layers that its NVFP4 file quantises, by method, if that is known.
+    ``multimodal`` is what surrounds the text model, if that is known.
     """
 
     repository: str
@@ -190,6 +201,7 @@ class Target:
     text_config: Mapping[str, Any]
     totals: Totals
     quantised_linears: Mapping[str, int]
+    multimodal: Multimodal | None = None
 
     def text_model(self, quantisation: Quantisation) -> dict[str, Any]:
         """The config.json of the target's text model without other modalities, quantised or not.
@@ -277,7 +289,9 @@ def _draft(row: _Draft, shared: _Shared) -> Draft:
 def _target(row: _Target, shared: _Shared) -> Target:
     kinds = ([SLIDING] * (row.group - 1) + [FULL]) * row.groups
     text = {**shared.text_config, **row.text_config, **dict.fromkeys(row.null), "layer_types": kinds}
-    return Target(row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {})
+    return Target(
+        row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {}, row.multimodal
+    )
 
 
 def _layer_shapes(layers: Layers, kinds: list[str]) -> Iterator[tuple[str, Shape]]:

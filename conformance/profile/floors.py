@@ -90,15 +90,15 @@ class Floors:
 
 
 def load_floors(directory: Path, hardware: str, pair: str, k: int) -> Floors:
-    """Read ``<directory>/<pair>.toml`` and ``<hardware>.<pair>.toml``; rows of the second replace those of the first.
+    """Read ``any.toml``, ``<pair>.toml`` and ``<hardware>.<pair>.toml``; rows of a later file replace earlier ones.
 
     A missing file or row holds no floor.
 
     Raises:
         UsageError: a file is wrong; the sentence names the file, the key and the mend.
     """
-    anywhere, here = directory / f"{pair}.toml", directory / f"{hardware}.{pair}.toml"
-    return Floors(str(here), k, _read(anywhere) | _read(here))
+    of_pair, here = directory / f"{pair}.toml", directory / f"{hardware}.{pair}.toml"
+    return Floors(str(here), k, _read(directory / "any.toml") | _read(of_pair) | _read(here))
 
 
 def _read(path: Path) -> dict[str, tuple[Floor, ...]]:

@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def graph_options(hardware: Hardware, more: Sequence[str] = ()) -> GraphOptions:
-    """The options of a hardware profile and ``more`` arguments, such as those of a pair.
+    """The options of the measured servers of a hardware profile, and ``more`` arguments, such as those of a pair.
 
     Raises:
         UsageError: an option has no number where it needs one.
@@ -44,7 +44,7 @@ def graph_options(hardware: Hardware, more: Sequence[str] = ()) -> GraphOptions:
     parser.add_argument("--cudagraph-capture-sizes", type=int, nargs="+")
     parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--compilation-config", "-cc", type=_table, default={})
-    found, _ = parser.parse_known_args([*more, *hardware.serve_args])
+    found, _ = parser.parse_known_args([*more, *hardware.measured])
     table = found.compilation_config
     maximum = found.max_cudagraph_capture_size or table.get("max_cudagraph_capture_size")
     sizes = found.cudagraph_capture_sizes or table.get("cudagraph_capture_sizes")

@@ -31,6 +31,7 @@ INCLUDED: Final[Mapping[str, tuple[str, ...]]] = {
 IN_A_ROW: Final = 3  # requests one after another, as for the published figures
 LONGEST_SOAK: Final = 7 * 24 * 60  # minutes
 MOST_WINDOWS: Final = 360  # of a soak
+UTILISATION: Final = "--gpu-memory-utilization"
 UNLOCKED: Final = "unlocked"  # instead of an environment's name: installed versions are compared with no lock
 
 
@@ -48,7 +49,7 @@ class Bounds:
 class Served:
     """The configuration that people serve, where it differs from the measured one."""
 
-    # They follow the measured configuration's. Of two values of one option, vLLM takes the last.
+    # They follow the profile's serve_args. Of two values of one option, vLLM takes the last.
     serve_args: tuple[str, ...]
     needs_gb: float = 0.0  # free memory of the host below which the measured servers are stopped first
     small_cache: bool = False  # whether the requests of the checks fill the cache, so that vLLM evicts and preempts
@@ -66,7 +67,8 @@ class Hardware:
     calibration: Literal["synthetic", "coins"] = "synthetic"  # who decides at known rates: vLLM itself, or the probe
     memory_gb: float | None = None  # nominal memory of the GPU, or the memory that it shares with the CPU
     sm: int | None = None  # compute capability times ten, 121 for GB10; none on a CPU
-    serve_args: tuple[str, ...] = ()
+    serve_args: tuple[str, ...] = ()  # of every server
+    measured_args: tuple[str, ...] = ()  # of the servers that are compared, so that they differ in nothing but MTP
     environment: Mapping[str, str] | None = None
     # How k is swept: by the probe in one more server (at the same time as the two, if they fit), or by one server for
     # each k. The second is right with CUDA graphs, because a graph is captured for one draft length.
@@ -91,6 +93,22 @@ class Hardware:
         option sets the size of its cache.
         """
         return self.memory == "host" or "--kv-cache-memory-bytes" in self.serve_args
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The arguments of the servers whose speed has floors."""
+        return (*self.serve_args, *self.measured_args)
+
+    @property
+    def memory_share(self) -> float:
+        """The share of the GPU's memory that vLLM may use (--gpu-memory-utilization); 1 if no option says so."""
+        words = self.serve_args
+        return float(words[words.index(UTILISATION) + 1]) if UTILISATION in words else 1.0
+
+    @property
+    def loads_beside(self) -> bool:
+        """Whether one more server can load while others answer: on a GPU with room, where the CPU has cores for it."""
+        return self.sm is not None and self.roomy and self.starts_together
 
     def as_served(self) -> Served:
         """The configuration that people serve.
@@ -155,16 +173,24 @@ class Sizes:
     moe_layers: int = 0  # layers whose experts are computed again in float32, spread over the target
     rounds: Mapping[str, int] = field(default_factory=dict)  # by concurrency: groups of prompts that are timed
     spare_rounds: Mapping[str, int] = field(default_factory=dict)  # additional rounds while half_width is not reached
+    # More spare rounds while both servers run, half_width is not reached and more_seconds have not passed: on a fast
+    # machine a round is short, so time and not their number is their limit.
+    more_rounds: Mapping[str, int] = field(default_factory=dict)
+    more_seconds: float = 0.0  # of spare rounds, at each concurrency
     half_width: float = 0.0  # of a speedup, relative to it, at which measuring stops
     warm_up_rounds: int = 0
+    warm_up_seconds: float = 0.0  # a warm-up round is repeated for so long while it still gets faster
+    still: float = 0.0  # the share by which a warm-up round may be faster than the one before and count as still
     calibration_trials: int = 0  # of each vector of known rates
     calibration_prompts: int = 0  # of each trial
     sampling_prompts: int = 0
     sampling_seeds: int = 0  # samples of each of these prompts on each server
     sweep_prompts: int = 0
     sweep_tokens: int = 0  # of an answer, at most
+    sweep_seconds: float = 0.0  # after which no further server is started for another k; 0 = all are
     sweep_longest_draft: int = 0  # k is swept from 1 up to it
     bench_prompts: int = 0
+    bench_seconds: float = 0.0  # the prompts are repeated until a run takes so long; 0 = asked once
     bench_tokens: int = 0  # of every answer
     bench_at_once: int = 0
     bench_rounds: int = 0  # at least; each measures once with the suite's client and once with vllm bench serve
@@ -172,6 +198,10 @@ class Sizes:
     bench_half_width: float = 0.0  # of the ratio of both speeds, at which measuring stops
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
     longest_answer: int = 0  # most tokens of a timed answer; 0 = as many as the prompt's row says
+    graph_tokens: int = 0  # of every answer while 1 … max_num_seqs requests run at once
+    graph_passes: int = 0  # over all these numbers of requests
+    served_prompts: int = 0  # the first of the timed prompts, asked again of the servers as people serve them
+    served_tokens: int = 0  # of each of these answers, at most
     looks: int = 1  # the number of parts of a load; later looks are only made if earlier ones do not decide
     tie_prompts: int = 0  # prompts whose tokens are scored again in other batches, to learn how much scores vary
     soak_minutes: float = 0.0  # how long the load is held; --minutes replaces it
@@ -191,6 +221,10 @@ class Sizes:
     def spare(self, concurrency: int) -> int:
         """``spare_rounds`` of one concurrency."""
         return self.spare_rounds.get(str(concurrency), 0)
+
+    def more(self, concurrency: int) -> int:
+        """``more_rounds`` of one concurrency."""
+        return self.more_rounds.get(str(concurrency), 0)
 
 
 @plain_dataclass(frozen=True)
@@ -251,7 +285,7 @@ def read_profile(path: Path, level: str, fixtures: Path = FIXTURES) -> Profile:
     profile = Profile(found.hardware, found.pair, found.level, found.sizes, fixtures / "prompts")
     if level == profile.level:
         return profile
-    return replace(profile, level=level, sizes=_sizes(fixtures / "levels.toml", level))
+    return replace(profile, level=level, sizes=_sizes(fixtures / "levels.toml", level, found.hardware))
 
 
 def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES) -> Profile:
@@ -263,11 +297,12 @@ def load_profile(hardware: str, pair: str, level: str, fixtures: Path = FIXTURES
     if level not in LEVELS:
         hint = toml_tables.nearest(level, LEVELS)
         raise UsageError(f'level "{level}" is unknown; choose one of {", ".join(LEVELS)}.{hint}')
+    known = load_hardware(_find(fixtures / "hardware", "hardware", hardware))
     return Profile(
-        hardware=load_hardware(_find(fixtures / "hardware", "hardware", hardware)),
+        hardware=known,
         pair=load_pair(_find(fixtures / "models", "pair", pair)),
         level=level,
-        sizes=_sizes(fixtures / "levels.toml", level),
+        sizes=_sizes(fixtures / "levels.toml", level, known),
         prompts=fixtures / "prompts",
     )
 
@@ -327,7 +362,7 @@ def load_hardware(path: Path) -> Hardware:
     for name in hardware.environment or {}:
         if is_secret(name):
             raise UsageError(_secret(path, "environment", name))
-    _require_no_secret(path, (*hardware.serve_args, *(hardware.served.serve_args if hardware.served else ())))
+    _require_no_secret(path, (*hardware.measured, *(hardware.served.serve_args if hardware.served else ())))
     return hardware
 
 
@@ -358,12 +393,18 @@ def _secret(path: Path, key: str, name: str) -> str:
     )
 
 
-def _sizes(path: Path, level: str) -> Sizes:
+def _sizes(path: Path, level: str, hardware: Hardware) -> Sizes:
+    """The level's sizes; on a GPU, those of its table ``gpu`` replace them.
+
+    Raises:
+        UsageError: the file is wrong; the sentence names the file, the key and the mend.
+    """
     table = toml_tables.parse(path)
     for name in LEVELS:
         if name not in table:
             raise UsageError(f'{path}: table "{name}" is missing; add it.')
-    sizes = toml_tables.convert(path, table[level], Sizes, where=level)
+    on_gpu = table[level].pop("gpu", {})
+    sizes = toml_tables.convert(path, table[level] | (on_gpu if hardware.sm else {}), Sizes, where=level)
     for concurrency in sizes.rounds:
         if not concurrency.isdecimal() or int(concurrency) < 1:
             key = f"{level}.rounds.{concurrency}"

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging.stats import Estimate
+from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.tolerances import Tolerances
 from conformance.reports.source import Source
 from conformance.views.acceptance import Acceptance, everywhere
 from conformance.views.load import Cell
+from conformance.views.served.served_load import ServedLoad
 from conformance.views.soak import Soak, acceptance_length_of, throughput
+from conformance.views.steps.graph_steps import GraphSteps
 from conformance.views.sweep import Sweep
 from conformance.views.texts import Texts
 
@@ -113,13 +116,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Lines over one time axis in minutes; nothing before ``warm_up`` is judged. ``rows`` are the key figures."""
+    """Lines over one axis, in minutes or another unit; nothing before ``warm_up`` is judged. ``rows``: key figures."""
 
     lines: tuple[Line, ...]
     caption: str
     axis: Axis
     warm_up: float
     rows: tuple[Row, ...]
+    over: str = "time"
+    unit: str = " min"  # of the axis
 
     def path(self, line: Line) -> str:
         """The points of a line for SVG, in percent from the left and from the top."""
@@ -189,6 +194,33 @@ def sweep(source: Source) -> Chart:
     return Chart("times faster", tuple(rows), caption, 1.0, columns)
 
 
+def served(source: Source) -> Chart:
+    """The speedup by part of an answer and prompt length, as people serve it and as it is measured."""
+    seen = ServedLoad.of(source.observation("served_load"), source.load, source.config, load_arm_facts())
+    rows = [Row.of("all", seen.speedup(), figure="speedup as people serve it")]
+    for each in seen.by_part():
+        rows += [Row.of(f"{each.part}, {each.label}", each.served), Row.of("measured", each.measured, kind=PART)]
+    caption = (
+        "Seconds without MTP divided by seconds with MTP, by part of the answer and tokens of the prompt. The measured "
+        "servers differ in nothing but MTP; as people serve them, each has vLLM's defaults. "
+        f"{seen.difference()}."
+    )
+    return Chart("times faster", tuple(rows), caption, 1.0)
+
+
+def requests_at_once(source: Source) -> Timeline:
+    """Tokens/s and the time of a step by the number of requests at once."""
+    seen = GraphSteps.of(source.observation("graph_steps"))
+    lines = []
+    for arm in seen.arms:
+        lines.append(Line.of(f"tokens/s {arm.name}", [(n, max(rates)) for n, rates in arm.rates.items()], 0.0))
+        lines.append(Line.of(f"ms a step {arm.name}", list(arm.step_ms.items()), 0.0))
+    found = seen.cliffs(source.tolerances["requests_cliff"])
+    caption = f"By the number of requests at once. {'; '.join(found) if found else 'No cliff.'}"
+    most = max(arm.most for arm in seen.arms)
+    return Timeline(tuple(lines), caption, Axis.over(1.0, most), 0.0, (), over="requests at once", unit="")
+
+
 def equal_texts(source: Source) -> Chart:
     """Equal greedy texts with MTP and without, and, as a control, without MTP twice."""
     texts = Texts.of(source.observation("near_ties"))
@@ -251,5 +283,7 @@ DRAWINGS = (
     Drawing("texts", "Equal greedy texts", "near_ties", equal_texts),
     Drawing("sweep", "Speedup at every k", "sweep", sweep),
     Drawing("speedup", "Speedup by concurrency and category", "load", speedup),
+    Drawing("served", "Speedup as people serve it", "served_load", served),
+    Drawing("requests", "Speed by requests at once", "graph_steps", requests_at_once),
     Drawing("soak", "A held load over time", "soak", soak),
 )

@@ -12,7 +12,6 @@ from conformance.reports.progress import duration
 from conformance.reports.sanitize import json_text
 
 FORMAT = 1
-UTILISATION = "--gpu-memory-utilization"
 
 
 def as_text(profile: Profile, floors: Floors, last_seconds: float | None = None) -> str:
@@ -67,7 +66,7 @@ def _judged(profile: Profile, floors: Floors) -> list[sample_size.Plan]:
 def _floors(profile: Profile, floors: Floors) -> str:
     if profile.level in UNQUALIFYING:
         return f"level {profile.level} judges no floor\n"
-    if not floors.rows:
+    if not _judged(profile, floors):
         return f"no floors: there are no published figures for {profile.pair.name} on {profile.hardware.name}\n"
     return sample_size.as_text(_judged(profile, floors), profile.sizes.looks)
 
@@ -94,6 +93,4 @@ def _memory(profile: Profile) -> list[str]:
 
 def _usable(hardware: Hardware) -> float | None:
     """The memory that vLLM may use, in GB."""
-    words = hardware.serve_args
-    share = float(words[words.index(UTILISATION) + 1]) if UTILISATION in words else 1.0
-    return None if hardware.memory_gb is None else hardware.memory_gb * share
+    return None if hardware.memory_gb is None else hardware.memory_gb * hardware.memory_share

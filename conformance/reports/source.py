@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance import FIXTURES
+from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
+from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.profile import Profile
 from conformance.profile.tolerances import Tolerances, load_tolerances
 from conformance.views.load import Load
+from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.soak import Soak
 
 
@@ -38,6 +41,14 @@ class Source:
     def observation(self) -> Callable[[str], dict[str, Any]]:
         """A function that returns an observation by name and validates it once."""
         return functools.cache(lambda name: self.evidence.observe(name, dict))
+
+    @functools.cached_property
+    def config(self) -> ResolvedConfig | None:
+        """The configurations of the measured servers; None if they are not known."""
+        try:
+            return ResolvedConfig.of(self.observation("resolved_config"), load_arm_facts())
+        except (ObservationError, Unsupported):
+            return None
 
     @property
     def looks(self) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from conformance.observers.refusals import require_sound_pair
 from conformance.profile.facts import load_facts
 from conformance.profile.profile import Profile
 from conformance.run.session import Session
+from conformance.serving.command import captures
 from conformance.serving.pool import ServerPool
 
 # Observations; fixtures with the same names read them.
@@ -88,6 +89,12 @@ class Prefetch:
         profile = self._session.profile
         return bool(profile.sizes.sweep_prompts) and profile.hardware.sweep == "probe" and profile.hardware.two_servers
 
+    @property
+    def _stops_others(self) -> bool:
+        """Whether PARITY needs an eager server, for which the others are stopped."""
+        profile = self._session.profile
+        return captures(profile) and not profile.hardware.roomy
+
     def _start_off_line(self, names: Sequence[str]) -> None:
         questions = dict(filter(None, (_question(name, self._session.profile) for name in names)))
         if questions and not self._servers.attached:
@@ -108,7 +115,9 @@ class Prefetch:
                     self._servers.sweep()  # this starts the other servers too
             self._servers.mtp()
         chats = dict.fromkeys(name for check in checks for name in check.chat_observations)
-        for name in (*(name for name in (*PROBED, *SHARED) if name in wanted), *chats):
+        left = {"parity"} if self._stops_others else set()  # left to its check
+        early = (name for name in (*PROBED, *SHARED) if name in wanted and name not in left)
+        for name in (*early, *chats):
             self._work.append(self._asking.submit(self._observe, name))
 
     def _load_ahead(self) -> None:

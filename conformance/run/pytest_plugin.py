@@ -53,7 +53,13 @@ class Judge:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Sort the checks by cost; leave out those above the level and those that the recording run left out."""
-        items.sort(key=lambda item: check.order if (check := check_of(item)) else (-1, ""))
+        restarts = self.session.profile.hardware.sweep == "restart"
+
+        def place(item: pytest.Item) -> tuple[bool, int, str]:
+            check = check_of(item)
+            return (restarts and check.swept, *check.order) if check else (False, -1, "")
+
+        items.sort(key=place)
         others = [item for item in items if (check := check_of(item)) and not self.session.asks_for(check)]
         if others:
             config.hook.pytest_deselected(items=others)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,6 +211,10 @@ class AttachedServers(ServerPool):
     def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
         del change
         raise self._not_ours(f"no other server ({name}) is started beside it")
+        yield
+
+    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]]) -> Generator[Server]:
+        raise self._not_ours(f"no other servers ({', '.join(changes)}) are started beside it")
         yield
 
     def abandon(self) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from conformance.checkpoints.headers import draft_folder, target_folder
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
-from conformance.profile.arms import MTP, REFUSED, SERVED, SERVED_PLAIN, SWEEP
+from conformance.profile.arms import MTP, PLAIN, REFUSED, SERVED, SERVED_PLAIN, SWEEP
+from conformance.profile.graph_options import graph_options
 from conformance.profile.profile import Profile
 from conformance.serving.installed import SCHEDULE, Installed, installed_here
 
@@ -60,18 +61,27 @@ def vllm_command(profile: Profile, arm: str, installed: Installed | None = None)
         Unsupported: a served arm is asked for, and the hardware has no served configuration.
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(target_folder(profile.pair))]
-    command += [*profile.pair.serve_args, *profile.hardware.serve_args, "--worker-extension-cls", PROBE]
-    if arm in (SERVED, SERVED_PLAIN):
-        command += profile.hardware.as_served().serve_args
+    hardware, as_served = profile.hardware, arm in (SERVED, SERVED_PLAIN)
+    given = hardware.serve_args if as_served else hardware.measured
+    command += [*profile.pair.serve_args, *given, "--worker-extension-cls", PROBE]
+    if as_served:
+        command += hardware.as_served().serve_args
     if arm in (MTP, SERVED, SWEEP):
         command += [
             "--speculative-config",
             json.dumps(_speculative(profile, arm)),
             *per_request_counts(installed or installed_here()),
         ]
+    if arm in (MTP, PLAIN) and captures(profile) and (installed or installed_here()).counts_graphs:
+        command += ["--cudagraph-metrics"]
     if arm == REFUSED:
         command += ["--moe-backend", str(profile.hardware.unsupported_moe_backend)]
     return tuple(command)
+
+
+def captures(profile: Profile) -> bool:
+    """Whether the measured servers have CUDA graphs."""
+    return profile.hardware.sm is not None and not graph_options(profile.hardware, profile.pair.serve_args).eager
 
 
 def _speculative(profile: Profile, arm: str) -> dict[str, Any]:
@@ -98,6 +108,11 @@ def synthetic(launch: Launch, joint: Sequence[float]) -> Launch:
         ValueError: the launch does not draft.
     """
     return _change_speculative(launch, rejection_sample_method="synthetic", synthetic_acceptance_rates=list(joint))
+
+
+def eager(launch: Launch) -> Launch:
+    """The same server without compilation and CUDA graphs, so that hooks run in it."""
+    return replace(launch, command=(*launch.command, "--enforce-eager"))
 
 
 def with_draft_length(launch: Launch, k: int) -> Launch:

@@ -20,8 +20,9 @@ from conformance.profile.arms import ENGINES
 SUITE = "gemma4-mtp-conformance"
 SCHEDULE = "num_speculative_tokens_per_batch_size"
 COUNTS = "per_request_spec_decode_metrics"
+GRAPHS = "cudagraph_metrics"
 # Settings that only some versions of vLLM have, by the module of vllm.config that defines them.
-_OF_SOME = {COUNTS: "observability", SCHEDULE: "speculative"}
+_OF_SOME = {COUNTS: "observability", GRAPHS: "observability", SCHEDULE: "speculative"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Installed:
     def counts_by_request(self) -> bool:
         """Whether vLLM can add a request's own count of drafts to its answer."""
         return COUNTS in self.settings
+
+    @property
+    def counts_graphs(self) -> bool:
+        """Whether vLLM can log how many steps ran from which kind of CUDA graph."""
+        return GRAPHS in self.settings
 
     @property
     def draft_schedule(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,11 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence, write_atomically
 from conformance.evidence.redaction import redact_command, redact_text
 from conformance.profile.arms import MTP, PLAIN, SERVED, SERVED_PLAIN, SWEEP
+from conformance.profile.gpus import sensors
 from conformance.profile.profile import Profile
 from conformance.serving.command import Launch, vllm_launch
 from conformance.serving.executors import HERE, Executor
+from conformance.serving.holders import Holders
 from conformance.serving.json_subprocess import Together
 from conformance.serving.server import Progress, Server, Start, from_record, start_together
 from conformance.serving.start_records import write_start
@@ -139,15 +141,15 @@ class ServerPool:
     def exclusive(self) -> Iterator[None]:
         """Hold this lock while something is counted or timed: no other process holds it or ``shared`` meanwhile.
 
-        It is reentrant in one thread.
+        It is reentrant in one thread. Who waits for long says for what.
         """
-        with self._work_lock().write_lock():
+        with self._holders().held(self._work_lock().acquire_write):
             yield
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Hold this lock for work that may run in parallel: it uses a core, or nothing counts or times its requests."""
-        with self._work_lock().read_lock():
+        with self._holders().held(self._work_lock().acquire_read):
             yield
 
     @contextmanager
@@ -223,25 +225,70 @@ class ServerPool:
     def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
         """An extra server, which is the one with MTP after ``change``. It is stopped at the end.
 
-        If memory may be short, all other servers are stopped first.
+        Nobody else uses a server while this one may be asked. Where one more server can load beside the others, nothing
+        is held while it loads. If memory may be short, all other servers are stopped first.
 
         Raises:
             ObservationError: the server does not come up.
             Unsupported: the servers are attached.
         """
-        with self.exclusive():
-            with self._start_lock():
-                if not self._profile.hardware.roomy:
+        with closing(self.extras({name: change})) as servers:
+            yield next(servers)
+
+    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]]) -> Generator[Server]:
+        """Extra servers one after another, as ``extra`` gives one; close the generator to stop early.
+
+        As many load at the same time as have room on the GPU.
+
+        Raises:
+            ObservationError: a server does not come up.
+        """
+        left = list(changes.items())
+        while left:
+            room = self._room()
+            group, left = left[:room], left[room:]
+            with self._loaded(dict(group)) as outcomes:
+                for name, _ in group:
+                    outcome = outcomes[name]
+                    if isinstance(outcome, ObservationError):
+                        raise outcome
+                    with self.quiet():
+                        yield outcome
+
+    def _room(self) -> int:
+        """How many more servers may load at the same time: vLLM wants its share of the GPU's memory to be free."""
+        hardware = self._profile.hardware
+        if not (hardware.loads_beside and self.on_this_machine):
+            return 1
+        with sensors() as read:
+            used = [gpu.memory_mib for gpu in read()]
+        share = hardware.memory_share * (hardware.memory_gb or 0.0)
+        if not used or None in used or not share:
+            return 1
+        free = (hardware.memory_gb or 0.0) - max(each or 0.0 for each in used) * (1 << 20) / 1e9
+        return max(1, int(free // share))
+
+    @contextmanager
+    def _loaded(
+        self, changes: Mapping[str, Callable[[Launch], Launch]]
+    ) -> Iterator[Mapping[str, Server | ObservationError]]:
+        """The outcomes of the starts of extra servers, which are stopped at the end."""
+        hardware = self._profile.hardware
+        beside = hardware.loads_beside
+        self._open_folder()
+        with nullcontext() if beside else self.exclusive():
+            with nullcontext() if beside else self._start_lock():
+                if not hardware.roomy:
                     self._stop_all()
-                start = self._prepare(name, MTP, change)
-                outcome = start_together([start], self._grace, self._progress)[name]
+                starts = [self._prepare(name, MTP, change) for name, change in changes.items()]
+                outcomes = start_together(starts, self._grace, self._progress)
             try:
-                if isinstance(outcome, ObservationError):
-                    raise outcome
-                yield outcome
+                yield outcomes
             finally:
-                start.server.stop(self._grace)
-                self._path(name).unlink(missing_ok=True)
+                with ExitStack() as every:  # if one cannot be stopped, the others still are
+                    for start in starts:
+                        every.callback(self._path(start.server.name).unlink, missing_ok=True)
+                        every.callback(start.server.stop, self._grace)
 
     def abandon(self) -> None:
         """Stop every server that runs or loads, and modules that run, so that nobody waits for them any longer."""
@@ -312,10 +359,11 @@ class ServerPool:
             self._keep(start_together([self._prepare(arm) for arm in arms], self._grace, self._progress))
 
     def _four_fit(self) -> bool:
-        """Whether the servers of both configurations fit into memory; no GPU profile was tried with four."""
-        served = self._profile.hardware.as_served()
-        free_gb = psutil.virtual_memory().available / 1e9
-        return self._profile.hardware.memory == "host" and free_gb >= served.needs_gb
+        """Whether the servers of both configurations fit into memory."""
+        hardware = self._profile.hardware
+        if hardware.memory != "host":
+            return hardware.loads_beside and self._room() >= len(AS_SERVED)
+        return psutil.virtual_memory().available / 1e9 >= hardware.as_served().needs_gb
 
     def _keep(self, outcomes: Mapping[str, Server | ObservationError]) -> None:
         for arm, outcome in outcomes.items():
@@ -365,6 +413,9 @@ class ServerPool:
     def _with_process(self, server: Server) -> Server:
         """The same server with its process, if this process started it."""
         return next((mine for mine in self._started if mine.model == server.model), server)
+
+    def _holders(self) -> Holders:
+        return Holders(self._folder / "holders", self._progress)
 
     def _work_lock(self) -> ReadWriteLock:
         """The lock object of this thread: one object locks out other processes, but not other threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from conformance.errors import ObservationError
 from conformance.judging import stats
@@ -15,11 +15,28 @@ from conformance.views.load import Answer, Block, Cell, Load
 from conformance.views.resolved_config import ResolvedConfig
 
 LIKELY = 2  # differences of the arms that a failure names as its cause
-Pairs = Sequence[tuple[Answer, Answer]]  # of the slower and the faster arm
-PARTS: Mapping[str, Callable[[Answer], float]] = {
+
+
+class Timed(Protocol):
+    """An answer whose parts can be compared: seconds to its first token and to its end, its tokens, its prompt's."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def first_seconds(self) -> float: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+
+
+T = TypeVar("T", bound=Timed)
+Pairs = Sequence[tuple[T, T]]  # of the slower and the faster arm
+WHOLE = "whole answer"
+PARTS: Mapping[str, Callable[[Timed], float]] = {
     "first token": lambda answer: answer.first_seconds,
     "each later token": lambda answer: (answer.seconds - answer.first_seconds) / (answer.tokens - 1),
-    "whole answer": lambda answer: answer.seconds,
+    WHOLE: lambda answer: answer.seconds,
 }
 
 
@@ -53,12 +70,12 @@ class FirstTokens:
         if not enough:
             raise ObservationError(f"{load.source}: no class of prompts has {facts.prompts.least} requests in a row")
         confidence = look_confidence(len(enough))  # each class is a chance to fail
-        estimates = {label: _ratio(each, PARTS["first token"], confidence) for label, each in enough.items()}
+        estimates = {label: compare(each, PARTS["first token"], confidence) for label, each in enough.items()}
         shift = _shift(cell, load.source)
         few = [f"{label} ({len(each)})" for label, each in classes.items() if label not in enough]
         note = f"A/A, the server without MTP against itself: {shift}" + (f"; too few: {', '.join(few)}" if few else "")
         alarm = round(max(facts.first_token.alarm, shift.value, 1 / shift.value), 3)
-        return cls(estimates, alarm, facts.first_token.missed, _suspected(config), note, load.source)
+        return cls(estimates, alarm, facts.first_token.missed, suspicion(config), note, load.source)
 
 
 def pairs(cell: Cell) -> list[tuple[Answer, Answer]]:
@@ -70,9 +87,9 @@ def pairs(cell: Cell) -> list[tuple[Answer, Answer]]:
     return [pair for each in cell.rounds for pair in _answers(each.plain, each.mtp)]
 
 
-def by_class(found: Pairs, classes: PromptClasses) -> dict[str, list[tuple[Answer, Answer]]]:
+def by_class(found: Pairs[T], classes: PromptClasses) -> dict[str, list[tuple[T, T]]]:
     """The pairs by the label of their class, the shortest prompts first; classes without a pair are left out."""
-    groups: dict[int, list[tuple[Answer, Answer]]] = defaultdict(list)
+    groups: dict[int, list[tuple[T, T]]] = defaultdict(list)
     for pair in found:
         groups[classes.of(pair[0].prompt_tokens)].append(pair)
     return {classes.labels[number]: groups[number] for number in sorted(groups)}
@@ -97,7 +114,7 @@ def decomposed(cell: Cell, classes: PromptClasses) -> str:
     for label, found in by_class(pairs(cell), classes).items():
         longer = [pair for pair in found if min(answer.tokens for answer in pair) > 1]
         if len(longer) >= classes.least:
-            parts = (f"{name} {_ratio(longer, part, CONFIDENCE)}" for name, part in PARTS.items())
+            parts = (f"{name} {compare(longer, part)}" for name, part in PARTS.items())
             said.append(f"{label} ({len(longer)}): {', '.join(parts)}")
     return f"speedup by prompt tokens: {'; '.join(said)}" if said else "too few prompts of any length"
 
@@ -106,7 +123,8 @@ def _answers(slower: Block, faster: Block) -> list[tuple[Answer, Answer]]:
     return list(zip(slower.answers, faster.answers, strict=True))
 
 
-def _ratio(found: Pairs, part: Callable[[Answer], float], confidence: float) -> Estimate:
+def compare(found: Pairs[T], part: Callable[[Timed], float], confidence: float = CONFIDENCE) -> Estimate:
+    """The speedup of one part of an answer."""
     slower, faster = ([part(pair[arm]) for pair in found] for arm in (0, 1))
     return stats.speedup(slower, faster, confidence=confidence)
 
@@ -115,10 +133,11 @@ def _shift(cell: Cell, source: str) -> Estimate:
     again = [pair for each in cell.rounds if each.again is not None for pair in _answers(each.plain, each.again)]
     if len(again) < 2:
         raise ObservationError(f"{source}: the server without MTP was not asked twice, so its own shift is unknown")
-    return _ratio(again, PARTS["first token"], CONFIDENCE)
+    return compare(again, PARTS["first token"])
 
 
-def _suspected(config: ResolvedConfig | None) -> str:
+def suspicion(config: ResolvedConfig | None) -> str:
+    """What may make a server with MTP faster where it does strictly more."""
     if config is None:
         return "the configurations of the servers are not known, so the arms may be unlike"
     if found := config.objections():

@@ -322,3 +322,8 @@ def test_a_journal_of_another_version_is_said_to_be_one(tmp_path: Path, written:
         read_journal(path)
     assert str(raised.value).startswith(f"{path} is no journal of verdicts that this version reads (")
     assert said in str(raised.value)
+
+
+def test_mtp_must_pay_for_any_pair_on_any_hardware() -> None:
+    for hardware, pair in (("gb10", "gemma-4-12b"), ("h200", "geometry-26b-a4b-nvfp4"), ("cpu", "micro-26b-a4b-bf16")):
+        assert load_floors(FIXTURES / "floors", hardware, pair, 4)["pays"].bound == 1.0

@@ -1,11 +1,16 @@
-"""The pair of published size with random weights: tried on the miniature's sizes, which are made in a second."""
+"""The pair of published size with random weights: tried on the miniature's sizes, and at its own without numbers."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
+from negative_controls.judge_documents import outcome
 from safetensors import safe_open
 from support.paths import ROOT
 from transformers import AutoTokenizer
@@ -14,6 +19,7 @@ from conformance.checkpoints import pairing, quantisation
 from conformance.checkpoints.headers import read_headers, read_json
 from conformance.checkpoints.small_files import special_tokens
 from conformance.errors import UsageError
+from conformance.judging.verdict import Verdict
 from conformance.miniature.published_size import (
     QUANTISATION,
     TOKENIZER,
@@ -21,16 +27,20 @@ from conformance.miniature.published_size import (
     main,
     make,
     resized,
+    shapes_of,
     target_config,
     write_draft,
     write_target,
 )
+from conformance.observers.checkpoint import describe
 from conformance.profile.facts import MINIATURE, load_facts
 
 FACTS = load_facts()
 DRAFT, TARGET = FACTS.miniature
-CONFIG = target_config(TARGET, FACTS.quantisations[QUANTISATION])
 TOKENS = FACTS.tokens.of(MINIATURE)
+CONFIG = target_config(TARGET, FACTS.quantisations[QUANTISATION], TOKENS)
+SIZE = "26B-A4B"
+ABOUT_THE_PAIR = [f"CKPT-0{number}" for number in range(1, 9)]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +92,68 @@ def test_the_same_seed_gives_the_same_numbers(made: Path, tmp_path: Path) -> Non
         with safe_open(path, "pt") as mine, safe_open(made / "target" / path.name, "pt") as theirs:
             for name in mine.keys():  # noqa: SIM118
                 assert mine.get_tensor(name).equal(theirs.get_tensor(name))
+
+
+@pytest.fixture(scope="module")
+def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pair at its own size, without numbers."""
+    folder = tmp_path_factory.mktemp("published")
+    make(folder, SIZE, "meta")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def observed(headers: Path) -> dict[str, Any]:
+    """What level static observes of it."""
+    cases = FACTS.chat_template.case
+    refused = pairing.refusals(headers / "target", headers / "draft")
+    checkpoint = {role: describe(headers / role, cases, hashed=role == "draft") for role in ("target", "draft")}
+    return {"checkpoint": checkpoint, "refusals": {"refusals": refused}}
+
+
+def test_headers_alone_take_no_space(headers: Path) -> None:
+    files = [path.stat() for path in headers.rglob("*.safetensors")]
+    assert sum(file.st_size for file in files) > 18e9
+    assert 512 * sum(file.st_blocks for file in files) < 30e6
+
+
+def test_safetensors_reads_the_headers(headers: Path) -> None:
+    with safe_open(next((headers / "target").glob("model-00002-*")), "pt") as file:
+        assert any(name.endswith(".weight_scale") for name in file.keys())  # noqa: SIM118
+
+
+def test_its_modules_have_the_published_number_of_parameters() -> None:
+    config = target_config(FACTS.targets[SIZE], FACTS.quantisations[QUANTISATION], FACTS.tokens.of(SIZE))
+    sizes = [prod(shape) for shape in shapes_of(config).values() if shape]
+    totals = FACTS.targets[SIZE].totals
+    assert (len(sizes), sum(sizes)) == (totals.tensors, totals.parameters)
+
+
+@pytest.mark.parametrize("id", ABOUT_THE_PAIR)
+def test_it_passes_the_checks_of_a_published_pair(observed: dict[str, Any], id: str) -> None:
+    found = outcome(id, observed)
+    assert found.verdict is Verdict.PASS, found.sentence
+
+
+def only_text(target: dict[str, Any]) -> None:
+    target["config"]["architectures"] = ["Gemma4ForCausalLM"]
+
+
+def base_model(target: dict[str, Any]) -> None:
+    target["generation_config"]["eos_token_id"] = 1
+
+
+def small_ids(target: dict[str, Any]) -> None:
+    target["special_tokens"]["<|image>"] = 1529
+
+
+@pytest.mark.parametrize(("id", "damage"), [("CKPT-05", only_text), ("CKPT-07", base_model), ("CKPT-08", small_ids)])
+def test_the_checks_see_a_pair_that_is_not(
+    observed: dict[str, Any], id: str, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    damaged = copy.deepcopy(observed)
+    damage(damaged["checkpoint"]["target"])
+    assert outcome(id, damaged).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("size", ["31B", "27B"])

@@ -43,9 +43,12 @@ from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.served_load import ServedLoad
 from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
+from conformance.views.steps.graph_steps import GraphSteps
+from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
 from conformance.views.texts import Form, Texts
 from conformance.views.wiring import Attention, PairConfig, Wiring
@@ -74,8 +77,12 @@ BUILDERS: Builders = {
     "moe_oracle": lambda d: MoeOracle.of(d["moe_oracle"], load_moe_facts().expected),
     "calibration": lambda d: Calibration.of(d["calibration"], load_plan()),
     "cuda_graphs": lambda d: CudaGraphs.of(d["cuda_graphs"]),
+    "graph_steps": lambda d: GraphSteps.of(d["graph_steps"]),
     "resolved_config": lambda d: ResolvedConfig.of(d["resolved_config"], load_arm_facts()),
     "first_tokens": lambda d: FirstTokens.of(
+        Load.of([d["load"]]), load_arm_facts(), ResolvedConfig.of(d["resolved_config"], load_arm_facts())
+    ),
+    "step_time": lambda d: StepTime.of(
         Load.of([d["load"]]), load_arm_facts(), ResolvedConfig.of(d["resolved_config"], load_arm_facts())
     ),
     "tools": lambda d: Tools.of(d["tools"]),
@@ -95,6 +102,12 @@ BUILDERS: Builders = {
     "cut_answers": lambda d: CutAnswers.of(d["cut_answers"]),
     "context_limit": lambda d: ContextLimit.of(d["context_limit"]),
     "preemption": lambda d: Preemption.of(d["preemption"]),
+    "served_load": lambda d: ServedLoad.of(
+        d["served_load"],
+        Load.of([d["load"]]),
+        ResolvedConfig.of(d["resolved_config"], load_arm_facts()),
+        load_arm_facts(),
+    ),
     "soak": lambda d: Soak.of(d["soak"], 0.1),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from conformance.profile.profile import every_hardware
 from conformance.views.first_token import FirstTokens, account
 from conformance.views.load import Load
 from conformance.views.resolved_config import ResolvedConfig
+from conformance.views.served.served_load import ServedLoad
+from conformance.views.steps.step_time import StepTime
 from negative_controls.judge_documents import outcome
 
 H100 = ROOT / "docs" / "results" / "h100"
@@ -55,6 +58,13 @@ def test_eager_servers_pass(run: str) -> None:
     assert first_tokens(recorded(run)).verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize("run", ["bf16-eager", "nvfp4-eager", "geometry-eager", "geometry-graphs"])
+def test_recorded_steps_with_drafts_are_no_faster(run: str) -> None:
+    seen = StepTime.of(recorded(run), load_arm_facts(), None)
+    assert judge(test_arms.test_step_is_no_faster, {"step_time": seen}).verdict is Verdict.PASS
+    assert seen.estimate.value < 1
+
+
 def test_few_and_noisy_first_tokens_are_inconclusive() -> None:
     document = synthetic.healthy()["load"]
     for number, each in enumerate(row for row in document["rounds"] if row["concurrency"] == 1):
@@ -73,6 +83,69 @@ def test_the_speedup_is_told_by_part_and_prompt_length() -> None:
     assert "; speedup by prompt tokens: up to 64 (18): first token 0.7" in said
     assert "65 to 320 (28): first token 1.6" in said
     assert said.count("each later token") == said.count("whole answer") == 2
+
+
+def as_served(document: dict[str, Any], known: bool = True) -> ServedLoad:
+    healthy, facts = synthetic.healthy(), load_arm_facts()
+    config = ResolvedConfig.of(healthy["resolved_config"], facts) if known else None
+    return ServedLoad.of(document, Load.of([healthy["load"]]), config, facts)
+
+
+def test_what_of_a_speedup_is_not_mtps_has_a_name() -> None:
+    seen = as_served(synthetic.served_load(slower_first=9.0))
+    found = re.search(r"of (\d\.\d+), a factor of (\d\.\d+) \[.*\] comes from (.*)", seen.difference())
+    assert found
+    assert float(found[2]) == pytest.approx(float(found[1]) / synthetic_speedup(), abs=0.01)
+    assert found[3] == "graphs that vLLM captures only with drafts"
+    parts = {f"{each.part}, {each.label}": each for each in seen.by_part()}
+    middle, short = parts["first token, 65 to 320"], parts["first token, up to 64"]
+    assert middle.served.value == pytest.approx(9 * middle.measured.value)
+    assert short.served.value == pytest.approx(short.measured.value)
+    assert len(parts) == 6
+
+
+def synthetic_speedup() -> float:
+    return Load.of([synthetic.healthy()["load"]]).at(1).speedup().value
+
+
+def test_what_both_servers_have_only_as_served_is_named_too() -> None:
+    document = synthetic.served_load()
+    for arm in document["configs"].values():
+        arm["cache_config.cache_dtype"] = "fp8"
+    said = as_served(document).difference()
+    assert said.endswith("with drafts, or from what both servers have only here (cache_config.cache_dtype)")
+    document["configs"]["mtp"] = None
+    assert (
+        as_served(document).difference().endswith("comes from what is not known: vLLM does not tell the configurations")
+    )
+    assert as_served(synthetic.served_load(), known=False).causes is None
+
+
+def test_without_a_difference_nothing_is_to_be_named() -> None:
+    seen = as_served(synthetic.served_load(slower_first=1.0))
+    assert (
+        "no difference is shown, a factor of 1.000 [1.000, 1.000], though only here the servers differ in graphs"
+        in (seen.difference())
+    )
+
+
+def test_shorter_answers_are_compared_by_their_parts() -> None:
+    document = synthetic.served_load()
+    for row in document["rows"]:
+        for arm in ("plain", "mtp"):
+            row[arm]["tokens"] = 3
+    seen = as_served(document)
+    assert {each.part for each in seen.by_part()} == {"first token", "each later token"}
+    assert seen.difference().startswith("first token (36 prompts of the load): ")
+    few = as_served(document | {"rows": document["rows"][:3]})
+    assert few.note() == "3 prompts are too few to compare with the measured speedup"
+
+
+def test_a_confounding_difference_needs_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "arms.toml"
+    path.write_text(ARM_FACTS.read_text(encoding="utf-8").replace('name = "the size of the cache"\n', ""))
+    with pytest.raises(UsageError, match=r'the row of cache_config.num_gpu_blocks is confounding; add the key "name"'):
+        load_arm_facts(path)
 
 
 def config(**plain: Any) -> ResolvedConfig:
@@ -113,12 +186,13 @@ def test_unlike_graphs_are_a_known_failure() -> None:
 
 
 def test_every_gpu_gives_both_servers_the_same_graphs_and_tokens() -> None:
-    """``vllm_command`` gives the arguments of the hardware to both servers."""
+    """``vllm_command`` gives them to both measured servers, and not to those as people serve them."""
     for hardware in every_hardware():
-        given = hardware.serve_args
+        given = hardware.measured
         if hardware.sm is not None:
             assert "--enforce-eager" in given or "--max-cudagraph-capture-size" in given, hardware.name
             assert "--max-num-batched-tokens" in given, hardware.name
+            assert not {"--max-num-batched-tokens", "--max-cudagraph-capture-size"} & set(hardware.serve_args)
 
 
 def test_edges_must_rise(tmp_path: Path) -> None:

@@ -227,17 +227,36 @@ def test_a_level_without_trials_is_an_error(observe: Any, profile: Profile) -> N
         observe(replace(profile, sizes=SIZES), launch("good", "--k", "4"))
 
 
-def test_elsewhere_vllm_decides_on_a_server_for_each_vector(observe: Any, profile: Profile, evidence: Evidence) -> None:
+@pytest.mark.parametrize("switches", [True, False])
+def test_elsewhere_vllm_decides_and_its_rates_are_switched_where_they_can_be(
+    observe: Any, profile: Profile, evidence: Evidence, switches: bool
+) -> None:
     """A stand-in: vLLM's CPU sampler refuses it, so that no server here can show the rates, only how it is asked."""
     ours = replace(profile, hardware=replace(profile.hardware, calibration="synthetic"))
-    seen = observe(ours, launch("good", "--k", "4", *TELLS, "--speculative-config", '{"method": "mtp"}'))
+    probe = () if switches else ("--probe", '{"unsupported": "no such tensor"}')
+    seen = observe(ours, launch("good", "--k", "4", *TELLS, *probe, "--speculative-config", '{"method": "mtp"}'))
     assert seen["method"] == "synthetic"
     assert [(row["seed"], row["decided"], len(row["trials"])) for row in seen["rates"]] == [(None, None, 2)] * 3
-    assert {path.name for path in evidence.logs.iterdir()} == {"synthetic.log", "synthetic.2.log", "synthetic.3.log"}
+    others = set() if switches else {"synthetic-2.log", "synthetic-3.log"}
+    assert {path.name for path in evidence.logs.iterdir()} == {"synthetic.log", *others}
     first = (evidence.logs / "synthetic.log").read_text()
     assert '"rejection_sample_method": "synthetic", "synthetic_acceptance_rates": [0.98, 0.95, 0.92, 0.89]' in first
     assert "coins" not in first
     assert list((evidence.directory / ".servers").glob("*.json")) == []
+
+
+def test_the_rates_of_a_running_server_are_replaced_in_place() -> None:
+    rates = torch.tensor([0.9, 0.8])
+    sampler = SimpleNamespace(synthetic_conditional_rates=rates)
+
+    class Worker(Probe):
+        model_runner = SimpleNamespace(rejection_sampler=sampler)
+
+    assert "unsupported" not in Worker().conformance_synthetic_rates([0.5, 0.25])
+    assert rates.tolist() == [0.5, 0.25]
+    sampler.synthetic_conditional_rates = None
+    said = Worker().conformance_synthetic_rates([0.5, 0.25])["unsupported"]
+    assert said == "The server was not started with rejection_sample_method synthetic."
 
 
 def test_synthetic_acceptance_changes_nothing_else_of_a_launch() -> None:

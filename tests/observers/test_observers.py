@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from negative_controls.faux_servers import SIZES, Observe, answering, launch
+from negative_controls.faux_servers import SIZES, Observe, answering, launch, launcher
 from negative_controls.faux_servers.checkpoints import Checkpoints
 
 from conformance import FIXTURES, PACKAGE
 from conformance.checkpoints import small_files
 from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import SCHEMAS, Evidence
-from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cuda_graphs, geometry
+from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cuda_graphs, geometry, parity
 from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving import interpreter
 from conformance.serving.executors import HERE, Executor
 from conformance.serving.json_subprocess import Together
+from conformance.serving.pool import ServerPool
 
 
 def test_every_observer_has_a_strict_schema_and_every_schema_an_observer() -> None:
@@ -185,6 +186,22 @@ def test_hardware_that_refuses_nothing(observe: Observe, profile: Profile) -> No
     hardware = replace(profile.hardware, unsupported_moe_backend=None)
     with pytest.raises(Unsupported, match="names no MoE backend that must be refused"):
         observe("moe_refusal", replace(profile, hardware=hardware))
+
+
+@pytest.mark.parametrize("args", [(), ("--enforce-eager",)])
+def test_parity_asks_an_eager_twin_of_a_server_with_graphs(
+    profile: Profile, evidence: Evidence, args: tuple[str, ...]
+) -> None:
+    hardware = replace(profile.hardware, sm=90, memory="discrete", third_server=True, serve_args=args)
+    on = replace(profile, hardware=hardware)
+    servers = ServerPool(on, evidence, launcher=launcher())
+    try:
+        with parity._eager_server(on, servers) as asked:
+            assert asked.name == ("mtp" if args else "eager")
+            assert ("--enforce-eager" in asked.command) is not bool(args)
+        assert asked.alive is bool(args)
+    finally:
+        servers.close()
 
 
 def test_a_draft_of_one_token_has_no_steps_to_compare(observe: Observe, profile: Profile) -> None:

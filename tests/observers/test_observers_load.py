@@ -226,6 +226,57 @@ def swept_by(profile: Profile, method: Any) -> Profile:
     return replace(profile, hardware=replace(profile.hardware, sweep=method))
 
 
+def test_a_sweep_by_restart_begins_with_few_lengths_and_ends_when_time_is_up(
+    observe: Observe, profile: Profile
+) -> None:
+    assert sweep.lengths(4, 8) == [4, 1, 8, 6, 2, 3, 5, 7]
+    assert sweep.lengths(1, 2) == [1, 2]
+    short = replace(profile, sizes=replace(profile.sizes, sweep_seconds=0.001, sweep_longest_draft=4))
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}")
+    seen = observe("sweep", swept_by(short, "restart"), mtp=drafting)
+    assert list(dict.fromkeys(row["k"] for row in seen["rows"])) == [0, 4, 1, 2]
+    assert Sweep.of(seen).swept.keys() == {1, 2, 4}
+
+
+def test_more_rounds_end_when_the_speedup_is_known_or_time_is_up(observe: Observe, profile: Profile) -> None:
+    endless = replace(profile.sizes, rounds={"1": 2}, more_rounds={"1": 1000}, more_seconds=0.5)
+    seen = observe("load", replace(profile, sizes=endless))
+    assert 2 < len(measured(seen, 1)) < 100
+
+
+def test_more_rounds_are_left_out_where_the_speedup_is_known(observe: Observe, profile: Profile) -> None:
+    known = replace(profile.sizes, rounds={"1": 3}, more_rounds={"1": 50}, more_seconds=100.0, half_width=9.0)
+    assert len(measured(observe("load", replace(profile, sizes=known)), 1)) == 3
+
+
+def test_a_warm_up_round_is_repeated_while_it_gets_faster(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 0.5, 0.4, 0.39, 0.1])
+    blocks = iter([[loading.Block([], seconds, 0.0, None)] for seconds in times])
+    first = next(blocks)
+    monkeypatch.setattr(loading, "run_round", lambda _each, _arms: next(blocks))
+    sizes = replace(profile.sizes, warm_up_seconds=100.0, still=0.1)
+    each = loading.Round(1, (), warm_up=True, order=("mtp",))
+    (last,) = loading._until_still(each, [], first, loading.time.monotonic(), sizes)
+    assert last.seconds == 0.39
+    assert loading._until_still(each, [], first, loading.time.monotonic(), profile.sizes) is first
+
+
+def test_prompts_are_asked_again_as_people_serve_them(observe: Observe, profile: Profile) -> None:
+    asked = replace(profile, sizes=replace(profile.sizes, served_prompts=3, served_tokens=8))
+    seen = observe("served_load", asked)
+    assert [row["id"] for row in seen["rows"]] == ["code-0", "prose-0", "json-0"]
+    for row in seen["rows"]:
+        for arm in ("plain", "mtp"):
+            assert 0 < row[arm]["first_seconds"] <= row[arm]["seconds"]
+            assert row[arm]["tokens"] == 8
+    assert seen["configs"]["plain"] == {"scheduler_config.max_num_seqs": 24}
+
+
+def test_a_level_that_asks_no_prompt_as_served_is_an_error(observe: Observe) -> None:
+    with pytest.raises(ObservationError, match="level qualify asks no prompt: set served_prompts"):
+        observe("served_load")
+
+
 def test_a_vllm_without_schedule_cannot_be_swept(
     observe: Observe, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +289,19 @@ def test_where_one_server_fits_the_sweep_goes_server_by_server(profile: Profile)
     planned = sweep.turns(sweep.arms(profile), prompts(3))
     planned.sort(key=lambda turn: turn[0].server)
     assert [arm.server for arm, _ in planned] == ["mtp"] * 3 + ["plain"] * 3 + ["sweep"] * 12
+
+
+def test_a_run_of_a_fast_server_is_made_longer() -> None:
+    class Asking:
+        def ask_at_once(self, asked: Any, **_: Any) -> tuple[list[Any], float]:
+            return [], 0.15 * len(asked)
+
+    few, asking = prompts(2), Asking()
+    assert bench.last_long_enough(few, asking, SIZES) == few  # type: ignore[arg-type]
+    longer = bench.last_long_enough(few, asking, replace(SIZES, bench_seconds=1.0))  # type: ignore[arg-type]
+    assert longer == few * 4
+    endless = bench.last_long_enough(few, asking, replace(SIZES, bench_seconds=1e6))  # type: ignore[arg-type]
+    assert len(endless) == 2 * bench.MOST_TIMES
 
 
 def test_what_vllm_bench_serve_can_ask_too() -> None:

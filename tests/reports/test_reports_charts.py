@@ -103,7 +103,7 @@ def test_without_published_figures_nothing_has_a_floor(source: Source) -> None:
     bare = Source(source.evidence, unknown)
     for drawing in charts.DRAWINGS:
         chart = drawing.draw(bare)
-        assert chart.rows
+        assert chart.rows or isinstance(chart, Timeline)
         assert isinstance(chart, Timeline) or not chart.has_floors
 
 
@@ -121,3 +121,22 @@ def test_later_looks_count_too(tmp_path: Path) -> None:
     both = Source(Evidence(folder, recording=False), PROFILE)
     assert len(both.looks) == 2
     assert len(both.load.at(8).rounds) == 2 * synthetic.ROUNDS[8]
+
+
+def test_speedups_as_served_stand_beside_the_measured_ones(source: Source) -> None:
+    whole, *rows = charts.served(source).rows
+    assert whole.figure == "speedup as people serve it"
+    assert [row.label for row in rows[6:8]] == ["first token, 65 to 320", "measured"]
+    assert rows[6].value == pytest.approx(2.7 * rows[7].value)
+    assert "comes from graphs that vLLM captures only with drafts" in charts.served(source).caption
+
+
+def test_a_cliff_is_drawn_and_named(tmp_path: Path) -> None:
+    documents = synthetic.healthy()
+    arm = documents["graph_steps"]["arms"]["mtp"]
+    for row in arm["rates"]:
+        row["tokens_per_second"] *= 0.6 if row["requests"] == 8 else 1
+    drawn = charts.requests_at_once(Source(Evidence(synthetic.record(tmp_path / "run", documents), False), PROFILE))
+    assert [line.label for line in drawn.lines[2:]] == ["tokens/s with MTP", "ms a step with MTP"]
+    assert drawn.lines[2].points[7][1] < 0.7 * drawn.lines[2].points[6][1]
+    assert drawn.caption.endswith("with MTP: 6228 tokens/s with 7 requests, but 4158 with 8, 33 % less")

@@ -24,7 +24,7 @@ from conformance.errors import ObservationError
 from conformance.evidence.folder import REPORTS, Evidence, is_finished, read_header, verify
 from conformance.evidence.journal import read_journal
 from conformance.judging.catalogue import at_level, catalogue
-from conformance.judging.check import FAMILIES
+from conformance.judging.check import FAMILIES, declaration
 from conformance.judging.verdict import Verdict
 from conformance.observers import OBSERVERS
 from conformance.run import pytest_plugin
@@ -79,6 +79,9 @@ class FauxServers:
     def run_together(self, questions: Mapping[str, Any]) -> None:
         """The documents above are the answers."""
 
+    def tell(self, what: str) -> None:
+        """Nobody listens."""
+
     def shared(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -87,6 +90,20 @@ class FauxServers:
 
     def close(self) -> None:
         type(self).closed += 1
+
+
+@pytest.mark.parametrize("sweep", ["restart", "probe"])
+def test_the_sweep_comes_last_where_every_k_needs_a_server(sweep: str) -> None:
+    session: Any = SimpleNamespace(
+        profile=SimpleNamespace(hardware=SimpleNamespace(sweep=sweep)), asks_for=lambda _check: True
+    )
+    modules = [importlib.import_module(f"conformance.{path.stem}") for path in PACKAGE.glob("test_*.py")]
+    functions = [each for module in modules for each in vars(module).values() if declaration(each)]
+    items: list[Any] = [SimpleNamespace(function=each) for each in functions]
+    pytest_plugin.Judge(session, FauxServers()).pytest_collection_modifyitems(SimpleNamespace(), items)  # type: ignore[arg-type]
+    ids = [check.id for item in items if (check := declaration(item.function))]
+    assert (ids[-1] == "SPEED-03") is (sweep == "restart")
+    assert [id for id in ids if id != "SPEED-03"] == [check.id for check in catalogue() if check.id != "SPEED-03"]
 
 
 @pytest.fixture

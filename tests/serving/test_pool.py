@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import Timeout
 from negative_controls.faux_servers import PROFILE, SILENT, launch, launcher, recording
+from support.nvml import H200, MIB, Card, nvml
 from support.paths import PYTHONPATH
 
 from conformance.errors import ObservationError, Unsupported
@@ -227,6 +231,90 @@ def test_an_extra_server_is_like_the_one_with_mtp_but_for_one_change_and_is_stop
         assert other.alive
     assert not alive(other)
     assert servers.mtp() == mtp
+
+
+BESIDE = replace(
+    PROFILE.hardware,
+    memory="discrete",
+    memory_gb=154.4,
+    sm=90,
+    third_server=True,
+    serve_args=("--kv-cache-memory-bytes", "1", "--gpu-memory-utilization", "0.3"),
+)
+
+
+@pytest.mark.parametrize("sm", [90, None])
+def test_nothing_is_held_while_a_server_loads_beside_others_on_a_gpu(evidence: Evidence, sm: int | None) -> None:
+    """A CPU has no core to spare, so there the lock is held."""
+    on, reports = replace(PROFILE, hardware=replace(BESIDE, sm=sm)), list[str]()
+    held: list[bool] = []
+
+    def look(said: str) -> None:
+        reports.append(said)
+        if said.startswith("loading other"):
+            other = ServerPool(on, evidence, owns=False, launcher=launcher())
+            try:
+                with other._work_lock().acquire_read(0.0):
+                    held.append(False)
+            except Timeout:
+                held.append(True)
+
+    servers = ServerPool(on, evidence, look, launcher=launcher())
+    try:
+        with servers.extra("other", lambda launch: launch) as other:
+            assert other.alive
+        assert not alive(other)
+        assert held
+        assert set(held) == {sm is None}
+    finally:
+        servers.close()
+
+
+@pytest.mark.parametrize(("cards", "at_once"), [([replace(H200, used=20_000 * MIB)], 2), ([], 1)])
+def test_as_many_load_at_once_as_have_room(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch, cards: list[Card], at_once: int
+) -> None:
+    """vLLM wants its share of the memory, 46 GB, to be free when a server starts."""
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(*cards))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    servers = ServerPool(replace(PROFILE, hardware=BESIDE), evidence, launcher=launcher())
+    up: list[list[bool]] = []
+    try:
+        names = ("one", "two", "three")
+        for _ in servers.extras({name: lambda launch: launch for name in names}):
+            up.append([(evidence.directory / ".servers" / f"{name}.json").exists() for name in names])
+        both = [[True, True, False]] * 2 + [[False, False, True]]
+        alone = [[True, False, False], [False, True, False], [False, False, True]]
+        assert up == (both if at_once == 2 else alone)
+    finally:
+        servers.close()
+
+
+def test_who_waits_says_for_whom(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conformance.evidence.folder.TOLD_SECONDS", 0.2)
+    said: list[str] = []
+    holding = ServerPool(PROFILE, evidence, launcher=launcher())
+    waiting = ServerPool(PROFILE, evidence, said.append, owns=False, launcher=launcher())
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> dict[str, Any]:
+        with holding.exclusive():
+            begun.set()
+            done.wait(10)
+        return {"refusals": []}
+
+    thread = threading.Thread(target=lambda: evidence.observe("refusals", hold))
+    thread.start()
+    try:
+        assert begun.wait(10)
+        threading.Timer(0.7, done.set).start()
+        with waiting.shared():
+            pass
+        assert any(re.fullmatch(r"a check waits for refusals \(\d+ s\), \d+ s so far", line) for line in said), said
+    finally:
+        done.set()
+        thread.join()
+        holding.close()
 
 
 def test_an_extra_server_that_does_not_come_up_is_an_error(servers: ServerPool) -> None:

@@ -18,6 +18,7 @@ class Card:
     memory: int | None
     clock: int | None = 1980
     limit: int | None = 700_000
+    used: int = 0  # bytes
 
 
 H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 81559 * MIB)
@@ -60,7 +61,10 @@ def nvml(*cards: Card, fails: str = "", late: str = "") -> ModuleType:
     made.nvmlDeviceGetHandleByUUID = lambda uuid: cards[int(uuid.removeprefix("GPU-"))]
     made.nvmlDeviceGetName = lambda card: card.name
     made.nvmlDeviceGetCudaComputeCapability = lambda card: card.capability
-    made.nvmlDeviceGetMemoryInfo = lambda card: type("Memory", (), {"total": told(card.memory)})
+    made.nvmlDeviceGetMemoryInfo = lambda card: type("Memory", (), {"total": told(card.memory), "used": card.used})
     made.nvmlDeviceGetMaxClockInfo = lambda card, _kind: told(card.clock)
+    made.NVML_TEMPERATURE_GPU = 0
+    made.nvmlDeviceGetPowerUsage = made.nvmlDeviceGetCurrentClocksThrottleReasons = lambda _card: told(None)
+    made.nvmlDeviceGetTemperature = made.nvmlDeviceGetClockInfo = lambda _card, _kind: told(None)
     made.nvmlDeviceGetEnforcedPowerLimit = lambda card: told(card.limit)
     return made

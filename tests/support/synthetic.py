@@ -24,6 +24,7 @@ from conformance.run.session import new_header_here
 from support import synthetic_chat, synthetic_features
 
 K, SEEDS = 4, 200
+TIMED = ("seconds", "first_seconds", "tokens")
 FIRST_SECONDS = 0.1  # without MTP; with it, the draft reads the prompt too
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
 Documents = dict[str, dict[str, Any]]
@@ -74,6 +75,7 @@ def healthy() -> Documents:
         },
         "moe_oracle": moe_oracle(),
         "cuda_graphs": cuda_graphs(),
+        "graph_steps": graph_steps(),
         "load": load(),
         "near_ties": ties(),
         "sampling": sampling(),
@@ -85,6 +87,7 @@ def healthy() -> Documents:
         "sweep": sweep(),
         "bench": bench(),
         **synthetic_features.documents(),
+        "served_load": served_load(),
         "soak": soak(),
     }
     return copy.deepcopy(documents)
@@ -369,6 +372,22 @@ def oracle_device(chosen: str, **others: tuple[str, str]) -> dict[str, Any]:
     }
 
 
+def graph_steps(most: int = 8) -> dict[str, Any]:
+    """Every step of decoding runs from a full graph; one more request is always worth it. Prompts run piecewise."""
+
+    def arm(width: int, alone: float) -> dict[str, Any]:
+        rates = [
+            {"requests": n, "tokens_per_second": alone * n**0.8 * (1 + 0.01 * number), "step_ms": 2.0 + 0.1 * n}
+            for number in range(2)
+            for n in range(1, most + 1)
+        ]
+        steps = [{"tokens": width * n, "padded": width * n, "mode": "FULL", "steps": 40} for n in range(1, most + 1)]
+        steps.append({"tokens": 64, "padded": 64, "mode": "PIECEWISE", "steps": 16})
+        return {"width": width, "rates": rates, "steps": steps}
+
+    return {"requests": most, "arms": {"plain": arm(1, 400.0), "mtp": arm(1 + K, 1300.0)}}
+
+
 @functools.cache
 def load() -> dict[str, Any]:
     """Every answer is the gold one; MTP is 2.7 times as fast in a row, and 2.2 times at once."""
@@ -381,6 +400,27 @@ def load() -> dict[str, Any]:
             place += size if number >= 0 else 0
     prompts = {row["id"]: {"category": category(row["id"]), "token_ids": row["prompt"]} for row in GOLD_ROWS}
     return {"k": K, "prompts": prompts, "rounds": rounds, "linear_fallback": None}
+
+
+def served_load(slower_first: float = 2.7) -> dict[str, Any]:
+    """The prompts in a row once more; without MTP, vLLM captures graphs up to 64 tokens only."""
+    document, rows = load(), []
+    for each in document["rounds"]:
+        if each["concurrency"] != 1 or each["warm_up"]:
+            continue
+        for id, *answers in zip(each["prompts"], each["plain"]["answers"], each["mtp"]["answers"], strict=True):
+            tokens = len(document["prompts"][id]["token_ids"])
+            plain, mtp = ({**{name: row[name] for name in TIMED}, "prompt_tokens": tokens} for row in answers)
+            if 64 < tokens <= 320:
+                wait = plain["first_seconds"] * (slower_first - 1)
+                plain |= {"first_seconds": plain["first_seconds"] + wait, "seconds": plain["seconds"] + wait}
+            rows.append({"id": id, "category": category(id), "plain": plain, "mtp": mtp})
+    configs = resolved_config()
+    graphs = {
+        "compilation_config.cudagraph_capture_sizes": [1, 2, 4, *range(8, 65, 8)],
+        "compilation_config.max_cudagraph_capture_size": 64,
+    }
+    return {"rows": rows, "configs": {"mtp": configs["mtp"], "plain": configs["plain"] | graphs}}
 
 
 def category(id: str) -> str:
@@ -414,7 +454,7 @@ def load_answer(token_ids: list[int], seconds: float, drafts: bool) -> dict[str,
     return {
         "seconds": seconds,
         "first_seconds": FIRST_SECONDS * (1.15 if drafts else 1) * seconds / round(seconds, 1),
-        "gaps_ms": [15.0] * (len(token_ids) // (5 if drafts else 1)),
+        "gaps_ms": [22.0 if drafts else 15.0] * (len(token_ids) // (5 if drafts else 1)),
         "text": f"{len(token_ids)} tokens",
         "finish_reason": "stop",
         "tokens": len(token_ids),

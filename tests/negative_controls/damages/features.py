@@ -179,6 +179,11 @@ def drafts_rejected_after_preemption(d: Documents) -> None:
     crowd(d).update(drafts=60, accepted=80)
 
 
+def slower_as_served(d: Documents) -> None:
+    for row in d["served_load"]["rows"]:
+        row["mtp"]["seconds"] *= 4.2
+
+
 # check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     ("FEATURE-01", block_of_another_prefix, '"second" and the cold answer with MTP differ at token 1, where the most'),
@@ -212,6 +217,7 @@ DAMAGES: list[Row] = [
     ("FEATURE-11", preemption_loses_tokens, "request 2 in the crowd with MTP has 9 tokens and finish_reason"),
     ("FEATURE-11", other_text_after_preemption, "the answers to request 3 alone and in the crowd with MTP differ at"),
     ("FEATURE-11", drafts_rejected_after_preemption, "the acceptance length is 2.333 in the crowd, 4.333 with a few"),
+    ("FEATURE-12", slower_as_served, "speedup in a row, as people serve it, 0.6"),
 ]
 
 
@@ -247,6 +253,10 @@ def no_answer_at_the_limit(d: Documents) -> None:
     d["context_limit"]["arms"]["plain"]["ends"][0]["reply"] = synthetic_features.refused("too long")
 
 
+def nothing_asked_as_served(d: Documents) -> None:
+    d["served_load"]["rows"] = []
+
+
 def nothing_preempted(d: Documents) -> None:
     crowd(d)["preemptions"] = 0
 
@@ -266,4 +276,5 @@ NOTHING: list[Row] = [
     ("FEATURE-08", nothing_to_cut, "have no tool call or no thought, so nothing could be cut"),
     ("FEATURE-10", no_answer_at_the_limit, "got HTTP 400: too long; there is nothing to compare with"),
     ("FEATURE-11", nothing_preempted, "the server with MTP preempted nothing: its cache of 150 blocks held all 3"),
+    ("FEATURE-12", nothing_asked_as_served, "no prompt was asked"),
 ]

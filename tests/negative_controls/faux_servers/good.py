@@ -31,6 +31,7 @@ PROBE_ANSWERS: dict[str, Any] = {
     "conformance_config": {"vllm_version": "0", "fields": {"scheduler_config.max_num_seqs": 24}},
     "conformance_coins_begin": {"vllm_version": "0"},
     "conformance_coins_end": {"drafts": 1000},
+    "conformance_synthetic_rates": {"vllm_version": "0"},
     "conformance_kernels_begin": {"vllm_version": "0"},
     "conformance_kernels_end": {"activity": "CPU", "executed": {"_C::cpu_fused_moe": 90}},
     "conformance_moe": {
@@ -295,6 +296,7 @@ def main() -> None:
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
     parser.add_argument("--per-request-spec-decode-metrics", default="none")
     parser.add_argument("--speculative-config", default="")
+    parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--says", default="", help="a line of its log")
     options = parser.parse_args()
     print(options.speculative_config, options.says, sep="\n", flush=True)

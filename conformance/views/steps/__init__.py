@@ -1,0 +1,1 @@
+"""How single steps of decoding run: their time, and their CUDA graphs."""
