@@ -18,7 +18,7 @@ from conformance.profile.profile import LEVELS
 
 FAMILIES = (
     *("ENV", "CKPT", "GEOM", "PARSE", "GRAPH", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "ARM", "SPEED", "CAL", "FEATURE", "SOAK"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "TASK", "ARM", "SPEED", "CAL", "FEATURE", "SOAK"),
 )
 DECLARATION = "conformance_check"
 

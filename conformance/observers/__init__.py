@@ -33,6 +33,7 @@ NAMES = (
     "load",
     "near_ties",
     "sampling",
+    "task_score",
     "tools",
     "parsers",
     "chat",

@@ -173,6 +173,7 @@ class Sizes:
     again_every: int = 0  # every nth round times the server without MTP twice, for the A/A comparison; 0 = never
     longest_answer: int = 0  # most tokens of a timed answer; 0 = as many as the prompt's row says
     looks: int = 1  # the number of parts of a load; later looks are only made if earlier ones do not decide
+    questions_at_once: int = 0  # of those with checkable answers
     tie_prompts: int = 0  # prompts whose tokens are scored again in other batches, to learn how much scores vary
     soak_minutes: float = 0.0  # how long the load is held; --minutes replaces it
     soak_at_once: int = 0  # requests
