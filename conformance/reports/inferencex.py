@@ -88,7 +88,8 @@ def _measured(cell: Cell, arm: str, blocks: Sequence[Block], gpus: int) -> Row:
         "e2el": [answer.seconds for answer in answers],
     }
     found = {f"{name}_{what}": of(values) for what, values in times.items() if values for name, of in SUMMARIES.items()}
-    speeds = {name.replace("tpot", "intvty"): 1 / value for name, value in found.items() if "tpot" in name and value}
+    tpot = {name: found[f"{name}_tpot"] for name in SUMMARIES if name != "std" and f"{name}_tpot" in found}
+    speeds = {f"{name}_intvty": 1 / value for name, value in tpot.items() if value > 0}
     return {
         "spec_decoding": "mtp" if arm == MTP else "none",
         "conc": cell.concurrency,
