@@ -21,6 +21,7 @@ from conformance.profile.known_rates import load_plan
 from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import Profile
 from conformance.profile.tolerances import Tolerances, load_tolerances
+from conformance.profile.workload_floors import WorkloadFloors, load_workload_floors
 from conformance.reference.numeric_error import Bound, Likeness, load_bounds, load_likeness
 from conformance.serving.pool import ServerPool
 from conformance.views.answers import Tools
@@ -53,6 +54,7 @@ from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.steps.graph_steps import GraphSteps
 from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
+from conformance.views.task_score import TaskScore
 from conformance.views.texts import Form, Texts
 from conformance.views.wiring import Attention, PairConfig, Wiring
 
@@ -92,6 +94,12 @@ def servers(judge: Judge) -> ServerPool:
 def floors(profile: Profile) -> Floors:
     """The lower bounds of this hardware and pair."""
     return load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
+
+
+@pytest.fixture(scope="session")
+def workload_floors(profile: Profile) -> WorkloadFloors:
+    """The lower bounds of acceptance length on kinds of prompts."""
+    return load_workload_floors(FIXTURES / "workloads", profile.pair.name, profile.pair.k)
 
 
 @pytest.fixture(scope="session")
@@ -309,6 +317,12 @@ def sampling(observe: Observe) -> Sampling:
 def likeness() -> Likeness:
     """The rule by which two samples count as drawn from one distribution."""
     return load_likeness(FIXTURES / "facts" / "sampling.toml")
+
+
+@pytest.fixture(scope="session")
+def task_score(observe: Observe, tolerances: Tolerances) -> TaskScore:
+    """Questions with checkable answers, answered with and without MTP."""
+    return TaskScore.of(observe("task_score"), tolerances["task_score_least"])
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from conformance.judging.check import check
-from conformance.judging.expectations import expect_at_least, expect_at_least_by_looks, expect_each_at_least_by_looks
+from conformance.judging.expectations import (
+    expect_all_at_least_by_looks,
+    expect_at_least,
+    expect_at_least_by_looks,
+    expect_each_at_least_by_looks,
+)
 from conformance.judging.sequential import Looks
 from conformance.profile.floors import Floors
 from conformance.profile.tolerances import Tolerances
+from conformance.profile.workload_floors import WorkloadFloors
 from conformance.views.acceptance import Acceptance, everywhere, ratios_to_sequential
 from conformance.views.load import Load
 
@@ -45,3 +51,19 @@ def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) ->
 def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
     """A good pair can lose a tenth of its acceptance length to a defect and still reach the published floor."""
     expect_at_least_by_looks(load.map(everywhere), Acceptance.length, floors["acceptance_length_of_pair"])
+
+
+@check(
+    "ACC-05",
+    level="qualify",
+    claim="Acceptance length on each kind of prompts reaches the figure known for this pair.",
+    upstream="vllm#47920",
+)
+def test_acceptance_by_workload(load: Looks[Load], workload_floors: WorkloadFloors) -> None:
+    """Categories of the prompts, and public data sets that --dataset recognises. A mean can hide a bad category."""
+    names = everywhere(load.first()).kinds()
+    expect_all_at_least_by_looks(
+        load.map(everywhere),
+        lambda seen, level: [seen.on(name).length(level) for name in names],
+        [workload_floors[name] for name in names],
+    )

@@ -19,6 +19,7 @@ from conformance.commands import (
     combine,
     compare,
     completion,
+    export,
     figure,
     graph_table,
     keep_regressions,
@@ -34,8 +35,8 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, rejudge, compare, combine, sign, verify, figure, catalogue, moe_table),
-    *(graph_table, calibrate, keep_regressions),
+    *(qualify, rejudge, compare, combine, sign, verify, figure, export),
+    *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 
 

@@ -4,7 +4,7 @@
 
     header.json          what was observed: hardware, pair, level, versions, start, data set
     profile.json         the resolved profile: hardware, pair and level
-    prompts/             the prompts of a data set, if one replaced the mixed prompts
+    prompts/             all prompts, if a file of the user replaced some
     observations/*.json  raw facts, one document for each observer, valid against observers/*.schema.json
     servers/*.json       the command and the environment of each server
     logs/                full server logs
@@ -69,6 +69,8 @@ class Header:
     format: int = FORMAT
     dataset: str | None = None  # the file that replaced the mixed prompts
     dataset_sha256: str | None = None
+    task_set: str | None = None  # the file that replaced the questions with checkable answers
+    task_set_sha256: str | None = None
     hardware_asked: str | None = None  # the value of --hardware; None if the detected hardware is used
     hardware_detected: str | None = None  # the GPUs of this machine in words, or why there are none
     attached: str | None = None  # the address of a server that somebody else runs

@@ -18,7 +18,8 @@ from conformance.profile.profile import LEVELS
 
 FAMILIES = (
     *("ENV", "CKPT", "GEOM", "PARSE", "DRAFT", "MOE", "NUM", "PARITY"),
-    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "ARM", "GRAPH", "SPEED", "CAL", "FEATURE", "SOAK"),
+    *("TOOL", "REASON", "GRAMMAR", "API", "GOLD", "ACC", "LOSS", "TASK", "ARM", "GRAPH", "SPEED", "CAL", "FEATURE"),
+    "SOAK",
 )
 DECLARATION = "conformance_check"
 

@@ -146,6 +146,23 @@ def expect_each_at_least_by_looks(
         record_finding(finding)
 
 
+def expect_all_at_least_by_looks(
+    looks: Looks[T],
+    estimates: Callable[[T, float], Sequence[Estimate]],
+    floors: Sequence[Floor],
+    *,
+    note: Callable[[T], str] | str = "",
+    confidence: float = CONFIDENCE,
+) -> None:
+    """The same for estimates that the names of their floors name.
+
+    Raises:
+        ObservationError: there is no look, or the numbers of estimates and floors differ.
+    """
+    for finding in _judge_by_looks(looks, estimates, floors, [""] * len(floors), note, confidence):
+        record_finding(finding)
+
+
 def _judge_by_looks(
     looks: Looks[T],
     estimates: Callable[[T, float], Sequence[Estimate]],

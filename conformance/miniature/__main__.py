@@ -27,6 +27,7 @@ from conformance.miniature.model import Draft, Target
 from conformance.workload.chat_cases import CHAT
 from conformance.workload.parser_cases import STREAMS
 from conformance.workload.prompts import load_prompts
+from conformance.workload.questions import QUESTIONS
 
 HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
 MANIFEST = HOME / "manifest.json"
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
     parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
     parser.add_argument("--gold", action="store_true", help="compute the gold continuations again, train nothing")
+    parser.add_argument("--questions", action="store_true", help="write the questions again, train nothing")
     parser.add_argument("--chats", action="store_true", help="choose the chats with known answers again, train nothing")
     options = parser.parse_args(arguments)
     if options.evaluate:
@@ -66,6 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.gold:
         torch.set_num_threads(2)
         write_gold(export.read_target(HOME / "target-bf16")[1])
+        return 0
+    if options.questions:
+        write_questions(train.read_curriculum(HOME / "curriculum.toml").seed)
         return 0
     if options.chats:
         torch.set_num_threads(2)
@@ -111,6 +116,7 @@ def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan:
     write_prompts.write_jsonl(PROMPTS / "mixed.jsonl", write_prompts.mixed(plan.seed))
     write_prompts.write_jsonl(PROMPTS / "tools.jsonl", write_prompts.tool_calls(shipped, tokenizer, plan.seed))
     write_chats(shipped, tokenizer, plan.seed)
+    write_questions(plan.seed)
     write_gold(tokenizer)
     examine(shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
 
@@ -119,6 +125,11 @@ def write_chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -
     """Write the chats with a known right answer, and the answers that are cut into deltas."""
     write_prompts.write_jsonl(PROMPTS / CHAT, write_chat_cases.chats(target, tokenizer, seed))
     write_prompts.write_jsonl(PROMPTS / STREAMS, write_chat_cases.streams(tokenizer, seed))
+
+
+def write_questions(seed: int) -> None:
+    """Write the questions with checkable answers; they are others than the mixed prompts and the chats."""
+    write_prompts.write_jsonl(PROMPTS / QUESTIONS, write_prompts.questions(seed + 5))
 
 
 def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -41,6 +41,15 @@ CATEGORIES: dict[str, tuple[tuple[Task, ...], Callable[[Example], bool]]] = {
     "multi-turn": ((tasks.chat,), lambda _: True),
 }
 
+# Questions with checkable answers: their kind, the rule that an answer is compared by, and their number.
+QUESTIONS: tuple[tuple[Task, str, int], ...] = (
+    (tasks.tool_call, "calls", 40),
+    (tasks.json_answer, "json", 40),
+    (tasks.tool_result, "text", 20),
+    (tasks.recall, "text", 20),
+)
+SHORT = 96  # characters, and tokens, of their answers
+
 
 def for_api(messages: list[Message]) -> list[Message]:
     """Messages for the OpenAI API, in which arguments of earlier calls are JSON text."""
@@ -99,6 +108,22 @@ def tool_calls(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) ->
         for number, example in enumerate(right[: TOOL_ROWS // 2]):
             (call,) = example.expected
             yield row(f"{example.kind}-{number:02}", example.kind, example) | {"expected": call}
+
+
+def questions(seed: int) -> Iterator[dict[str, Any]]:
+    """Held-out questions with a short answer, right or wrong in the model's hands: they test its skill."""
+    seen: set[str] = set()
+    for task, rule, count in QUESTIONS:
+        stream = filter(_is_short, tasks.examples(seed, held_out=True, kinds=(task,)))
+        for number, example in enumerate(itertools.islice(distinct(stream, seen), count)):
+            made = row(f"{example.kind}-{number:02}", example.kind, example)
+            yield made | {"max_tokens": SHORT, "rule": rule, "expected": example.expected}
+
+
+def _is_short(example: Example) -> bool:
+    """Whether the answer has no thoughts and few characters, and no earlier turns have to be read."""
+    turns = sum(message["role"] == "user" for message in example.messages)
+    return not example.thinking and turns == 1 and len(example.answer) <= SHORT
 
 
 def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:

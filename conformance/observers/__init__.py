@@ -34,6 +34,7 @@ NAMES = (
     "load",
     "near_ties",
     "sampling",
+    "task_score",
     "tools",
     "parsers",
     "chat",

@@ -11,6 +11,7 @@ from conformance.errors import Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.profile.profile import Profile
 from conformance.serving.pool import ServerPool
+from conformance.workload.prompts import MIXED
 
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
@@ -19,7 +20,7 @@ def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapp
     Raises:
         Unsupported: there are no gold answers for these prompts or this pair.
     """
-    if profile.prompts != FIXTURES / "prompts":
+    if (profile.prompts / MIXED).read_bytes() != (FIXTURES / "prompts" / MIXED).read_bytes():
         raise Unsupported("There are no gold answers for a data set.")
     file = FIXTURES / "gold" / f"{profile.pair.name}.jsonl"
     if not file.is_file():

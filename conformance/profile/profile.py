@@ -203,6 +203,7 @@ class Sizes:
     served_prompts: int = 0  # the first of the timed prompts, asked again of the servers as people serve them
     served_tokens: int = 0  # of each of these answers, at most
     looks: int = 1  # the number of parts of a load; later looks are only made if earlier ones do not decide
+    questions_at_once: int = 0  # of those with checkable answers
     tie_prompts: int = 0  # prompts whose tokens are scored again in other batches, to learn how much scores vary
     soak_minutes: float = 0.0  # how long the load is held; --minutes replaces it
     soak_at_once: int = 0  # requests

@@ -12,8 +12,9 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.judging.stats import Estimate
 from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.tolerances import Tolerances
+from conformance.profile.workload_floors import kinds
 from conformance.reports.source import Source
-from conformance.views.acceptance import Acceptance, everywhere
+from conformance.views.acceptance import everywhere
 from conformance.views.load import Cell
 from conformance.views.served.served_load import ServedLoad
 from conformance.views.soak import Soak, acceptance_length_of, throughput
@@ -148,11 +149,9 @@ def acceptance_length(source: Source) -> Chart:
     whole = everywhere(source.load)
     floor = source.floors["acceptance_length"].bound
     rows = [Row.of("all prompts", whole.length(), floor, figure="acceptance length")]
-    for category in sorted({found.category for found in whole.counts}):
-        counts = tuple(found for found in whole.counts if found.category == category)
-        if sum(found.drafts for found in counts):
-            length = Acceptance(whole.k, counts, whole.source).length()
-            rows.append(Row.of(category or "of no category", length, kind=PART))
+    for kind in kinds(found.category for found in whole.counts if found.drafts):
+        bound = source.workload_floors[kind].bound
+        rows.append(Row.of(kind or "of no category", whole.on(kind).length(), bound, kind=PART))
     caption = f"Tokens that one step of the target yields: 1 + accepted / drafts, at most {whole.k + 1}; 1 without MTP."
     return Chart("tokens a step", tuple(rows), caption)
 

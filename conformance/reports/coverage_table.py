@@ -8,8 +8,7 @@ from typing import Any
 
 from conformance.judging.stats import CONFIDENCE
 from conformance.reports.sanitize import json_text
-from conformance.views.calibration import Calibration, Quantity
-from conformance.views.coverage import Coverage
+from conformance.views.calibration import Calibration, Coverage, Quantity
 
 FORMAT = 1
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"

@@ -15,6 +15,7 @@ from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.profile import Profile
 from conformance.profile.tolerances import Tolerances, load_tolerances
+from conformance.profile.workload_floors import WorkloadFloors, load_workload_floors
 from conformance.views.load import Load
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.soak import Soak
@@ -32,6 +33,11 @@ class Source:
         """Today's floors of hardware and pair."""
         pair = self.profile.pair
         return load_floors(FIXTURES / "floors", self.profile.hardware.name, pair.name, pair.k)
+
+    @functools.cached_property
+    def workload_floors(self) -> WorkloadFloors:
+        """Today's floors of the pair on kinds of prompts."""
+        return load_workload_floors(FIXTURES / "workloads", self.profile.pair.name, self.profile.pair.k)
 
     def holds(self, name: str) -> bool:
         """Whether the observation was made."""

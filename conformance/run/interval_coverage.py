@@ -13,8 +13,7 @@ from conformance.profile.profile import Profile, profile_to_json
 from conformance.run.session import new_header_here
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Progress
-from conformance.views.calibration import Calibration
-from conformance.views.coverage import Coverage
+from conformance.views.calibration import Calibration, Coverage
 
 
 def published_coverage(profile: Profile, progress: Progress) -> Coverage:

@@ -41,7 +41,15 @@ RUN = (
     Option(
         "--dataset",
         WHAT,
-        'prompts to ask instead of the mixed ones: JSON Lines as "vllm bench serve --dataset-name custom" reads them',
+        'prompts to ask instead of the mixed ones: JSON Lines as "vllm bench serve --dataset-name custom" reads them, '
+        "or those of MT-Bench, SPEED-Bench, GSM8K or HumanEval",
+        {"metavar": "FILE"},
+    ),
+    Option(
+        "--task-set",
+        WHAT,
+        "questions with checkable answers to ask instead of the suite's own: JSON Lines of GSM8K or of documents of "
+        "lm-evaluation-harness",
         {"metavar": "FILE"},
     ),
     _flag("--unlocked", WHAT, "compare installed versions with no lock; the verdict says so"),

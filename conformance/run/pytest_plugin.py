@@ -199,6 +199,7 @@ def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Optio
         reports=not option.no_reports,
         environment=UNLOCKED if option.unlocked else os.environ.get("CONFORMANCE_ENV"),
         dataset=config.invocation_params.dir / option.dataset if option.dataset else None,
+        task_set=config.invocation_params.dir / option.task_set if option.task_set else None,
     )
 
 

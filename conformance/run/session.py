@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -50,7 +50,9 @@ from conformance.serving.executor_options import (
 from conformance.serving.executors import HERE, Executor
 from conformance.serving.installed import installed_here
 from conformance.workload.dataset import load_dataset, write_prompts
-from conformance.workload.prompts import Prompt
+from conformance.workload.prompts import MIXED, Prompt
+from conformance.workload.questions import QUESTIONS, Question
+from conformance.workload.task_set import load_task_set
 
 DEFAULT_PAIR = "micro-26b-a4b-nvfp4"
 DEFAULT_LEVEL = "qualify"
@@ -70,6 +72,7 @@ class Options:
     certify: bool = False
     reports: bool = True
     dataset: Path | None = None
+    task_set: Path | None = None
     environment: str | None = None
     attach: str | None = None
     attach_plain: str | None = None
@@ -92,17 +95,17 @@ class Session:
     known_failures: tuple[KnownFailure, ...]
     checks: tuple[Check, ...]
     today: date
-    dataset: tuple[Prompt, ...] = ()  # written when the evidence begins
+    prompts: Mapping[str, Sequence[Prompt | Question]] = field(default_factory=dict)  # the user's own, by file name
     attached: Attachment | None = None  # servers that somebody else runs; None if the suite starts its own
     executor: Executor = HERE  # it runs the servers that the suite starts
     reports: bool = True  # whether to write reports
     recorded: Run | None = None  # the run that recorded this evidence, if it finished
 
     def begin(self) -> None:
-        """Create the evidence, with the prompts of the data set if there is one."""
+        """Create the evidence, with the user's own prompts if there are any."""
         self.evidence.begin(self.header, profile_to_json(self.profile))
-        if self.dataset:
-            write_prompts(list(self.dataset), self.evidence.prompts, FIXTURES / "prompts")
+        if self.prompts:
+            write_prompts(self.prompts, self.evidence.prompts, FIXTURES / "prompts")
 
     def asks_for(self, check: Check) -> bool:
         """Whether the session's level runs this check and the recording run did not leave it out."""
@@ -187,14 +190,13 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
     recorded = _recorded(options, asked)
     header = recorded or _new_header(options, asked, fixtures)
     attached = attachment(header.attached, header.attached_plain, header.attached_model)
-    prompts = tuple(load_dataset(options.dataset)) if options.dataset and not recorded else ()
-    if prompts and options.dataset:
-        header = replace(header, dataset=str(options.dataset), dataset_sha256=sha256(options.dataset))
+    prompts = {} if recorded else _own_prompts(options)
+    header = header if recorded else _with_files(header, options)
     profile = _resolve_profile(options, header, attached, recorded is not None)
     if asked and not profile.has_servers:
         raise UsageError(f"--level {profile.level} needs no server: leave out --attach, or choose another level.")
     directory = options.evidence or cwd / "evidence" / _directory_name(header, profile)
-    if header.dataset:
+    if header.dataset or header.task_set:
         profile = replace(profile, prompts=Evidence(directory, recording=False).prompts)
     recording = not (is_finished(directory) or options.recorded_only)
     executor = _open_executor(directory, header, attached, profile, resumed=recorded is not None) if recording else HERE
@@ -210,12 +212,35 @@ def open_session(options: Options, cwd: Path, fixtures: Path = FIXTURES) -> Sess
         known_failures=load_known_failures(fixtures / "known_failures"),
         checks=catalogue(),
         today=datetime.now(UTC).date(),
-        dataset=prompts,
+        prompts=prompts,
         attached=attached,
         executor=executor,
         reports=options.reports,
         recorded=_recording_run(directory),
     )
+
+
+def _own_prompts(options: Options) -> dict[str, Sequence[Prompt | Question]]:
+    """The prompts of the user's files, by the names of the files that they replace.
+
+    Raises:
+        UsageError: a file is wrong.
+    """
+    found: dict[str, Sequence[Prompt | Question]] = {}
+    if options.dataset:
+        found[MIXED] = load_dataset(options.dataset)
+    if options.task_set:
+        found[QUESTIONS] = load_task_set(options.task_set)
+    return found
+
+
+def _with_files(header: Header, options: Options) -> Header:
+    """The header with the user's files and their hashes."""
+    if path := options.dataset:
+        header = replace(header, dataset=str(path), dataset_sha256=sha256(path))
+    if path := options.task_set:
+        header = replace(header, task_set=str(path), task_set_sha256=sha256(path))
+    return header
 
 
 def _resolve_profile(options: Options, header: Header, attached: Attachment | None, recorded: bool) -> Profile:
@@ -304,9 +329,10 @@ def _resume(options: Options) -> Options:
     """
     directory = options.resume
     assert directory
-    for name in ("evidence", "hardware", "pair", "level", "minutes", "dataset"):
+    for name in ("evidence", "hardware", "pair", "level", "minutes", "dataset", "task_set"):
         if getattr(options, name) is not None:
-            raise UsageError(f"--resume {directory} keeps the options of the first run: leave out --{name}.")
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--resume {directory} keeps the options of the first run: leave out {flag}.")
     read_header(directory)
     if is_finished(directory):
         raise UsageError(
@@ -381,19 +407,14 @@ def _recorded(options: Options, attached: Attachment | None) -> Header | None:
         raise UsageError(
             f"{options.evidence} was recorded with {describe_executor(header)}: leave out {describe_executor(options)}."
         )
-    if options.dataset and _is_other_dataset(options.dataset, header):
-        raise UsageError(
-            f"{options.evidence} was recorded with {_dataset(header)}: leave out --dataset {options.dataset}."
-        )
+    for flag, asked_file, file, digest in (
+        ("--dataset", options.dataset, header.dataset, header.dataset_sha256),
+        ("--task-set", options.task_set, header.task_set, header.task_set_sha256),
+    ):
+        if asked_file and (not asked_file.is_file() or sha256(asked_file) != digest):
+            seen = f"{flag} {file}" if file else "the suite's own prompts"
+            raise UsageError(f"{options.evidence} was recorded with {seen}: leave out {flag} {asked_file}.")
     return header
-
-
-def _is_other_dataset(asked: Path, header: Header) -> bool:
-    return not asked.is_file() or sha256(asked) != header.dataset_sha256
-
-
-def _dataset(header: Header) -> str:
-    return f"--dataset {header.dataset}" if header.dataset else "the suite's own prompts"
 
 
 def _directory_name(header: Header, profile: Profile) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
-from conformance.errors import ObservationError
+from conformance.errors import ObservationError, Unsupported
 from conformance.judging import stats
 from conformance.judging.stats import CONFIDENCE, Estimate
-from conformance.views.load import Cell, Counts, Load
+from conformance.profile.workload_floors import is_of, kinds
+from conformance.views.load import TOGETHER, Cell, Counts, Load
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,24 @@ class Acceptance:
             here = [found.per_position[i] for found in self.counts]
             rates.append(f"{self._ratio(here, before, CONFIDENCE)}" if sum(before) else "nothing to accept")
         return "conditional acceptance, given the position before: " + "; ".join(rates)
+
+    def kinds(self) -> list[str]:
+        """The categories that have drafts, each workload of several categories before them.
+
+        Raises:
+            ObservationError: there is no draft.
+            Unsupported: vLLM counts no single request, and requests of several categories were counted together.
+        """
+        found = {each.category for each in self.counts if each.drafts}
+        if not found:
+            raise ObservationError("no prompt has a draft, so there is nothing to estimate")
+        if TOGETHER in found:
+            raise Unsupported("This vLLM counts no single request, so the acceptance of a category is not known.")
+        return kinds(found)
+
+    def on(self, kind: str) -> Self:
+        """The acceptance on prompts of one kind."""
+        return replace(self, counts=tuple(each for each in self.counts if is_of(each.category, kind)))
 
     def by_category(self) -> str:
         """As a note: the acceptance length of each category, and the share of drafted tokens that were accepted."""

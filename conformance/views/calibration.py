@@ -14,6 +14,7 @@ from conformance.errors import ObservationError
 from conformance.judging import stats
 from conformance.judging.stats import CONFIDENCE, MINIMUM_CLUSTERS, Estimate
 from conformance.profile.known_rates import Plan
+from conformance.profile.profile import Profile
 
 LENGTH = "acceptance length"
 
@@ -221,3 +222,13 @@ def _check_trials(name: str, trials: Sequence[Sequence[Counts]], drafts: int, de
         )
     if decided is not None and decided < drafts:
         raise ObservationError(f'at the rates "{name}" {drafts} drafts were counted, but coins decided only {decided}')
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The calibration, and the profile, environment and method that it was made with."""
+
+    profile: Profile
+    environment: Mapping[str, Any]
+    method: str
+    calibration: Calibration

@@ -17,6 +17,7 @@ from conformance.profile.tolerances import load_tolerances
 
 PERCENTILES = (50, 95, 99)
 MINIMUM_ROUNDS = 3  # with answers of a category; with fewer, its interval has no meaning
+TOGETHER = "mixed"  # the category of requests of several categories that were counted together
 TOKEN_BY_TOKEN = (
     "this CPU lacks the BF16 instructions that oneDNN needs (such as AVX-512); vLLM multiplies token by token on it, "
     "unlike on the machines of the published figures"
@@ -337,7 +338,7 @@ def _block(block: Mapping[str, Any], row: Mapping[str, Any], document: Mapping[s
     counts: tuple[Counts, ...] = ()
     if block["counted"] is not None:
         categories = {answer.category for answer in answers}
-        whole = _counts(block["counted"], len(answers), categories.pop() if len(categories) == 1 else "mixed", k)
+        whole = _counts(block["counted"], len(answers), categories.pop() if len(categories) == 1 else TOGETHER, k)
         counts = by_request if len(by_request) == len(answers) else (whole,)
         _check_sums(counts, whole)
     return Block(block["seconds"], block["client_seconds"], answers, counts)

@@ -19,6 +19,7 @@ from conformance.profile.known_rates import load_plan
 from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import load_profile
 from conformance.profile.tolerances import load_tolerances
+from conformance.profile.workload_floors import load_workload_floors
 from conformance.reference.numeric_error import load_bounds, load_likeness
 from conformance.views.answers import Tools
 from conformance.views.bad_requests import Misuse
@@ -50,6 +51,7 @@ from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.steps.graph_steps import GraphSteps
 from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
+from conformance.views.task_score import TaskScore
 from conformance.views.texts import Form, Texts
 from conformance.views.wiring import Attention, PairConfig, Wiring
 
@@ -89,6 +91,7 @@ BUILDERS: Builders = {
     "parsers": lambda d: Parsers.of(d["parsers"]),
     "bad_requests": lambda d: Misuse.of(d["bad_requests"]),
     "load": lambda d: Looks(1, lambda _: Load.of([d["load"]])),
+    "task_score": lambda d: TaskScore.of(d["task_score"], load_tolerances()["task_score_least"]),
     "texts": lambda d: Texts.of(d["near_ties"]),
     "form": lambda d: Form.of(Load.of([d["load"]]), d["checkpoint"]),
     "tolerances": lambda _: load_tolerances(),
@@ -109,6 +112,7 @@ BUILDERS: Builders = {
         load_arm_facts(),
     ),
     "soak": lambda d: Soak.of(d["soak"], 0.1),
+    "workload_floors": lambda _: load_workload_floors(FIXTURES / "workloads", "micro-26b-a4b-nvfp4", 4),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }
 MODULES = [importlib.import_module(f"conformance.{path.stem}") for path in sorted(PACKAGE.glob("test_*.py"))]

@@ -11,11 +11,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from support import synthetic
 
-from conformance import PACKAGE
-from conformance.judging.verdict import NO_FLOOR, Verdict
+from conformance import FIXTURES, PACKAGE
+from conformance.judging.verdict import NO_FLOOR, Outcome, Verdict
+from conformance.profile.workload_floors import load_workload_floors
 from conformance.views.inside import Moe
 from negative_controls.damages import DAMAGES, INSTRUMENTS, NOTHING, SINGLE_ANSWERS
-from negative_controls.judge_documents import FUNCTIONS, PROFILE, Documents, outcome
+from negative_controls.damages.answers import lose_questions
+from negative_controls.judge_documents import FUNCTIONS, PROFILE, Documents, judged, outcome
 
 
 @pytest.mark.parametrize("name", synthetic.healthy())
@@ -67,6 +69,29 @@ def test_few_comparisons_are_inconclusive() -> None:
     found = outcome("LOSS-01", documents)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "(n = 30; about " in found.sentence
+
+
+def test_a_few_lost_questions_are_inconclusive_and_named() -> None:
+    documents = synthetic.healthy()
+    lose_questions(documents, 3)
+    found = outcome("TASK-01", documents)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "-0.025 [-0.071, 0.007] may or may not reach -0.05 (n = 120; about " in found.sentence
+    assert found.findings[0].note == (
+        "right answers with MTP 115 of 120, without 118; both 115, only with 0, only without 3, neither 2; "
+        "lost: question-000 (with MTP: get_weather({})), question-001 (with MTP: get_weather({})), "
+        "question-002 (with MTP: get_weather({}))"
+    )
+
+
+def test_a_question_that_is_lost_for_another_that_is_won_is_no_loss() -> None:
+    documents = synthetic.healthy()
+    lose_questions(documents, 2)
+    for row in documents["task_score"]["questions"][-2:]:
+        row["mtp"]["calls"][0]["arguments"] = json.dumps(row["expected"][0]["arguments"])
+    finding = outcome("TASK-01", documents).findings[0]
+    assert finding.value == "0.000"
+    assert "only with 2, only without 2, neither 0" in finding.note
 
 
 def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:
@@ -353,3 +378,44 @@ def test_a_backend_may_have_two_words_in_the_log() -> None:
     )
     logged = Moe.of(synthetic.moe() | {"log_lines": [said, "Using 'MARLIN' NvFp4 MoE backend."]}, PROFILE).logged()
     assert list(logged.values()) == ["FlashInfer CUTLASS", "MARLIN"]
+
+
+def public_workload(documents: Documents) -> None:
+    """The same answers to prompts of MT-Bench: two categories of many prompts."""
+    for id, prompt in documents["load"]["prompts"].items():
+        prompt["category"] = "mt-bench/coding" if id.startswith("code") else "mt-bench/writing"
+
+
+def on_e4b(documents: Documents, k: int = 4) -> Outcome:
+    special = {"workload_floors": lambda _: load_workload_floors(FIXTURES / "workloads", "gemma-4-e4b", k)}
+    return judged("ACC-05", documents, special)
+
+
+def test_acceptance_on_a_public_workload_is_shown_by_category_and_judged_as_a_whole() -> None:
+    documents = synthetic.healthy()
+    public_workload(documents)
+    found = on_e4b(documents, 2)  # the made-up answers have more tokens a step than two drafted ones allow
+    assert found.verdict is Verdict.PASS
+    whole, coding, writing = found.findings
+    assert re.match(r"acceptance length on mt-bench 4\.\d+ \[.*\] reaches 2.166", whole.sentence)
+    assert [each.floor for each in (coding, writing)] == [NO_FLOOR, NO_FLOOR]
+    assert "on mt-bench/coding 4." in coding.sentence
+    assert whole.n == (coding.n or 0) + (writing.n or 0)
+
+
+def test_acceptance_without_a_figure_for_its_k_is_measured_and_not_judged() -> None:
+    documents = synthetic.healthy()
+    public_workload(documents)
+    found = on_e4b(documents, 4)
+    assert found.verdict is Verdict.UNSUPPORTED
+    assert "there is no floor, because no figure of this pair is known for mt-bench at k = 4" in found.sentence
+
+
+def test_categories_that_were_counted_together_are_unsupported() -> None:
+    documents = synthetic.healthy()
+    for each in documents["load"]["rounds"]:
+        for answer in each["mtp"]["answers"]:
+            answer["counts"] = None
+    found = outcome("ACC-05", documents)
+    assert found.verdict is Verdict.UNSUPPORTED
+    assert "This vLLM counts no single request" in found.sentence

@@ -116,3 +116,20 @@ def test_a_wrong_rejection_sampler_shows_in_the_samples(
 def test_memory_that_nobody_wrote_to_is_no_temperature(servers: dict[str, Server], tmp_path: Path) -> None:
     """This vLLM has vllm#55005 on CPUs. If this test fails, the defect is fixed, and the waiver of LOSS-04 can go."""
     assert sampled(servers, tmp_path).verdict is Verdict.FAIL
+
+
+def scored(servers: dict[str, Server], directory: Path) -> Outcome:
+    """TASK-01 of the servers as they are now."""
+    return judged("TASK-01", observed(servers, directory, "task_score"), {})
+
+
+def test_a_healthy_server_answers_as_many_questions_with_mtp(servers: dict[str, Server], tmp_path: Path) -> None:
+    found = scored(servers, tmp_path)
+    assert found.verdict is Verdict.PASS, found
+
+
+def test_a_sampler_that_accepts_everything_answers_fewer_questions(servers: dict[str, Server], tmp_path: Path) -> None:
+    with shown(servers[MTP], "accepts_everything"):
+        found = scored(servers, tmp_path)
+    assert found.verdict is Verdict.FAIL, found
+    assert "share of right answers with MTP minus that without -0." in found.sentence

@@ -27,6 +27,7 @@ K, SEEDS = 4, 200
 TIMED = ("seconds", "first_seconds", "tokens")
 FIRST_SECONDS = 0.1  # without MTP; with it, the draft reads the prompt too
 ROUNDS = {1: 12, 3: 4, 8: 10, 17: 2}
+ASKED = 160  # of the gold prompts, so that every category has enough of them for an interval
 Documents = dict[str, dict[str, Any]]
 START = {
     "name": "mtp",
@@ -79,6 +80,7 @@ def healthy() -> Documents:
         "load": load(),
         "near_ties": ties(),
         "sampling": sampling(),
+        "task_score": task_score(),
         "tools": {"prompts": [tool(i) for i in range(12)]},
         "parsers": synthetic_chat.parsers(),
         "bad_requests": synthetic_chat.misuse(),
@@ -395,7 +397,7 @@ def load() -> dict[str, Any]:
     for concurrency, count in ROUNDS.items():
         for number in range(-1, count):
             size = 3 if concurrency == 1 else concurrency
-            rows = [GOLD_ROWS[(place + step) % len(GOLD_ROWS)] for step in range(size)]
+            rows = [GOLD_ROWS[(place + step) % ASKED] for step in range(size)]
             rounds.append(load_round(concurrency, number, rows))
             place += size if number >= 0 else 0
     prompts = {row["id"]: {"category": category(row["id"]), "token_ids": row["prompt"]} for row in GOLD_ROWS}
@@ -498,6 +500,22 @@ def sampling() -> dict[str, Any]:
         for i in range(4)
     ]
     return {"temperature": 1, "tokens": 3, "seeds": SEEDS, "prompts": rows}
+
+
+QUESTIONS = 120
+
+
+def task_score() -> dict[str, Any]:
+    """Both arms answer all but the last two questions rightly."""
+
+    def row(i: int) -> dict[str, Any]:
+        call = {"name": "get_weather", "arguments": {"days": i}}
+        written = {"name": "get_weather", "arguments": json.dumps({"days": i if i < QUESTIONS - 2 else -1})}
+        said = {"calls": [written], "content": "", "finish_reason": "tool_calls", "tokens": 12}
+        row = {"id": f"question-{i:03}", "category": "tool_call", "rule": "calls", "expected": [call]}
+        return row | {"mtp": copy.deepcopy(said), "plain": copy.deepcopy(said)}
+
+    return {"at_once": 8, "questions": [row(i) for i in range(QUESTIONS)]}
 
 
 def ties() -> dict[str, Any]:

@@ -106,3 +106,36 @@ def test_a_header_without_data_set_is_still_read(file: Path, tmp_path: Path) -> 
     assert open_session(Options(evidence=tmp_path / "run"), tmp_path).profile.prompts == FIXTURES / "prompts"
     with pytest.raises(UsageError, match="was recorded with the suite's own prompts: leave out --dataset"):
         open_session(Options(evidence=tmp_path / "run", dataset=file), tmp_path)
+
+
+MT_BENCH = {"question_id": 81, "category": "writing", "turns": ["Compose a post.", "Rewrite it."], "reference": []}
+HUB = {"prompt_id": 1, "category": "math", "prompt": ["What is 2 + 2?", "And twice that?"], "reference": []}
+SPEED_BENCH = {
+    **{"question_id": "a", "category": "coding", "sub_category": "", "turns": ["Sort a list."], "source": "x"},
+    **{"src_id": "7", "difficulty": "", "multiturn": False},
+}
+GSM8K = {"question": "How much is 6 times 7?", "answer": "6 * 7 = 42\n#### 42"}
+HUMANEVAL = {"task_id": "HumanEval/0", "prompt": "def f():\n", "entry_point": "f", "canonical_solution": "", "test": ""}
+
+
+def test_public_data_sets_are_recognised_by_their_rows(file: Path) -> None:
+    rows = [MT_BENCH, HUB, SPEED_BENCH, GSM8K, HUMANEVAL, {"prompt": "x", "category": "mine"}, {"prompt": "y"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *ROWS]))
+    found = load_dataset(file)[: len(rows)]
+    assert [prompt.category for prompt in found] == [
+        *("mt-bench/writing", "mt-bench/math", "speed-bench/coding", "gsm8k", "humaneval", "mine", "dataset"),
+    ]
+    texts = [prompt.messages[0]["content"] for prompt in found]
+    assert texts[:3] == ["Compose a post.", "What is 2 + 2?", "Sort a list."]
+    assert texts[3] == "How much is 6 times 7?\nPlease reason step by step, and put your final answer within \\boxed{}."
+    assert texts[4].endswith("passes the tests:\n```python\ndef f():\n\n```")
+    assert {len(prompt.messages) for prompt in found} == {1}
+
+
+@pytest.mark.parametrize(
+    "row", [{**MT_BENCH, "turns": []}, {**MT_BENCH, "turns": [" "]}, {**MT_BENCH, "category": None}, {"question": "x"}]
+)
+def test_a_public_row_without_its_text_is_named(file: Path, row: dict[str, object]) -> None:
+    file.write_text(file.read_text() + json.dumps(row) + "\n")
+    with pytest.raises(UsageError, match=r'data\.jsonl:11: key "prompt" must be a text'):
+        load_dataset(file)

@@ -14,7 +14,8 @@ from conformance.reports.source import Source
 
 GOOD = (Verdict.PASS, Verdict.WAIVED)
 BAD = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
-SUBJECT = ("pair", "hardware", "level", "dataset_sha256")  # fields of a header that should be equal in both runs
+# Fields of a header that should be equal in both runs.
+SUBJECT = ("pair", "hardware", "level", "dataset_sha256", "task_set_sha256")
 WORSE, BETTER, OTHER = "worse", "better", "other"
 
 

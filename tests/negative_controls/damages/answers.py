@@ -62,6 +62,16 @@ def broken_json(d: Documents) -> None:
     d["tools"]["prompts"][0]["streamed"]["calls"][0]["arguments"] = '{"city": "Os'
 
 
+def forgets_arguments_with_mtp(d: Documents) -> None:
+    lose_questions(d, 14)
+
+
+def lose_questions(d: Documents, count: int) -> None:
+    """Answers with MTP to so many questions lose their arguments."""
+    for row in d["task_score"]["questions"][:count]:
+        row["mtp"]["calls"][0]["arguments"] = "{}"
+
+
 # check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     (
@@ -76,6 +86,11 @@ DAMAGES: list[Row] = [
     ),
     ("GOLD-02", stops_early, " differs from the gold answer at token 2"),
     ("GOLD-02", follows_little, "share of gold tokens compared 0.0"),
+    (
+        "TASK-01",
+        forgets_arguments_with_mtp,
+        "share of right answers with MTP minus that without -0.117 [-0.186, -0.071] misses -0.05",
+    ),
     ("TOOL-01", integer_as_text, 't03 is get_weather({"city": "Oslo", "days": "3", "metric": true}) where'),
     ("TOOL-01", leaked_call, "t00 is no call but the text <|tool_call>call:get_weather"),
     ("TOOL-02", lost_arguments, 't00 is get_weather({}) where get_weather({"city": "Oslo"'),
@@ -94,6 +109,15 @@ def no_gold_prompt(d: Documents) -> None:
     d["load"]["prompts"] = {f"other {name}": prompt for name, prompt in prompts.items()}
 
 
+def no_questions(d: Documents) -> None:
+    d["task_score"]["questions"] = []
+
+
+def nobody_knows(d: Documents) -> None:
+    for row in d["task_score"]["questions"]:
+        row["mtp"]["calls"] = row["plain"]["calls"] = []
+
+
 def no_tools(d: Documents) -> None:
     d["tools"]["prompts"] = []
 
@@ -108,6 +132,8 @@ NOTHING: list[Row] = [
     ("GOLD-01", other_weights, "was computed from other weights"),
     ("GOLD-01", no_gold_prompt, "nothing was looked at"),
     ("GOLD-02", no_gold_prompt, "nothing was looked at"),
+    ("TASK-01", no_questions, "no questions, so there is nothing to compare"),
+    ("TASK-01", nobody_knows, "answers 0 of 120 questions rightly, so a loss could not be seen"),
     ("TOOL-01", no_tools, "nothing to compare"),
     ("TOOL-02", no_tools, "no tool call came back"),
     ("TOOL-02", no_calls, "no tool call came back"),

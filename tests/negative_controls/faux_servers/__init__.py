@@ -39,6 +39,7 @@ SIZES = Sizes(
     again_every=2,
     longest_answer=32,
     tie_prompts=4,
+    questions_at_once=4,
     sweep_prompts=3,
     sweep_tokens=32,
     sweep_longest_draft=4,

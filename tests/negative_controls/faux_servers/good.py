@@ -273,9 +273,10 @@ class Handler(BaseHTTPRequestHandler):
         row = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
         return row | (told if usage else {})
 
-    @staticmethod
-    def pieces(question: dict[str, Any]) -> list[str]:
-        return ["echo ", question["messages"][-1]["content"]]
+    def pieces(self, question: dict[str, Any]) -> list[str]:
+        said = question["messages"][-1]["content"]
+        wrong = self.state.fault == "is wrong about odd numbers" and said[-1] in "13579"
+        return ["echo ", f"not {said}" if wrong else said]
 
     @staticmethod
     def call(question: dict[str, Any]) -> dict[str, Any]:
