@@ -46,6 +46,10 @@ NAMES = (
     "cut_answers",
     "context_limit",
     "preemption",
+    "seeds",
+    "thinking_budget",
+    "combination_support",
+    "combination",
     "soak",
 )
 

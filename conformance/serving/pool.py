@@ -201,8 +201,8 @@ class ServerPool:
         return Attempt(isinstance(outcome, Server), start.exit_code, seconds, start.server.log)
 
     @contextmanager
-    def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
-        """An extra server, which is the one with MTP after ``change``. It is stopped at the end.
+    def extra(self, name: str, change: Callable[[Launch], Launch], arm: str = MTP) -> Iterator[Server]:
+        """An extra server, which is the one of this arm after ``change``. It is stopped at the end.
 
         If memory may be short, all other servers are stopped first.
 
@@ -214,7 +214,7 @@ class ServerPool:
             with self._start_lock():
                 if not self._profile.hardware.roomy:
                     self._stop_all()
-                start = self._prepare(name, MTP, change)
+                start = self._prepare(name, arm, change)
                 outcome = start_together([start], self._grace, self._progress)[name]
             try:
                 if isinstance(outcome, ObservationError):
