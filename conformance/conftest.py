@@ -15,7 +15,7 @@ from conformance.judging.check import declaration
 from conformance.judging.sequential import Looks
 from conformance.observers import observer
 from conformance.profile.arm_facts import load_arm_facts
-from conformance.profile.combinations import other_runner
+from conformance.profile.combined_features import other_runner
 from conformance.profile.facts import Facts, load_facts
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.known_rates import load_plan

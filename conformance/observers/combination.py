@@ -13,7 +13,7 @@ from conformance.observers import combination_support
 from conformance.observers.preemption import REQUESTS, TOKENS, crowd_and_few, prompts
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import MTP, PLAIN, SERVED, SERVED_PLAIN
-from conformance.profile.combinations import FEATURES, Feature
+from conformance.profile.combined_features import FEATURES, Feature
 from conformance.profile.profile import Profile
 from conformance.serving.command import Launch
 from conformance.serving.pool import ServerPool

@@ -14,7 +14,7 @@ from conformance.profile.profile import Profile
 from conformance.serving.json_subprocess import ask_subprocess
 from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
-COMMAND = (sys.executable, "-m", "conformance.inside_vllm.combinations")
+COMMAND = (sys.executable, "-m", "conformance.inside_vllm.combination_support")
 WORKERS = ("-tp", "--tensor-parallel-size", "-dp", "--data-parallel-size")
 
 
@@ -23,13 +23,15 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
 
     Raises:
         ObservationError: vLLM cannot be imported.
-        Unsupported: the servers are attached, or this vLLM lacks a name that the question needs.
+        Unsupported: the servers are attached, this vLLM lacks a name that the question needs, or the hardware has no
+            configuration that people serve.
     """
     servers.require_own_servers(NOT_INSTALLED)
+    question = request(profile)
     with servers.shared():  # importing vLLM uses a core for ten seconds
         found = ask_subprocess(
             COMMAND,
-            request(profile),
+            question,
             doing="asking for what can be combined",
             failed="vLLM does not say what can be combined",
             executor=servers.executor,
@@ -41,7 +43,13 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
 
 
 def request(profile: Profile) -> dict[str, Any]:
-    """The input of ``conformance.inside_vllm.combinations``."""
+    """The input of ``conformance.inside_vllm.combination_support``.
+
+    Raises:
+        NotHere: a checkpoint is not on this machine.
+        Unsupported: the hardware has no configuration that people serve.
+    """
+    profile.hardware.as_served()
     pair = profile.pair
     return {
         "target": str(target_folder(pair)),

@@ -51,7 +51,9 @@ def question(budget: int | None, tokens: int, *, stream: bool = False) -> dict[s
 
 def _all(server: Server, budgets: Sequence[int], seconds: float) -> dict[str, Any]:
     tokens = budgets[-2] + BEHIND
-    rows = [{"budget": budget, "alone": False, "stream": stream} for budget in budgets for stream in (False, True)]
+    rows: list[dict[str, Any]] = [
+        {"budget": budget, "alone": False, "stream": stream} for budget in budgets for stream in (False, True)
+    ]
     rows.append({"budget": budgets[2], "alone": True, "stream": False})
     asked = [question(row["budget"], tokens, stream=row["stream"]) for row in rows]
     whole: Reply = ask(server, CHAT, question(None, tokens), seconds)

@@ -1,4 +1,4 @@
-"""``python -m conformance.inside_vllm.combinations``: which features this vLLM refuses beside MTP on this machine.
+"""``python -m conformance.inside_vllm.combination_support``: what this vLLM refuses beside MTP on this machine.
 
 Standard input is JSON: ``target`` and ``draft`` (folders), ``k``, ``quantisation`` of the target, and ``workers``. The
 last line of standard output is JSON: the version, and by feature vLLM's reason for a refusal, or "" if it accepts the
@@ -17,10 +17,12 @@ from unittest import mock
 
 from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters, oracle_adapters
-from conformance.profile.combinations import FEATURES, Feature
+from conformance.profile.combined_features import FEATURES, Feature
 from conformance.profile.moe_facts import load_moe_facts
 
 LONGEST = 300  # characters of a reason
+NVFP4 = "nvfp4"
+ASKED = NVFP4, "bf16"  # quantisations whose kernels are asked
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Pair:
 
 
 def main() -> None:
-    """Answer the question in standard input."""
+    """Answer the question in standard input. Fails if vLLM refuses the pair without any feature."""
     asked = json.load(sys.stdin)
     pair = Pair(Path(asked["target"]), Path(asked["draft"]), asked["k"], asked["quantisation"], asked["workers"])
     try:
+        adapters.engine_config(pair.target, pair.draft, pair.k)
         reasons = {name: refusal(pair, feature) for name, feature in FEATURES.items()}
     except Unsupported as reason:
         print(json.dumps({"unsupported": str(reason)}))
@@ -67,14 +70,16 @@ def refusal(pair: Pair, feature: Feature) -> str:
 def kernel_refusal(config: Any, quantisation: str, feature: Feature) -> str:
     """Why no kernel for the experts has this feature; "" if one has it, or if the target has no experts.
 
+    Of quantised experts, only those in NVFP4 are asked.
+
     Raises:
         Unsupported: this vLLM lacks a name that the question needs.
     """
     text = adapters.follow(config, "model_config.hf_text_config")
-    if not feature.asks_kernels or not getattr(text, "num_experts", None):
+    if not feature.asks_kernels or not getattr(text, "num_experts", None) or quantisation not in ASKED:
         return ""
     experts = oracle_adapters.moe_config(load_moe_facts().moe, **feature.kernels)
-    if quantisation == "nvfp4" and not adapters.on_cpu():  # a CPU decodes NVFP4 and takes the kernels without it
+    if quantisation == NVFP4 and not adapters.on_cpu():  # a CPU decodes NVFP4 and takes the kernels without it
         oracle_adapters.select(experts)
         return ""
     answers = oracle_adapters.unquantised(experts)

@@ -10,9 +10,9 @@ import pytest
 from negative_controls.faux_servers import PROFILE, recording
 
 from conformance.errors import Unsupported
-from conformance.inside_vllm.combinations import shortened
+from conformance.inside_vllm.combination_support import shortened
 from conformance.observers import combination, combination_support, observer
-from conformance.profile.combinations import FEATURES, other_runner
+from conformance.profile.combined_features import FEATURES, other_runner
 from conformance.profile.profile import load_profile
 from conformance.serving.command import Launch
 from conformance.serving.pool import ServerPool
