@@ -77,6 +77,11 @@ EXAMPLES = {
     ),
     "PREEMPT-STALE": ("FEATURE-11", "request 2 in the crowd with MTP got no answer: RemoteProtocolError"),
     "SEED-IGNORED": ("FEATURE-12", "seed 11 gives another token at 3 the second time with MTP"),
+    "INVARIANT-DRAFT": (
+        "FEATURE-15",
+        "the answers to request 2 in the crowd with MTP, and a few at a time without, differ at token 7, where the "
+        "most likely token leads by 0.00 nats",
+    ),
     "BUDGET-IGNORED": ("FEATURE-13", "the answer with a budget of 4 with MTP has a thought of 10 tokens"),
     "PROMPT-LOGPROBS": (
         "FEATURE-07",
