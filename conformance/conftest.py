@@ -15,6 +15,7 @@ from conformance.judging.check import declaration
 from conformance.judging.sequential import Looks
 from conformance.observers import observer
 from conformance.profile.arm_facts import load_arm_facts
+from conformance.profile.combined_features import other_runner
 from conformance.profile.facts import Facts, load_facts
 from conformance.profile.floors import Floors, load_floors
 from conformance.profile.known_rates import load_plan
@@ -42,12 +43,15 @@ from conformance.views.parsers import Parsers
 from conformance.views.published import Published
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
+from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.seeds import Seeds
 from conformance.views.served.served_load import ServedLoad
+from conformance.views.served.thinking_budget import ThinkingBudget
 from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
@@ -389,6 +393,49 @@ def context_limit(observe: Observe) -> ContextLimit:
 def preemption(observe: Observe) -> Preemption:
     """Requests that vLLM preempted."""
     return Preemption.of(observe("preemption"))
+
+
+@pytest.fixture(scope="session")
+def seeds(observe: Observe) -> Seeds:
+    """Texts that were sampled with seeds."""
+    return Seeds.of(observe("seeds"))
+
+
+@pytest.fixture(scope="session")
+def thinking_budget(observe: Observe) -> ThinkingBudget:
+    """Thoughts that a budget ends."""
+    return ThinkingBudget.of(observe("thinking_budget"))
+
+
+@pytest.fixture(scope="session")
+def combination_support(observe: Observe) -> Observe:
+    """Return an observation of servers with one more feature; vLLM was asked before, without a server, if it has it."""
+    observe("combination_support")
+    return observe
+
+
+@pytest.fixture(scope="session")
+def batch_invariance(combination_support: Observe) -> Combination:
+    """Answers of servers with batch invariance."""
+    return Combination.of(combination_support("combination-batch_invariance"))
+
+
+@pytest.fixture(scope="session")
+def lora(combination_support: Observe) -> Combination:
+    """Answers of servers with LoRA switched on."""
+    return Combination.of(combination_support("combination-lora"))
+
+
+@pytest.fixture(scope="session")
+def expert_parallel(combination_support: Observe) -> Combination:
+    """Answers of servers with expert parallelism."""
+    return Combination.of(combination_support("combination-expert_parallel"))
+
+
+@pytest.fixture(scope="session")
+def other_model_runner(combination_support: Observe, profile: Profile) -> Combination:
+    """Answers of servers with the model runner that the others do not use."""
+    return Combination.of(combination_support(f"combination-{other_runner(profile.hardware)}"))
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,15 @@ from conformance.judging.check import check
 from conformance.judging.expectations import expect_at_least, expect_none
 from conformance.profile.floors import Floors
 from conformance.profile.tolerances import Tolerances
+from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.seeds import Seeds
 from conformance.views.served.served_load import ServedLoad
+from conformance.views.served.thinking_budget import ThinkingBudget
 from conformance.views.served.token_scores import TokenScores
 
 
@@ -158,6 +161,86 @@ def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> N
 
 @check(
     "FEATURE-12",
+    level="qualify",
+    claim="With a seed, a request that is repeated gets the same text, and another seed gives another text.",
+    upstream="vllm#6038",
+)
+def test_seeds(seeds: Seeds) -> None:
+    """At temperature 1, alone, for one answer and for n of them. The note compares the texts with those without MTP."""
+    expect_none(seeds.objections(), among=seeds.requests, source=seeds, note=seeds.note())
+
+
+@check(
+    "FEATURE-13",
+    level="qualify",
+    claim="A thought ends at its budget with MTP as without.",
+    upstream="vllm#39573",
+)
+def test_thinking_budgets(thinking_budget: ThinkingBudget, tolerances: Tolerances) -> None:
+    """Budgets that end inside a block of drafted tokens and at its ends; alone, among others and streamed."""
+    wrong = thinking_budget.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=thinking_budget.requests, source=thinking_budget, note=thinking_budget.note())
+
+
+@check(
+    "FEATURE-14",
+    level="qualify",
+    claim="vLLM computes the tokens of a prompt that its prefix cache does not have, and no others.",
+    upstream="vllm#54360",
+)
+def test_hits_are_used(prefix_caching: PrefixCaching) -> None:
+    """By vLLM's own counters: the tokens that were found and those that were computed are the prompt."""
+    expect_none(prefix_caching.wasted_hits(), among=prefix_caching.steps, source=prefix_caching)
+
+
+@check(
+    "FEATURE-15",
+    level="qualify",
+    claim="With VLLM_BATCH_INVARIANT, every answer with MTP is the one without, to the last token.",
+    upstream="vllm#54506",
+)
+def test_batch_invariance(batch_invariance: Combination) -> None:
+    """A few at a time and in a crowd, preempted where the cache is small. There are no near-ties."""
+    found = batch_invariance
+    expect_none(found.objections(), among=found.requests, source=found, note=found.note())
+
+
+@check(
+    "FEATURE-16",
+    level="qualify",
+    claim="With LoRA switched on, the model itself answers with MTP as without.",
+)
+def test_lora(lora: Combination, tolerances: Tolerances) -> None:
+    """No adapter is loaded, because none is known for every pair."""
+    bounds = tolerances["logit_resolution"], tolerances["widest_tie"]
+    expect_none(lora.objections(*bounds), among=lora.requests, source=lora, note=lora.note())
+
+
+@check(
+    "FEATURE-17",
+    level="qualify",
+    claim="With expert parallelism, answers with MTP are those without.",
+)
+def test_expert_parallelism(expert_parallel: Combination, tolerances: Tolerances) -> None:
+    """With one worker, vLLM gives it every expert, and the check is UNSUPPORTED."""
+    wrong = expert_parallel.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=expert_parallel.requests, source=expert_parallel, note=expert_parallel.note())
+
+
+@check(
+    "FEATURE-18",
+    level="qualify",
+    claim="With the other model runner, answers with MTP are those without.",
+    upstream="vllm#52311",
+)
+def test_other_model_runner(other_model_runner: Combination, tolerances: Tolerances) -> None:
+    """The one that the other checks do not use: V2 on a CPU, else V1 (VLLM_USE_V2_MODEL_RUNNER)."""
+    wrong = other_model_runner.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=other_model_runner.requests, source=other_model_runner, note=other_model_runner.note())
+
+
+@check(
+    "FEATURE-19",
     level="qualify",
     claim="In the configuration that people serve, requests in a row are faster with MTP.",
 )

@@ -431,11 +431,11 @@ def checkpoint_rows(module: Any, rows: int) -> list[int] | None:
     return [vocabulary] if vocabulary < rows else None
 
 
-def engine_config(target: Path, draft: Path, k: int) -> Any:
+def engine_config(target: Path, draft: Path, k: int, **more: Any) -> Any:
     """vLLM's configuration of a server with MTP; it reads only config.json and the tokenizer of both folders."""
     arguments = upstream("vllm.engine.arg_utils", "EngineArgs")
     speculative = {"method": "mtp", "model": str(draft), "num_speculative_tokens": k}
-    chosen = arguments(model=str(target), max_model_len=2048, speculative_config=speculative)
+    chosen = arguments(model=str(target), max_model_len=2048, speculative_config=speculative, **more)
     return follow(chosen, "create_engine_config")()
 
 

@@ -22,11 +22,12 @@ from conformance.profile.moe_facts import Experts
 
 FUSED_MOE = "vllm.model_executor.layers.fused_moe"
 ORACLE = f"{FUSED_MOE}.oracle.nvfp4"
+UNQUANTISED = f"{FUSED_MOE}.oracle.unquantized"
 PROBES = "vllm.utils."  # modules with has_flashinfer_…, has_humming
 PLATFORMS = "vllm.platforms"
 
 
-def moe_config(experts: Experts, moe_backend: str = "auto") -> Any:
+def moe_config(experts: Experts, moe_backend: str = "auto", **more: Any) -> Any:
     """vLLM's FusedMoEConfig of these experts on one device; ``moe_backend`` as in ``--moe-backend``."""
     parallel = upstream(f"{FUSED_MOE}.config", "FusedMoEParallelConfig")
     return _call(
@@ -43,6 +44,7 @@ def moe_config(experts: Experts, moe_backend: str = "auto") -> Any:
         moe_parallel_config=follow(parallel, "make_no_parallel")(),
         in_dtype=follow(torch, experts.dtype),
         moe_backend=moe_backend,
+        **more,
     )
 
 
@@ -88,6 +90,27 @@ def order(config: Any) -> list[Any]:
 def kernels(backend: Any) -> list[Any]:
     """The kernel classes of a backend, in the order in which the selection tries them."""
     return list(upstream(ORACLE, "backend_to_kernel_cls")(backend))
+
+
+def unquantised(config: Any) -> dict[str, tuple[bool, str]]:
+    """Of each kernel that vLLM may take for experts without quantisation: whether it can serve, and why not.
+
+    With LoRA, vLLM takes one kernel and does not ask it.
+
+    Raises:
+        Unsupported: this vLLM selects in another way.
+    """
+    if getattr(config, "is_lora_enabled", False):
+        found = [_call(upstream(UNQUANTISED, "select_unquantized_moe_backend"), config)[1]]
+    else:
+        backends = _call(upstream(UNQUANTISED, "_get_priority_backends"), config)
+        found = [kernel for each in backends for kernel in upstream(UNQUANTISED, "backend_to_kernel_cls")(each)]
+    answers = {}
+    for kernel in found:
+        asked = follow(kernel, "is_supported_config")
+        supported, reason = _call(asked, kernel, config, None, None, _standard_format())
+        answers[str(kernel.__name__)] = bool(supported), str(reason or "")
+    return answers
 
 
 def requested(moe_backend: str) -> str:

@@ -48,6 +48,10 @@ NAMES = (
     "cut_answers",
     "context_limit",
     "preemption",
+    "seeds",
+    "thinking_budget",
+    "combination_support",
+    "combination",
     "served_load",
     "soak",
 )

@@ -42,13 +42,19 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
         name = profile.hardware.name
         raise Unsupported(f"The cache of hardware {name} holds these requests, so vLLM preempts none of them.")
     seconds = profile.hardware.bounds.request_seconds
-    text = load_prefixes(profile.prompts / LONG)[-1].text
     with as_served(profile, servers, evidence):
-        plain = servers.served_plain()
-        ids = repeated(prompt_ids(plain, text, seconds), PROMPT + REQUESTS)
-        prompts = list(rotated(ids, PROMPT))
-        work = partial(_crowd_and_few, prompts=prompts, seconds=seconds)
+        work = partial(crowd_and_few, prompts=prompts(profile, servers.served_plain(), seconds), seconds=seconds)
         return {"requests": REQUESTS, "asked": TOKENS, "arms": ask_both(profile, servers, work)}
+
+
+def prompts(profile: Profile, server: Server, seconds: float) -> list[list[int]]:
+    """The prompt of each request.
+
+    Raises:
+        ObservationError: the server does not tell the token ids of a text.
+    """
+    text = load_prefixes(profile.prompts / LONG)[-1].text
+    return list(rotated(repeated(prompt_ids(server, text, seconds), PROMPT + REQUESTS), PROMPT))
 
 
 def rotated(ids: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -56,7 +62,12 @@ def rotated(ids: Sequence[int], tokens: int) -> Iterator[list[int]]:
     return ([ids[0], *ids[1 + number : tokens + number]] for number in range(REQUESTS))
 
 
-def _crowd_and_few(server: Server, prompts: Sequence[Sequence[int]], seconds: float) -> dict[str, Any]:
+def crowd_and_few(server: Server, prompts: Sequence[Sequence[int]], seconds: float) -> dict[str, Any]:
+    """The replies to these prompts, a few at a time and then all at once, and what the server counted.
+
+    Raises:
+        ObservationError: the server has died.
+    """
     groups = [prompts[at : at + FEW] for at in range(0, len(prompts), FEW)]
     few = _counted(server, groups, "few", seconds)
     return {"cache_blocks": cache_blocks(server), "few": few, "crowd": _counted(server, [prompts], "crowd", seconds)}

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from conformance.evidence.folder import Evidence
 from conformance.observers.bad_requests import wait_until_idle
@@ -73,9 +74,11 @@ class _Asking:
     seconds: float
     prompts: Mapping[str, Mapping[str, Any]]
     k: int
+    run: str  # part of every salt, so that nothing is found that an earlier observation of the same server left
 
     def ask(self, prompt: str, salt: str, **change: Any) -> Reply:
-        question = {**GREEDY, **LEAD, "max_tokens": TOKENS, "cache_salt": salt, **self.prompts[prompt], **change}
+        own = f"{self.run} {salt}"
+        question = {**GREEDY, **LEAD, "max_tokens": TOKENS, "cache_salt": own, **self.prompts[prompt], **change}
         return ask(self.server, CHAT, question, self.seconds)
 
     def _ask_cold(self, prompt: str) -> Reply:
@@ -86,18 +89,20 @@ class _Asking:
         before, prompts = cache_counts(self.server), list(dict.fromkeys(step.prompt for step in STEPS))
         with ThreadPoolExecutor(len(prompts)) as pool:
             replies = dict(zip(prompts, pool.map(self._ask_cold, prompts), strict=True))
-        queries, hits = cache_counts_after(self.server, before, sum(_prompt_tokens(each) for each in replies.values()))
-        return {"replies": replies, "queries": queries, "hits": hits}
+        tokens = sum(_prompt_tokens(each) for each in replies.values())
+        return {"replies": replies, **asdict(cache_counts_after(self.server, before, tokens))}
 
     def prepare(self, what: str) -> None:
         """Do what comes before a step."""
         if what == "leave":
-            leave(self.server, {**self.prompts["story"], "cache_salt": "shared"}, self.seconds)
+            leave(self.server, {**self.prompts["story"], "cache_salt": f"{self.run} shared"}, self.seconds)
         if what == "evict":
             steps = FILL_STEPS * (self.k + 1 if drafts(self.server) else 1)
             ask_for = {**self.prompts["fill"], **GREEDY, "max_tokens": steps, "ignore_eos": True}
             fillers = range(cache_blocks(self.server) // FILL_BLOCKS)
-            ask_at_once(self.server, CHAT, [{**ask_for, "cache_salt": f"fill {n}"} for n in fillers], self.seconds)
+            ask_at_once(
+                self.server, CHAT, [{**ask_for, "cache_salt": f"{self.run} fill {n}"} for n in fillers], self.seconds
+            )
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
@@ -106,7 +111,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     prompts = questions(story, sequel, other)
     seconds, evicts = profile.hardware.bounds.request_seconds, profile.hardware.as_served().small_cache
     with as_served(profile, servers, evidence):
-        asking = partial(_Asking, seconds=seconds, prompts=prompts, k=profile.pair.k)
+        asking = partial(_Asking, seconds=seconds, prompts=prompts, k=profile.pair.k, run=uuid4().hex)
         arms = ask_both(profile, servers, lambda server: _all_steps(asking(server), evicts))
     return {"arms": arms}
 
@@ -143,8 +148,7 @@ def _all_steps(asking: _Asking, evicts: bool) -> dict[str, Any]:
 def _counted(server: Server, send: partial[Reply]) -> dict[str, Any]:
     before = cache_counts(server)
     reply = send()
-    queries, hits = cache_counts_after(server, before, _prompt_tokens(reply))
-    return {"reply": reply, "queries": queries, "hits": hits}
+    return {"reply": reply, **asdict(cache_counts_after(server, before, _prompt_tokens(reply)))}
 
 
 def _prompt_tokens(reply: Reply) -> int:

@@ -53,6 +53,7 @@ class Served:
     serve_args: tuple[str, ...]
     needs_gb: float = 0.0  # free memory of the host below which the measured servers are stopped first
     small_cache: bool = False  # whether the requests of the checks fill the cache, so that vLLM evicts and preempts
+    combinations: tuple[str, ...] = ()  # features for each of which two more servers are started, if vLLM accepts it
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -17,7 +17,15 @@ import pytest
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging.check import Check, declaration
-from conformance.observers import cuda_graphs, environment, geometry, moe_oracle, observer, parsers
+from conformance.observers import (
+    combination_support,
+    cuda_graphs,
+    environment,
+    geometry,
+    moe_oracle,
+    observer,
+    parsers,
+)
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.facts import load_facts
 from conformance.profile.profile import Profile
@@ -26,7 +34,7 @@ from conformance.serving.command import captures
 from conformance.serving.pool import ServerPool
 
 # Observations; fixtures with the same names read them.
-OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers")
+OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers", "combination_support")
 PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
 SHARED = ("tools",)  # and every group of chats
 FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
@@ -142,6 +150,7 @@ def _question(name: str, profile: Profile) -> tuple[str, Any] | None:
         "moe_oracle": (moe_oracle.COMMAND, lambda: None),
         "cuda_graphs": (cuda_graphs.COMMAND, lambda: cuda_graphs.request(cuda_graphs.cases(profile))),
         "parsers": (parsers.COMMAND, lambda: parsers.build_request(profile)),
+        "combination_support": (combination_support.COMMAND, lambda: combination_support.request(profile)),
     }
     command, make = makers[name]
     with _leave_failure_to_check():

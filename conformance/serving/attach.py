@@ -208,12 +208,13 @@ class AttachedServers(ServerPool):
         raise self._not_ours(f"no other server ({arm}) is started beside it")
 
     @contextmanager
-    def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
-        del change
+    def extra(self, name: str, change: Callable[[Launch], Launch], arm: str = MTP) -> Iterator[Server]:
+        del change, arm
         raise self._not_ours(f"no other server ({name}) is started beside it")
         yield
 
-    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]]) -> Generator[Server]:
+    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]], arm: str = MTP) -> Generator[Server]:
+        del arm
         raise self._not_ours(f"no other servers ({', '.join(changes)}) are started beside it")
         yield
 

@@ -20,6 +20,7 @@ GENERATED = "vllm:generation_tokens_total"
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 KV_USAGE = "vllm:kv_cache_usage_perc"
 QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+BY_SOURCE, COMPUTED = "vllm:prompt_tokens_by_source_total", "local_compute"
 PREEMPTIONS = "vllm:num_preemptions_total"
 CACHE = "vllm:cache_config_info"
 
@@ -46,6 +47,24 @@ class Counters:
             per_position=tuple(a - b for a, b in zip(self.per_position, earlier.per_position, strict=True)),
             generated=self.generated - earlier.generated,
         )
+
+
+@dataclass(frozen=True)
+class CacheCounts:
+    """What is counted about prompts, in tokens: since the server's start, or the difference of two readings."""
+
+    queries: int  # looked up in the prefix cache
+    hits: int  # found there
+    computed: int | None  # None if this vLLM does not count them
+
+    def __sub__(self, earlier: CacheCounts) -> CacheCounts:
+        counted = self.computed is not None and earlier.computed is not None
+        computed = (self.computed or 0) - (earlier.computed or 0) if counted else None
+        return CacheCounts(self.queries - earlier.queries, self.hits - earlier.hits, computed)
+
+    def all_of(self, tokens: int) -> bool:
+        """Whether so many tokens of prompts are counted."""
+        return self.queries >= tokens and (self.computed is None or self.computed + self.hits >= tokens)
 
 
 def read_counters(server: Server) -> Counters:
@@ -94,25 +113,31 @@ def gauges(server: Server) -> tuple[int, float]:
     return round(busy), sum(used)
 
 
-def cache_counts(server: Server) -> tuple[int, int]:
-    """Tokens that were looked up in the prefix cache, and those that were found there, since the server's start.
+def cache_counts(server: Server) -> CacheCounts:
+    """The counters of the prefix cache since the server's start.
 
     Raises:
         ObservationError: the server does not answer, or /metrics lacks these counters.
     """
-    return _count(server, QUERIES), _count(server, HITS)
+    samples = _samples(server)
+    computed = [each.value for each in samples if each.name == BY_SOURCE and each.labels.get("source") == COMPUTED]
+    try:
+        queries, hits = _total(samples, QUERIES), _total(samples, HITS)
+    except ValueError as error:
+        raise server.failure(f"its /metrics cannot be used: {error}") from None
+    return CacheCounts(queries, hits, round(sum(computed)) if computed else None)
 
 
-def cache_counts_after(server: Server, before: tuple[int, int], queries: int) -> tuple[int, int]:
-    """What the counters of the prefix cache grew by, as soon as they count so many queries, or after some seconds.
+def cache_counts_after(server: Server, before: CacheCounts, tokens: int) -> CacheCounts:
+    """What the counters of the prefix cache grew by, once prompts of so many tokens are counted, or after some seconds.
 
     Raises:
         ObservationError: the server does not answer, or /metrics lacks these counters.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while (now := cache_counts(server))[0] - before[0] < queries and time.monotonic() < deadline:
+    while not (grown := cache_counts(server) - before).all_of(tokens) and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
-    return now[0] - before[0], now[1] - before[1]
+    return grown
 
 
 def preemptions(server: Server) -> int:

@@ -222,8 +222,8 @@ class ServerPool:
         return Attempt(isinstance(outcome, Server), start.exit_code, seconds, start.server.log)
 
     @contextmanager
-    def extra(self, name: str, change: Callable[[Launch], Launch]) -> Iterator[Server]:
-        """An extra server, which is the one with MTP after ``change``. It is stopped at the end.
+    def extra(self, name: str, change: Callable[[Launch], Launch], arm: str = MTP) -> Iterator[Server]:
+        """An extra server, which is the one of this arm after ``change``. It is stopped at the end.
 
         Nobody else uses a server while this one may be asked. Where one more server can load beside the others, nothing
         is held while it loads. If memory may be short, all other servers are stopped first.
@@ -232,10 +232,10 @@ class ServerPool:
             ObservationError: the server does not come up.
             Unsupported: the servers are attached.
         """
-        with closing(self.extras({name: change})) as servers:
+        with closing(self.extras({name: change}, arm)) as servers:
             yield next(servers)
 
-    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]]) -> Generator[Server]:
+    def extras(self, changes: Mapping[str, Callable[[Launch], Launch]], arm: str = MTP) -> Generator[Server]:
         """Extra servers one after another, as ``extra`` gives one; close the generator to stop early.
 
         As many load at the same time as have room on the GPU.
@@ -247,7 +247,7 @@ class ServerPool:
         while left:
             room = self._room()
             group, left = left[:room], left[room:]
-            with self._loaded(dict(group)) as outcomes:
+            with self._loaded(dict(group), arm) as outcomes:
                 for name, _ in group:
                     outcome = outcomes[name]
                     if isinstance(outcome, ObservationError):
@@ -270,7 +270,7 @@ class ServerPool:
 
     @contextmanager
     def _loaded(
-        self, changes: Mapping[str, Callable[[Launch], Launch]]
+        self, changes: Mapping[str, Callable[[Launch], Launch]], arm: str
     ) -> Iterator[Mapping[str, Server | ObservationError]]:
         """The outcomes of the starts of extra servers, which are stopped at the end."""
         hardware = self._profile.hardware
@@ -280,7 +280,7 @@ class ServerPool:
             with nullcontext() if beside else self._start_lock():
                 if not hardware.roomy:
                     self._stop_all()
-                starts = [self._prepare(name, MTP, change) for name, change in changes.items()]
+                starts = [self._prepare(name, arm, change) for name, change in changes.items()]
                 outcomes = start_together(starts, self._grace, self._progress)
             try:
                 yield outcomes

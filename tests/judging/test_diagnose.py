@@ -70,6 +70,19 @@ EXAMPLES = {
         "FEATURE-08",
         'the call cut after 4 tokens has 4 tokens and finish_reason "tool_calls" where 4 and "length" are right',
     ),
+    "CHUNK-DECODE": (
+        "FEATURE-10",
+        "an answer of 40 tokens among long prompts with and without MTP differ at token 5, where the most likely token "
+        "leads by 3.00 nats",
+    ),
+    "PREEMPT-STALE": ("FEATURE-11", "request 2 in the crowd with MTP got no answer: RemoteProtocolError"),
+    "SEED-IGNORED": ("FEATURE-12", "seed 11 gives another token at 3 the second time with MTP"),
+    "INVARIANT-DRAFT": (
+        "FEATURE-15",
+        "the answers to request 2 in the crowd with MTP, and a few at a time without, differ at token 7, where the "
+        "most likely token leads by 0.00 nats",
+    ),
+    "BUDGET-IGNORED": ("FEATURE-13", "the answer with a budget of 4 with MTP has a thought of 10 tokens"),
     "PROMPT-LOGPROBS": (
         "FEATURE-07",
         "tale-0 has -0.900 where -4.500 is right in prompt_logprobs at place 2 with MTP, which is 3.600 nats off",

@@ -39,12 +39,15 @@ from conformance.views.parsers import Parsers
 from conformance.views.published import Published
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.sampling import Sampling
+from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
+from conformance.views.served.seeds import Seeds
 from conformance.views.served.served_load import ServedLoad
+from conformance.views.served.thinking_budget import ThinkingBudget
 from conformance.views.served.token_scores import TokenScores
 from conformance.views.soak import Soak
 from conformance.views.static import Environment, Headers, Refusals
@@ -105,6 +108,12 @@ BUILDERS: Builders = {
     "cut_answers": lambda d: CutAnswers.of(d["cut_answers"]),
     "context_limit": lambda d: ContextLimit.of(d["context_limit"]),
     "preemption": lambda d: Preemption.of(d["preemption"]),
+    "seeds": lambda d: Seeds.of(d["seeds"]),
+    "thinking_budget": lambda d: ThinkingBudget.of(d["thinking_budget"]),
+    "batch_invariance": lambda d: Combination.of(d["combination-batch_invariance"]),
+    "lora": lambda d: Combination.of(d["combination-lora"]),
+    "expert_parallel": lambda d: Combination.of(d["combination-expert_parallel"]),
+    "other_model_runner": lambda d: Combination.of(d["combination-v2_runner"]),
     "served_load": lambda d: ServedLoad.of(
         d["served_load"],
         Load.of([d["load"]]),

@@ -15,7 +15,7 @@ from conformance import FIXTURES, PACKAGE
 from conformance.judging.verdict import NO_FLOOR, Outcome, Verdict
 from conformance.profile.workload_floors import load_workload_floors
 from conformance.views.inside import Moe
-from negative_controls.damages import DAMAGES, INSTRUMENTS, NOTHING, SINGLE_ANSWERS
+from negative_controls.damages import DAMAGES, INSTRUMENTS, NOTHING, SINGLE_ANSWERS, features
 from negative_controls.damages.answers import lose_questions
 from negative_controls.judge_documents import FUNCTIONS, PROFILE, Documents, judged, outcome
 
@@ -201,6 +201,16 @@ def with_gpus(**changes: Any) -> Callable[[Documents], None]:
         ),
         ("GEOM-01", unconfigured, "vLLM 0.32.0 does not accept this"),
         (
+            "FEATURE-14",
+            lambda d: features.step(d, "second").pop("computed"),
+            "An earlier version of this suite recorded",
+        ),
+        (
+            "FEATURE-14",
+            lambda d: features.step(d, "second").update(computed=None),
+            "This vLLM does not count the tokens",
+        ),
+        (
             "SOAK-04",
             with_windows(resident_mib=None),
             "processes of the server and their memory cannot be observed from here",
@@ -221,6 +231,18 @@ def test_what_cannot_be_known_is_unsupported(id: str, change: Callable[[Document
     found = outcome(id, documents)
     assert found.verdict is Verdict.UNSUPPORTED, found
     assert reason in found.sentence
+
+
+def test_seeds_that_change_as_often_without_mtp_are_noise_and_the_note_counts_equal_texts() -> None:
+    documents = synthetic.healthy()
+    for arm in ("mtp", "plain"):
+        features.choice(features.sampled(documents, 0, arm)[1])["token_ids"][3] = 99
+    (finding,) = outcome("FEATURE-12", documents).findings
+    assert finding.verdict is Verdict.PASS
+    assert finding.note == (
+        "4 of 5 texts with MTP are those without, which vLLM does not promise; "
+        "without MTP, 1 of 3 requests differ from themselves"
+    )
 
 
 def test_a_whole_number_is_one_number_to_json() -> None:

@@ -10,7 +10,14 @@ from negative_controls.faux_servers import BOUNDS, launch
 
 from conformance.errors import ObservationError
 from conformance.serving import metrics
-from conformance.serving.metrics import Counters, parse, read_after, read_when_still, require_consistent_counts
+from conformance.serving.metrics import (
+    CacheCounts,
+    Counters,
+    parse,
+    read_after,
+    read_when_still,
+    require_consistent_counts,
+)
 from conformance.serving.server import Server, Start, start_together
 from conformance.workload.client import client
 from conformance.workload.prompts import Prompt
@@ -50,6 +57,8 @@ def test_engines_are_summed() -> None:
 CACHE_PAGE = """\
 vllm:prefix_cache_queries_total{engine="0"} 700.0
 vllm:prefix_cache_hits_total{engine="0"} 512.0
+vllm:prompt_tokens_by_source_total{engine="0",source="local_compute"} 188.0
+vllm:prompt_tokens_by_source_total{engine="0",source="local_cache_hit"} 512.0
 vllm:num_preemptions_total{engine="0"} 3.0
 vllm:cache_config_info{block_size="128",engine="0",num_gpu_blocks="150"} 1.0
 """
@@ -57,8 +66,8 @@ vllm:cache_config_info{block_size="128",engine="0",num_gpu_blocks="150"} 1.0
 
 def test_the_cache_is_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_page", lambda _: CACHE_PAGE)
-    assert metrics.cache_counts(server) == (700, 512)
-    assert metrics.cache_counts_after(server, (300, 512), 400) == (400, 0)
+    assert metrics.cache_counts(server) == CacheCounts(700, 512, 188)
+    assert metrics.cache_counts_after(server, CacheCounts(300, 512, 0), 188) == CacheCounts(400, 0, 188)
     assert metrics.preemptions(server) == 3
     assert metrics.cache_blocks(server) == 150
 
@@ -66,7 +75,14 @@ def test_the_cache_is_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -
 def test_a_lookup_that_is_never_counted_is_told_after_a_while(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_page", lambda _: CACHE_PAGE)
     monkeypatch.setattr(metrics, "_SETTLE_SECONDS", 0.05)
-    assert metrics.cache_counts_after(server, (300, 512), 900) == (400, 0)
+    assert metrics.cache_counts_after(server, CacheCounts(300, 512, 0), 900) == CacheCounts(400, 0, 188)
+
+
+def test_a_server_that_does_not_count_computed_tokens_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_page", lambda _: CACHE_PAGE.replace("local_compute", "elsewhere"))
+    assert metrics.cache_counts_after(server, CacheCounts(0, 0, None), 700) == CacheCounts(700, 512, None)
 
 
 def test_a_page_without_a_cache_is_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

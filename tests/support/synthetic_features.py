@@ -9,6 +9,7 @@ from typing import Any
 ARMS = ("mtp", "plain")
 TOKENS = list(range(20, 32))  # of an answer without options
 CONTEXT, K = 2048, 4
+COMBINED = ("batch_invariance", "lora", "expert_parallel", "v2_runner")
 CALL = {"name": "count_letter", "arguments": '{"price": 1000, "city": "copper"}'}
 
 
@@ -21,6 +22,10 @@ def documents() -> dict[str, Any]:
         "cut_answers": cut_answers(),
         "context_limit": context_limit(),
         "preemption": preemption(),
+        "seeds": seeds(),
+        "thinking_budget": thinking_budget(),
+        "combination_support": {"vllm_version": "0.32.0", "refusals": dict.fromkeys(COMBINED, "")},
+        **{f"combination-{feature}": combination(feature) for feature in COMBINED},
     }
 
 
@@ -44,7 +49,7 @@ def prefix_caching() -> dict[str, Any]:
     prompts = {name: [base, base + 1, base + 2] for base, name in enumerate(("story", "call"), 10)}
 
     def row(prompt: str, hits: int) -> dict[str, Any]:
-        return {"reply": leading(prompts[prompt]), "queries": 700, "hits": hits}
+        return {"reply": leading(prompts[prompt]), "queries": 700, "hits": hits, "computed": 700 - hits}
 
     def arm(hits: int) -> dict[str, Any]:
         steps = [
@@ -59,6 +64,7 @@ def prefix_caching() -> dict[str, Any]:
                 "replies": {name: leading(tokens) for name, tokens in prompts.items()},
                 "queries": 1400,
                 "hits": 0,
+                "computed": 1400,
             },
             "steps": [
                 {"id": id, "prompt": prompt, "hit": hit, **row(prompt, hits if hit else 0)} for id, prompt, hit in steps
@@ -145,3 +151,38 @@ def preemption() -> dict[str, Any]:
         arm: {"cache_blocks": 150, "few": counted(0, arm == "mtp"), "crowd": counted(5, arm == "mtp")} for arm in ARMS
     }
     return {"requests": 3, "asked": len(TOKENS), "arms": arms}
+
+
+def seeds() -> dict[str, Any]:
+    """Each seed gives a text of its own, and the i-th of several answers has the seed + i."""
+
+    def sampled(seed: int, n: int) -> dict[str, Any]:
+        texts = [[seed + number, *TOKENS[1:]] for number in range(n)]
+        choices = [reply(text)["choices"][0] for text in texts]
+        return {"status": 200, "message": "", "choices": choices, "usage": [6, n * len(TOKENS)]}
+
+    rows = [
+        {"seed": seed, "n": n, "replies": [sampled(seed, n) for _ in range(2)]} for seed, n in ((1, 1), (2, 1), (5, 3))
+    ]
+    arms = {"mtp": rows, "plain": copy.deepcopy(rows)}
+    arms["plain"][0]["replies"] = [sampled(8, 1) for _ in range(2)]
+    return {"temperature": 1, "asked": len(TOKENS), "arms": arms}
+
+
+def thinking_budget() -> dict[str, Any]:
+    """A thought of ten tokens between 100 and 101, which budgets end earlier."""
+
+    def answer(budget: int) -> dict[str, Any]:
+        return leading([100, *TOKENS[:10][:budget], 101, 50, 51])
+
+    rows = [
+        {"budget": budget, "alone": alone, "stream": stream, "reply": answer(budget)}
+        for budget, alone, stream in ((0, False, False), (0, False, True), (4, False, False), (4, True, False))
+    ]
+    arm = {"whole": answer(10), "rows": [*rows, {"budget": 99, "alone": False, "stream": False, "reply": answer(10)}]}
+    return {"open": 100, "close": 101, "arms": {name: copy.deepcopy(arm) for name in ARMS}}
+
+
+def combination(feature: str) -> dict[str, Any]:
+    """The requests of the preemption, with one more feature."""
+    return {"feature": feature, "settings": {"options": [f"--{feature}"], "environment": {}}, **preemption()}

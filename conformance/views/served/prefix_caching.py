@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.errors import ObservationError
+from conformance.errors import ObservationError, Unsupported
 from conformance.profile.arms import MTP, PLAIN
 from conformance.views.served.replies import OK, Parting, beyond_near_ties, incomplete, parting, said
 
 WORDS = {MTP: "with MTP", PLAIN: "without MTP"}
+EARLIER = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,24 @@ class PrefixCaching:
             for arm, found in self.arms.items()
             for name, hit, tokens, row in _counted(found)
             for problem in _wrong_count(row, hit, tokens)
+        ]
+
+    def wasted_hits(self) -> list[str]:
+        """A sentence for each request around which tokens were both found and computed, or neither.
+
+        Raises:
+            Unsupported: computed tokens were not counted.
+        """
+        rows = [(arm, row) for arm, found in self.arms.items() for row in _counted(found)]
+        counts = [row[3].get("computed", EARLIER) for _, row in rows]
+        if EARLIER in counts:
+            raise Unsupported("An earlier version of this suite recorded this, which did not count computed tokens.")
+        if None in counts:
+            raise Unsupported("This vLLM does not count the tokens of prompts that it computes.")
+        return [
+            f'"{name}" {WORDS[arm]} computed {row["computed"]} of {tokens} tokens, where {row["hits"]} were found'
+            for arm, (name, _, tokens, row) in rows
+            if row["computed"] + row["hits"] != tokens
         ]
 
     def note(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -179,6 +180,83 @@ def drafts_rejected_after_preemption(d: Documents) -> None:
     crowd(d).update(drafts=60, accepted=80)
 
 
+def sampled(d: Documents, place: int, arm: str = "mtp") -> list[dict[str, Any]]:
+    """The two replies to a request with a seed."""
+    found: list[dict[str, Any]] = d["seeds"]["arms"][arm][place]["replies"]
+    return found
+
+
+def seed_ignored(d: Documents) -> None:
+    choice(sampled(d, 0)[1])["token_ids"][3] = 99
+
+
+def seed_of_one_answer_ignored(d: Documents) -> None:
+    sampled(d, 2)[1]["choices"][1]["token_ids"][3] = 99
+
+
+def one_text_for_all_seeds(d: Documents) -> None:
+    for place in (0, 1):
+        for reply in sampled(d, place):
+            reply.update(synthetic_features.reply(synthetic_features.TOKENS))
+
+
+def one_text_for_all_answers(d: Documents) -> None:
+    for reply in sampled(d, 2):
+        for each in reply["choices"]:
+            each["token_ids"] = list(synthetic_features.TOKENS)
+
+
+def too_few_answers(d: Documents) -> None:
+    reply = sampled(d, 2)[0]
+    del reply["choices"][0]
+    reply["usage"][1] = sum(len(each["token_ids"]) for each in reply["choices"])
+
+
+def thoughts(d: Documents, arm: str = "mtp") -> list[dict[str, Any]]:
+    """The rows of a server."""
+    found: list[dict[str, Any]] = d["thinking_budget"]["arms"][arm]["rows"]
+    return found
+
+
+def budget_ignored(d: Documents) -> None:
+    thoughts(d)[2]["reply"] = copy.deepcopy(d["thinking_budget"]["arms"]["mtp"]["whole"])
+
+
+def budget_overrun_by_one_token(d: Documents) -> None:
+    choice(thoughts(d)[2]["reply"])["token_ids"].insert(5, 24)
+
+
+def budget_ends_a_thought_early(d: Documents) -> None:
+    choice(thoughts(d)[2]["reply"])["token_ids"].pop(4)
+
+
+def hits_counted_and_not_used(d: Documents) -> None:
+    step(d, "second")["computed"] = 700
+
+
+def combined(d: Documents, feature: str, arm: str = "mtp") -> dict[str, Any]:
+    """What a server with one more feature did in the crowd."""
+    found: dict[str, Any] = d[f"combination-{feature}"]["arms"][arm]["crowd"]
+    return found
+
+
+def near_tie_with_batch_invariance(d: Documents) -> None:
+    for arm in ("mtp", "plain"):
+        choice(d["combination-batch_invariance"]["arms"][arm]["few"]["replies"][1])["gaps"][7] = 0.0
+    choice(combined(d, "batch_invariance")["replies"][1])["token_ids"][7] = 99
+
+
+def other_text_with(feature: str) -> Callable[[Documents], None]:
+    return lambda d: choice(combined(d, feature)["replies"][2])["token_ids"].__setitem__(7, 99)
+
+
+def cut_with(feature: str) -> Callable[[Documents], None]:
+    def cut_short(d: Documents) -> None:
+        combined(d, feature)["replies"][0] = synthetic_features.leading(synthetic_features.TOKENS[:3])
+
+    return cut_short
+
+
 def slower_as_served(d: Documents) -> None:
     for row in d["served_load"]["rows"]:
         row["mtp"]["seconds"] *= 4.2
@@ -217,7 +295,24 @@ DAMAGES: list[Row] = [
     ("FEATURE-11", preemption_loses_tokens, "request 2 in the crowd with MTP has 9 tokens and finish_reason"),
     ("FEATURE-11", other_text_after_preemption, "the answers to request 3 alone and in the crowd with MTP differ at"),
     ("FEATURE-11", drafts_rejected_after_preemption, "the acceptance length is 2.333 in the crowd, 4.333 with a few"),
-    ("FEATURE-12", slower_as_served, "speedup in a row, as people serve it, 0.6"),
+    ("FEATURE-12", seed_ignored, "seed 1 gives another token at 3 the second time with MTP"),
+    ("FEATURE-12", seed_of_one_answer_ignored, "seed 5, answer 2 of 3, gives another token at 3 the second time with"),
+    ("FEATURE-12", one_text_for_all_seeds, "2 seeds give one text with MTP"),
+    ("FEATURE-12", one_text_for_all_answers, "3 answers to one request with seed 5 are one text with MTP"),
+    ("FEATURE-12", too_few_answers, "seed 5 with MTP has 2 answers where 3 were asked for"),
+    ("FEATURE-13", budget_ignored, "the answer with a budget of 4 with MTP has a thought of 10 tokens"),
+    ("FEATURE-13", budget_overrun_by_one_token, "the answer with a budget of 4 with MTP has a thought of 5 tokens"),
+    ("FEATURE-13", budget_ends_a_thought_early, "a budget of 4 with and without MTP differ at token 4, where the most"),
+    ("FEATURE-14", hits_counted_and_not_used, '"second" with MTP computed 700 of 700 tokens, where 512 were found'),
+    (
+        "FEATURE-15",
+        near_tie_with_batch_invariance,
+        "request 2 in the crowd with MTP, and a few at a time without, differ",
+    ),
+    ("FEATURE-16", other_text_with("lora"), "request 3 in the crowd with MTP, and a few at a time without, differ at"),
+    ("FEATURE-17", other_text_with("expert_parallel"), "request 3 in the crowd with MTP, and a few at a time without,"),
+    ("FEATURE-18", cut_with("v2_runner"), "request 4 with MTP has 3 tokens and finish_reason"),
+    ("FEATURE-19", slower_as_served, "speedup in a row, as people serve it, 0.6"),
 ]
 
 
@@ -261,6 +356,32 @@ def nothing_preempted(d: Documents) -> None:
     crowd(d)["preemptions"] = 0
 
 
+def seeds_without_effect(d: Documents) -> None:
+    for place in (0, 1):
+        for reply in sampled(d, place, "plain"):
+            reply.update(synthetic_features.reply(synthetic_features.TOKENS))
+
+
+def no_sample(d: Documents) -> None:
+    sampled(d, 0, "plain")[0].update(synthetic_features.refused("busy", 503))
+
+
+def no_budget_without_mtp(d: Documents) -> None:
+    for row in thoughts(d, "plain"):
+        row["reply"] = copy.deepcopy(d["thinking_budget"]["arms"]["plain"]["whole"])
+
+
+def no_thought(d: Documents) -> None:
+    thoughts(d, "plain")[0]["reply"] = synthetic_features.refused("busy", 503)
+
+
+def no_answer_with(feature: str) -> Callable[[Documents], None]:
+    def refused(d: Documents) -> None:
+        combined(d, feature, "plain")["replies"][0] = synthetic_features.refused("busy", 503)
+
+    return refused
+
+
 # check -> an empty or contradictory document, and a part of the sentence that the check must give
 NOTHING: list[Row] = [
     ("FEATURE-01", no_cold_answer, "got HTTP 503: busy; there is nothing to compare with"),
@@ -276,5 +397,18 @@ NOTHING: list[Row] = [
     ("FEATURE-08", nothing_to_cut, "have no tool call or no thought, so nothing could be cut"),
     ("FEATURE-10", no_answer_at_the_limit, "got HTTP 400: too long; there is nothing to compare with"),
     ("FEATURE-11", nothing_preempted, "the server with MTP preempted nothing: its cache of 150 blocks held all 3"),
-    ("FEATURE-12", nothing_asked_as_served, "no prompt was asked"),
+    ("FEATURE-12", seeds_without_effect, "different seeds give the same text without MTP, so nothing was tested"),
+    ("FEATURE-12", no_sample, "seed 1 without MTP got HTTP 503: busy; there is nothing to compare with"),
+    (
+        "FEATURE-13",
+        no_budget_without_mtp,
+        "without MTP, no budget ends the thought of 10 tokens, so nothing was tested",
+    ),
+    ("FEATURE-13", no_thought, "a thought without MTP got HTTP 503: busy; there is nothing to compare with"),
+    ("FEATURE-14", no_hit_at_all, "counts no hit of its prefix cache, so nothing was tested"),
+    ("FEATURE-15", no_answer_with("batch_invariance"), "without MTP got HTTP 503: busy; there is nothing to compare"),
+    ("FEATURE-16", no_answer_with("lora"), "without MTP got HTTP 503: busy; there is nothing to compare with"),
+    ("FEATURE-17", no_answer_with("expert_parallel"), "without MTP got HTTP 503: busy; there is nothing to compare"),
+    ("FEATURE-18", no_answer_with("v2_runner"), "without MTP got HTTP 503: busy; there is nothing to compare with"),
+    ("FEATURE-19", nothing_asked_as_served, "no prompt was asked"),
 ]

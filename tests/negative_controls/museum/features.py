@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,49 @@ def no_hit_with_mtp(_: Any) -> Undo:
         return right(self, block_hashes, 0)
 
     return replaced(HybridKVCacheCoordinator, "find_longest_cache_hit", empty)
+
+
+def hits_counted_and_not_used(_: Any) -> Undo:
+    """What the lookup in the prefix cache finds is counted, and then computed again."""
+    from vllm.v1.core.kv_cache_manager import KVCacheManager
+
+    look_up, count, found = KVCacheManager.get_computed_blocks, KVCacheManager.record_prefix_cache_stats, {}
+
+    def forgetting(self: Any, request: Any) -> Any:
+        _, hits, boundary = look_up(self, request)
+        found[request.request_id] = hits
+        return self.empty_kv_cache_blocks, 0, boundary
+
+    def counting(self: Any, request: Any, _hits: int) -> None:
+        count(self, request, found.pop(request.request_id, 0))
+
+    undo = [
+        replaced(KVCacheManager, "get_computed_blocks", forgetting),
+        replaced(KVCacheManager, "record_prefix_cache_stats", counting),
+    ]
+    return lambda: [each() for each in undo] and None
+
+
+def seed_ignored(_: Any) -> Undo:
+    """Tokens of a step that verifies a draft are drawn without the request's seed (vllm#6038)."""
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
+
+    right = RejectionSampler.forward
+
+    def unseeded(self: Any, metadata: Any, probs: Any, logits: Any, sampling: Any) -> Any:
+        return right(self, metadata, probs, logits, dataclasses.replace(sampling, generators={}))
+
+    return replaced(RejectionSampler, "forward", unseeded)
+
+
+def budget_ignored(_: Any) -> Undo:
+    """A thinking budget does not reach the tokens of a step that verifies a draft (vllm#39573, vllm#54906)."""
+    from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
+
+    def ignoring(_self: Any, logits: Any, *_more: Any, **_named: Any) -> Any:
+        return logits
+
+    return replaced(ThinkingBudgetStateHolder, "apply_to_logits", ignoring)
 
 
 def penalty_ignored(_: Any) -> Undo:
@@ -101,6 +145,9 @@ FEATURE_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     for each in (
         block_of_another_prefix,
         no_hit_with_mtp,
+        hits_counted_and_not_used,
+        seed_ignored,
+        budget_ignored,
         penalty_ignored,
         logprobs_shifted_by_one,
         stop_overrun_by_one_token,
