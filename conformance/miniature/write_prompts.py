@@ -41,12 +41,13 @@ CATEGORIES: dict[str, tuple[tuple[Task, ...], Callable[[Example], bool]]] = {
     "multi-turn": ((tasks.chat,), lambda _: True),
 }
 
-# Questions with checkable answers: their kind, the rule that an answer is compared by, and their number.
+# Questions with checkable answers: their kind, the rule that an answer is compared by, and their number. Few have the
+# long prompts of a recall, so that a run needs little time for them.
 QUESTIONS: tuple[tuple[Task, str, int], ...] = (
     (tasks.tool_call, "calls", 40),
-    (tasks.json_answer, "json", 40),
+    (tasks.json_answer, "json", 52),
     (tasks.tool_result, "text", 20),
-    (tasks.recall, "text", 20),
+    (tasks.recall, "text", 8),
 )
 SHORT = 96  # characters, and tokens, of their answers
 

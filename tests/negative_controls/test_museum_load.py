@@ -128,8 +128,18 @@ def test_a_healthy_server_answers_as_many_questions_with_mtp(servers: dict[str, 
     assert found.verdict is Verdict.PASS, found
 
 
-def test_a_sampler_that_accepts_everything_answers_fewer_questions(servers: dict[str, Server], tmp_path: Path) -> None:
-    with shown(servers[MTP], "accepts_everything"):
+def test_a_target_that_reads_another_request_answers_fewer_questions(
+    servers: dict[str, Server], tmp_path: Path
+) -> None:
+    with shown(servers[MTP], "target_reads_another_rows_kv"):
         found = scored(servers, tmp_path)
     assert found.verdict is Verdict.FAIL, found
     assert "share of right answers with MTP minus that without -0." in found.sentence
+
+
+def test_a_sampler_that_accepts_everything_loses_questions_but_few(servers: dict[str, Server], tmp_path: Path) -> None:
+    """This draft is nearly always right. LOSS-02 fails this sampler; 120 questions alone do not decide."""
+    with shown(servers[MTP], "accepts_everything"):
+        found = scored(servers, tmp_path)
+    assert found.verdict is Verdict.INCONCLUSIVE, found
+    assert "; lost: " in found.findings[0].note
