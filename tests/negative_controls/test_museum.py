@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 
 import pytest
+from support.paths import PYTHONPATH
 
-from conformance import FIXTURES, PACKAGE, test_geometry
+from conformance import FIXTURES, test_geometry
 from conformance.errors import Unsupported
 from conformance.judging.check import declaration, judge
 from conformance.judging.diagnose import diagnose, load_known_failures
 from conformance.judging.verdict import Outcome, Verdict
 from conformance.observers.geometry import COMMAND, build, request
 from conformance.profile.facts import Facts, load_facts
+from conformance.serving.json_subprocess import Together
 from conformance.views.geometry import Geometry
 
 MUSEUM = Path(__file__).parent / "museum"
+SHOWN = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
 MOVED = r"^vLLM \d+\.\d+\S* has no vllm\.model_executor\.model_loader\.utils\.initialize_model\.$"
 LEAKY = "26B-A4B under nvfp4-modelopt: model.layers.0.mlp"
 
@@ -31,14 +35,28 @@ def facts() -> Facts:
     return replace(known, drafts={"26B-A4B": known.drafts["26B-A4B"]})
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exhibits are scripts, so they cannot import from the folder that pytest was started in."""
-    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+Build = Callable[[str], Geometry]
 
 
-def exhibit(name: str, facts: Facts) -> Geometry:
-    return Geometry.of(build(request(facts), (sys.executable, str(MUSEUM / f"{name}.py"))), facts)
+@pytest.fixture(scope="module")
+def built(facts: Facts) -> Iterator[Build]:
+    """What a module builds; all modules run after one import of vLLM."""
+    exhibits = [f"negative_controls.museum.{name}" for name in sorted(SHOWN)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        together = Together(dict.fromkeys((COMMAND[2], *exhibits), request(facts)))
+
+    def build_by(module: str) -> Geometry:
+        return Geometry.of(build(request(facts), (sys.executable, "-m", module), together=together), facts)
+
+    yield build_by
+    together.stop()
+
+
+@pytest.fixture
+def exhibit(built: Build) -> Build:
+    """What an exhibit builds."""
+    return lambda name: built(f"negative_controls.museum.{name}")
 
 
 def outcomes(seen: Geometry) -> dict[str, Outcome]:
@@ -58,8 +76,7 @@ def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
 
 
 def test_every_exhibit_is_shown() -> None:
-    shown = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
-    assert {path.stem for path in MUSEUM.glob("*.py")} == shown | {
+    assert {path.stem for path in MUSEUM.glob("*.py")} == SHOWN | {
         "__init__",
         "moe_oracle",
         "cuda_graphs",
@@ -68,19 +85,20 @@ def test_every_exhibit_is_shown() -> None:
         "load",
         "parsers",
         "show",
+        "surplus_ids",
         "undo",
     }
-    assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in shown)
+    assert all(f"`{name}.py`" in (MUSEUM / "README.md").read_text() for name in SHOWN)
 
 
-def test_a_healthy_build_passes(facts: Facts) -> None:
-    found = outcomes(Geometry.of(build(request(facts), COMMAND), facts))
+def test_a_healthy_build_passes(built: Build) -> None:
+    found = outcomes(built(COMMAND[2]))
     assert found.keys() == {"GEOM-01", "GEOM-02", "GEOM-03"}
     assert failing(found) == set()
 
 
-def test_a_draft_with_half_an_mlp(facts: Facts) -> None:
-    found = outcomes(exhibit("half_width_mlp", facts))
+def test_a_draft_with_half_an_mlp(exhibit: Build) -> None:
+    found = outcomes(exhibit("half_width_mlp"))
     assert failing(found) == {"GEOM-01"}
     assert (
         "26B-A4B under bf16: model.layers.0.mlp.down_proj is 4096 to 1024 where 8192 to 1024 is expected"
@@ -90,8 +108,8 @@ def test_a_draft_with_half_an_mlp(facts: Facts) -> None:
     assert explained("GEOM-01", found) == [("INTSIZE", "vllm-project/vllm#41745")]
 
 
-def test_a_draft_that_the_targets_quantisation_reached(facts: Facts) -> None:
-    seen = exhibit("quantisation_leak", facts)
+def test_a_draft_that_the_targets_quantisation_reached(exhibit: Build) -> None:
+    seen = exhibit("quantisation_leak")
     weights = seen.weights()
     assert weights[f"{LEAKY}.down_proj"] == "uint8 [1024, 4096]"
     assert weights[f"{LEAKY}.gate_up_proj"] == "uint8 [16384, 512]"
@@ -109,21 +127,21 @@ def only(seen: Geometry, name: str) -> Geometry:
     return replace(seen, builds={name: seen.builds[name]})
 
 
-def test_a_name_that_moved_is_unsupported(facts: Facts) -> None:
+def test_a_name_that_moved_is_unsupported(exhibit: Build) -> None:
     with pytest.raises(Unsupported, match=MOVED):
-        exhibit("moved_name", facts)
+        exhibit("moved_name")
 
 
-def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(facts: Facts) -> None:
-    found = outcomes(exhibit("refused_draft", facts))
+def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(exhibit: Build) -> None:
+    found = outcomes(exhibit("refused_draft"))
     assert failing(found) == {"GEOM-01"}
     assert "26B-A4B under fp8 is KeyError: 'layers.0.mlp.down_proj.weight_scale' where built is expected" in (
         found["GEOM-01"].sentence
     )
 
 
-def test_configurations_that_vllm_refuses_are_named_beside_the_verdict(facts: Facts) -> None:
-    seen = exhibit("refused_configuration", facts)
+def test_configurations_that_vllm_refuses_are_named_beside_the_verdict(exhibit: Build) -> None:
+    seen = exhibit("refused_configuration")
     assert set(seen.unsupported) == {"26B-A4B under fp8", "26B-A4B under nvfp4-modelopt"}
     found = outcomes(seen)
     assert failing(found) == set()
