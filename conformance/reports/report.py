@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from conformance.errors import Unsupported
 from conformance.evidence.folder import Evidence, Header, read_header
 from conformance.judging.verdict import Judgement, Record, Run, Verdict
 from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import Profile
-from conformance.reports.charts import DRAWINGS, Chart, Row, Timeline
+from conformance.reports.charts import DRAWINGS, Chart, Drawing, Row, Timeline
 from conformance.reports.source import Source
 from conformance.serving import logs
 from conformance.serving.start_records import Started, read_starts
@@ -169,8 +171,16 @@ def _environment(source: Source) -> dict[str, Any]:
 def _panels(source: Source) -> Iterator[Panel]:
     for drawing in DRAWINGS:
         if source.holds(drawing.observation):
-            chart, problem = _attempt(functools.partial(drawing.draw, source))
-            yield Panel(drawing.id, drawing.title, chart, problem)
+            chart, problem = _attempt(functools.partial(_chart, drawing, source))
+            if chart or problem:
+                yield Panel(drawing.id, drawing.title, chart, problem)
+
+
+def _chart(drawing: Drawing, source: Source) -> Chart | Timeline | None:
+    """The chart; None if the hardware or this vLLM has nothing to show, which the checks say."""
+    with suppress(Unsupported):
+        return drawing.draw(source)
+    return None
 
 
 def _partings(source: Source) -> Partings | None:

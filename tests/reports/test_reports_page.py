@@ -207,6 +207,14 @@ def test_damaged_evidence_gives_a_page_that_says_so(
     assert "Qualified: " in page
 
 
+def test_a_chart_of_what_the_hardware_lacks_is_left_out(tmp_path: Path) -> None:
+    documents = synthetic.healthy()
+    documents["graph_steps"] = {"error": {"kind": "Unsupported", "sentence": "a CPU has no graphs", "log_tail": ""}}
+    page = as_html(pages.report_of(synthetic.record(tmp_path / "run", documents), pages.PASSED))
+    assert "annot be shown" not in page
+    assert "Speed by requests at once" not in page
+
+
 def test_what_no_page_can_hold_is_replaced(tmp_path: Path) -> None:
     documents = synthetic.healthy()
     documents["environment"]["platform"] = "half \ud800 and bell \x07"
