@@ -326,28 +326,29 @@ def _signed_rank_quantile(n: int, tail: float) -> int | None:
 
 
 def kept(earlier: Sequence[float], later: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Geometric mean of a series' later measurements over that of its earlier ones, by a t interval of logarithms.
+    """Mean of a series' later measurements over that of its earlier ones, by a t interval of the ratio's logarithm.
 
-    Neighbouring measurements are correlated, so the interval uses the effective number of measurements of a first-order
-    autoregressive series.
+    Single measurements may be zero: a server that stalls for a window is slow, not wrong. Neighbouring measurements are
+    correlated, so the interval uses the effective number of measurements of a first-order autoregressive series.
 
     Raises:
-        ObservationError: a side has fewer than ``MINIMUM_SERIES`` measurements, or one is not positive.
+        ObservationError: a side has fewer than ``MINIMUM_SERIES`` measurements, or its mean is not positive.
     """
     if min(len(earlier), len(later)) < MINIMUM_SERIES:
         raise ObservationError(f"{len(earlier)} measurements against {len(later)}: {MINIMUM_SERIES} are needed of each")
-    if min(*earlier, *later) <= 0:
-        raise ObservationError("a measurement of a series is not positive")
-    logs = [np.log(np.asarray(side, dtype=float)) for side in (earlier, later)]
-    residuals = [side - side.mean() for side in logs]
+    sides = [np.asarray(side, dtype=float) for side in (earlier, later)]
+    before, after = (float(side.mean()) for side in sides)
+    if min(before, after) <= 0:
+        raise ObservationError(f"the means of a series are {before:g} and {after:g}: a ratio needs positive ones")
+    residuals = [side / side.mean() - 1 for side in sides]
     rho = _correlation(residuals, 1)
-    sizes = [side.size * (1 - rho) / (1 + rho) for side in logs]
+    sizes = [side.size * (1 - rho) / (1 + rho) for side in sides]
     variance = sum(float((each**2).sum()) for each in residuals) / (len(earlier) + len(later) - 2)
     reach = math.sqrt(variance * sum(1 / size for size in sizes))
     reach *= float(stats.t.ppf((1 + confidence) / 2, max(2.0, sum(sizes) - 2)))
-    change, n = float(logs[1].mean() - logs[0].mean()), len(earlier) + len(later)
-    method = "t interval of log ratios, for a series"
-    return Estimate(math.exp(change), math.exp(change - reach), math.exp(change + reach), n, method)
+    found, n = after / before, len(earlier) + len(later)
+    method = "t interval of the log ratio of means, for a series"
+    return Estimate(found, found * math.exp(-reach), found * math.exp(reach), n, method)
 
 
 def trend(times: Sequence[float], values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:

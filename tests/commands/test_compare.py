@@ -138,7 +138,7 @@ def test_other_prompts_make_no_pairs(compared: Callable[..., Comparison]) -> Non
     assert methods == {
         "independent stratified bootstrap",
         "ratio; exact binomial",
-        "ratio; t interval of log ratios, for a series",
+        "ratio; t interval of the log ratio of means, for a series",
     }
     assert found.exit_code == 0
     assert compared(tenth_lost_of_other_prompts).exit_code == 1

@@ -330,3 +330,19 @@ def test_arms_with_one_and_the_same_token_do_not_differ() -> None:
 def test_counts_that_do_not_compare_are_refused(with_mtp: list[dict[str, int]], without: list[dict[str, int]]) -> None:
     with pytest.raises(ObservationError):
         stats.homogeneity(with_mtp, without)
+
+
+def test_a_window_without_a_token_is_slow_and_no_error() -> None:
+    found = stats.kept([100.0, 90.0, 110.0, 100.0, 105.0], [20.0, 0.0, 5.0, 0.0, 10.0])
+    assert found.value == pytest.approx(35 / 505)
+    assert found.high < 0.9
+    with pytest.raises(ObservationError, match="means of a series are 100 and 0"):
+        stats.kept([100.0] * 5, [0.0] * 5)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_the_ratio_of_a_series_is_covered(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    series = rng.gamma(1 / spread**2, 100 * spread**2, (400, 2, 8)) * np.array([1.0, 0.8])[:, None]
+    found = [stats.kept(list(before), list(after)) for before, after in series]
+    assert sum(each.low <= 0.8 <= each.high for each in found) >= 0.92 * len(found)
