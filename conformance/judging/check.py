@@ -80,6 +80,11 @@ def declaration(function: object) -> Check | None:
     return found if isinstance(found, Check) else None
 
 
+def check_of(item: object) -> Check | None:
+    """The declaration of a test that pytest collected, or None if the test is not a check."""
+    return declaration(getattr(item, "function", None))
+
+
 def judge(function: Callable[..., None], arguments: Mapping[str, Any]) -> Outcome:
     """Run a check on its observations. The same observations always give the same outcome."""
     findings: list[Finding] = []

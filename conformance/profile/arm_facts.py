@@ -60,6 +60,10 @@ class NoFaster:
     source: str
     date: str
 
+    def alarm_beyond(self, shift: float) -> float:
+        """The alarm, at least the factor ``shift`` by which the server without MTP differs from itself."""
+        return round(max(self.alarm, shift, 1 / shift), 3)
+
 
 @dataclass(frozen=True, config=STRICT)
 class ArmFacts:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from conformance.errors import ObservationError, Unsupported
-from conformance.judging.check import Check, declaration
+from conformance.judging.check import Check, check_of
 from conformance.observers import (
     combination_support,
     cuda_graphs,
@@ -62,7 +62,7 @@ class Prefetch:
         """Start the observations that the selected checks need."""
         if not self._session.evidence.recording:
             return
-        checks = [check for item in session.items if (check := declaration(getattr(item, "function", None)))]
+        checks = [check for item in session.items if (check := check_of(item))]
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         self._loads_ahead = any(check.id.startswith(AS_SERVED) for check in checks)
         if self._session.profile.has_servers and wanted & set(FROM_SERVERS):

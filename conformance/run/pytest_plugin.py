@@ -18,7 +18,7 @@ import pytest
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.journal import record_to_json
 from conformance.judging.catalogue import catalogue
-from conformance.judging.check import Check, declaration, judge, outcome_of
+from conformance.judging.check import check_of, judge, outcome_of
 from conformance.judging.verdict import ExitCode, Outcome, Record, Verdict
 from conformance.observers.moe_oracle import ask_vllm
 from conformance.profile.moe_facts import load_moe_facts
@@ -170,11 +170,6 @@ def pytest_report_teststatus(
     if config.option.verbose == QUIET:
         return record.verdict, "", ""
     return record.verdict, record.verdict[0], (record.verdict, MARKUP[report.outcome])
-
-
-def check_of(item: pytest.Item) -> Check | None:
-    """The declaration that ``@check`` attached to a test, or None if the test is not a check."""
-    return declaration(getattr(item, "function", None))
 
 
 def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Options:

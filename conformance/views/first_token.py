@@ -11,7 +11,7 @@ from conformance.errors import ObservationError
 from conformance.judging import stats
 from conformance.judging.stats import CONFIDENCE, Estimate, look_confidence
 from conformance.profile.arm_facts import ArmFacts, PromptClasses, load_arm_facts
-from conformance.views.load import Answer, Block, Cell, Load
+from conformance.views.load import Answer, Cell, Load
 from conformance.views.resolved_config import ResolvedConfig
 
 LIKELY = 2  # differences of the arms that a failure names as its cause
@@ -74,7 +74,7 @@ class FirstTokens:
         shift = _shift(cell, load.source)
         few = [f"{label} ({len(each)})" for label, each in classes.items() if label not in enough]
         note = f"A/A, the server without MTP against itself: {shift}" + (f"; too few: {', '.join(few)}" if few else "")
-        alarm = round(max(facts.first_token.alarm, shift.value, 1 / shift.value), 3)
+        alarm = facts.first_token.alarm_beyond(shift.value)
         return cls(estimates, alarm, facts.first_token.missed, suspicion(config), note, load.source)
 
 
@@ -84,7 +84,12 @@ def pairs(cell: Cell) -> list[tuple[Answer, Answer]]:
     Raises:
         Unsupported: there was no server without MTP.
     """
-    return [pair for each in cell.rounds for pair in _answers(each.plain, each.mtp)]
+    return [pair for each in cell.rounds for pair in each.plain.paired(each.mtp)]
+
+
+def pairs_again(cell: Cell) -> list[tuple[Answer, Answer]]:
+    """The answers of the server without MTP, each with its second answer to the same prompt (A/A)."""
+    return [pair for each in cell.rounds if each.again is not None for pair in each.plain.paired(each.again)]
 
 
 def by_class(found: Pairs[T], classes: PromptClasses) -> dict[str, list[tuple[T, T]]]:
@@ -119,10 +124,6 @@ def decomposed(cell: Cell, classes: PromptClasses) -> str:
     return f"speedup by prompt tokens: {'; '.join(said)}" if said else "too few prompts of any length"
 
 
-def _answers(slower: Block, faster: Block) -> list[tuple[Answer, Answer]]:
-    return list(zip(slower.answers, faster.answers, strict=True))
-
-
 def compare(found: Pairs[T], part: Callable[[Timed], float], confidence: float = CONFIDENCE) -> Estimate:
     """The speedup of one part of an answer."""
     slower, faster = ([part(pair[arm]) for pair in found] for arm in (0, 1))
@@ -130,7 +131,7 @@ def compare(found: Pairs[T], part: Callable[[Timed], float], confidence: float =
 
 
 def _shift(cell: Cell, source: str) -> Estimate:
-    again = [pair for each in cell.rounds if each.again is not None for pair in _answers(each.plain, each.again)]
+    again = pairs_again(cell)
     if len(again) < 2:
         raise ObservationError(f"{source}: the server without MTP was not asked twice, so its own shift is unknown")
     return compare(again, PARTS["first token"])

@@ -114,6 +114,10 @@ class Block:
     def tokens(self) -> int:
         return sum(answer.tokens for answer in self.answers)
 
+    def paired(self, other: Block) -> list[tuple[Answer, Answer]]:
+        """The answers of both blocks, prompt by prompt."""
+        return list(zip(self.answers, other.answers, strict=True))
+
 
 @dataclass(frozen=True)
 class Round:
@@ -236,7 +240,7 @@ def _pairs(blocks: Sequence[tuple[Block, Block]]) -> list[Pair]:
     return [
         Pair(number, one, other)
         for number, (slower, faster) in enumerate(blocks)
-        for one, other in zip(slower.answers, faster.answers, strict=True)
+        for one, other in slower.paired(faster)
     ]
 
 

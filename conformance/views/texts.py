@@ -171,7 +171,7 @@ class Form:
         pad = (checkpoint["target"]["special_tokens"] or {}).get("<pad>")
         if pad is None:
             raise ObservationError("observations/checkpoint.json: the target's tokenizer has no <pad>")
-        pairs = [pair for _, each in load.rounds() for pair in zip(each.plain.answers, each.mtp.answers, strict=True)]
+        pairs = [pair for _, each in load.rounds() for pair in each.plain.paired(each.mtp)]
         return cls(tuple(pairs), pad, load.source)
 
     def objections(self) -> list[str]:

@@ -137,7 +137,7 @@ def _speedups(cell: Cell) -> Rows:
     return _means(
         (slow.id, math.log(slow.seconds / fast.seconds), slow.category)
         for each in cell.rounds
-        for slow, fast in zip(each.plain.answers, each.mtp.answers, strict=True)
+        for slow, fast in each.plain.paired(each.mtp)
     )
 
 

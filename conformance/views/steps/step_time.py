@@ -11,8 +11,8 @@ from conformance.errors import ObservationError
 from conformance.judging import stats
 from conformance.judging.stats import CONFIDENCE, Estimate
 from conformance.profile.arm_facts import ArmFacts
-from conformance.views.first_token import suspicion
-from conformance.views.load import Answer, Block, Cell, Load
+from conformance.views.first_token import pairs, pairs_again, suspicion
+from conformance.views.load import Answer, Load
 from conformance.views.resolved_config import ResolvedConfig
 
 FEWEST_GAPS = 2  # between deliveries of an answer, below which their median says nothing about a step
@@ -43,16 +43,16 @@ class StepTime:
             Unsupported: there was no server without MTP.
         """
         cell = load.at(1)
-        without, having = _medians(cell, "plain", "mtp")
+        without, having = _medians(pairs(cell))
         if len(without) < facts.prompts.least:
             raise ObservationError(f"{load.source}: {len(without)} answers in a row have several steps in both arms")
-        one, other = _medians(cell, "plain", "again")
+        one, other = _medians(pairs_again(cell))
         if len(one) < 2:
             raise ObservationError(
                 f"{load.source}: the server without MTP was not asked twice, so its shift is unknown"
             )
         shift = stats.speedup(one, other, confidence=CONFIDENCE)
-        alarm = round(max(facts.step.alarm, shift.value, 1 / shift.value), 3)
+        alarm = facts.step.alarm_beyond(shift.value)
         typical = [1000 * statistics.median(each) for each in (without, having)]
         note = (
             f"a step takes {typical[0]:.1f} ms without drafts and {typical[1]:.1f} ms with (medians); "
@@ -62,16 +62,10 @@ class StepTime:
         return cls(found, alarm, facts.step.missed, suspicion(config), note, load.source)
 
 
-def _medians(cell: Cell, slower: str, faster: str) -> tuple[list[float], list[float]]:
-    """The median seconds between deliveries of each answer on both servers, where both have several."""
-    blocks = [(getattr(each, slower), getattr(each, faster)) for each in cell.rounds]
-    pairs = [pair for one, other in blocks if one and other for pair in _answers(one, other)]
-    enough = [pair for pair in pairs if min(len(answer.gaps_ms) for answer in pair) >= FEWEST_GAPS]
+def _medians(found: Sequence[tuple[Answer, Answer]]) -> tuple[list[float], list[float]]:
+    """The median seconds between deliveries of each answer of a pair, where both have several."""
+    enough = [pair for pair in found if min(len(answer.gaps_ms) for answer in pair) >= FEWEST_GAPS]
     return [_median(one) for one, _ in enough], [_median(other) for _, other in enough]
-
-
-def _answers(one: Block, other: Block) -> Sequence[tuple[Answer, Answer]]:
-    return list(zip(one.answers, other.answers, strict=True))
 
 
 def _median(answer: Answer) -> float:
