@@ -65,7 +65,9 @@ def objections(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, he
     found = [*_disagreements(settings, hf_quant)]
     if not any(linears.values()):
         return [*found, f'config.json says "{method}", but no linear layer is quantised']
-    ignored = tuple(settings.get("ignore") or settings.get("modules_to_not_convert") or ())
+    ignored = tuple(
+        settings.get("ignore") or settings.get("ignored_layers") or settings.get("modules_to_not_convert") or ()
+    )
     for module, quantised in linears.items():
         listed = covers(ignored, module)
         if quantised and listed:

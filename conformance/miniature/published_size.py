@@ -1,9 +1,12 @@
-"""``python -m conformance.miniature.published_size``: a pair of a published size with random weights, NVFP4 experts.
+"""``python -m conformance.miniature.published_size``: a pair of a published size and quantisation with random weights.
 
-Sizes, names and layout are those of nvidia/Gemma-4-26B-A4B-NVFP4 and google/gemma-4-26B-A4B-it-assistant, from
-``fixtures/facts``. The numbers are random, so nothing is downloaded. Use it for shapes, kernels, memory and step times,
-not for anything that reads text. With ``--device meta`` the files have headers and no numbers, and take no space on the
-disk: enough for the checks of level static.
+Sizes, names and layout are those of ``fixtures/facts``, for example of nvidia/Gemma-4-26B-A4B-NVFP4 and
+google/gemma-4-26B-A4B-it-assistant. The numbers are random, so nothing is downloaded. Use it for shapes, kernels,
+memory and step times, not for anything that reads text. The pair file beside the weights, ``random-*.toml``, tells vLLM
+at which rates to accept drafts. With ``--device meta`` the files have headers and no numbers, and take no space on the
+disk: enough for level static.
+
+26B-A4B and 31B have their vision tower, except in FP8. The others are the text model alone.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,24 @@ from conformance.miniature.export import write_json
 from conformance.miniature.wrapper import PROCESSOR, wrapped_config
 from conformance.profile.facts import Quantisation, Target, load_facts, text_of
 
-QUANTISATION = "nvfp4-modelopt"
+LAYOUTS = {"bf16": "bf16", "fp8": "fp8", "nvfp4": "nvfp4-modelopt"}  # of a quantisation, in fixtures/facts
+RATES = FIXTURES / "models" / "geometry-26b-a4b-nvfp4.toml"  # how it is served, and the published rates
 TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "target-bf16"
 COPIED = ("tokenizer_config.json", "chat_template.jinja")
 INTEGERS = "token_ordering"
-STORED = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float8_e4m3fn: "F8_E4M3", torch.uint8: "U8"}
+STORED = {
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.uint8: "U8",
+    torch.int64: "I64",
+}
+FP8_SPREAD = 64.0  # of the stored numbers, whose largest is 448
+QUANTISED = {
+    "bf16": (),
+    "fp8": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "nvfp4-modelopt": ("gate_proj", "up_proj", "down_proj"),
+}  # linears of a decoder layer
 LAYER = re.compile(r"^model\.(language_model\.)?layers\.(\d+)\.")
 VIDEO = "<|video|>"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -54,59 +71,86 @@ class Maker:
         return cls(torch.device(device), generator)
 
     def plain(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """A BF16 tensor: ones for a norm's weight or a scalar, else normal numbers that keep an output's variance.
+        """An order of the tokens, or a BF16 tensor.
 
-        Raises:
-            UsageError: the draft of this size orders tokens.
+        A norm's weight and a scalar are ones. Other numbers are normal and keep the variance of what goes through.
         """
-        if len(shape) < 2:
-            return torch.ones(shape, dtype=torch.bfloat16, device=self._stored)
         if name.endswith(INTEGERS):
-            raise UsageError(f"{name} orders tokens, but a random draft cannot; choose the size 12B, 26B-A4B or 31B.")
-        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
-        return (values * shape[-1] ** -0.5).to(torch.bfloat16).to(self._stored)
+            return torch.randperm(shape[0], generator=self.generator, device=self.device)
+        if len(shape) < 2:
+            return torch.ones(shape, dtype=torch.bfloat16, device=self.device)
+        return self._normal(shape, shape[-1] ** -0.5).to(torch.bfloat16)
 
-    def experts(self, prefix: str, parts: Iterable[str], shape: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-        """One fused ``[E, rows, columns]`` as modelopt stores it: every part of every expert, with its scales."""
-        parts = tuple(parts)
-        count, rows, columns = shape[0], shape[1] // len(parts), shape[2]
-        spread = float(E2M1.square().mean().sqrt())
-        scale = torch.ones((rows, columns // GROUP), device=self._stored).to(torch.float8_e4m3fn)
-        of_weights, of_inputs = (torch.tensor(value, device=self._stored) for value in (columns**-0.5 / spread, 1.0))
-        for part in parts:
-            packed = torch.randint(
+    def quantised(self, layout: str, module: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+        """One linear ``[rows, columns]`` as it is stored: its weight and its scales."""
+        yield from self.experts(layout, (module,), (1, *shape))
+
+    def experts(self, layout: str, modules: Sequence[str], shape: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+        """One fused ``[E, rows, columns]`` as it is stored: the linear of every expert, with its scales.
+
+        ``modules`` are the names of the E linears, in their order.
+        """
+        count, rows, columns = shape
+        spread = columns**-0.5
+        if layout == "fp8":
+            weights = self._normal((count, rows, columns), FP8_SPREAD).to(torch.float8_e4m3fn)
+            scales = {"weight_scale": torch.tensor(spread / FP8_SPREAD, device=self.device)}
+        else:
+            weights = torch.randint(
                 256, (count, rows, columns // 2), generator=self.generator, device=self.device, dtype=torch.uint8
-            ).to(self._stored)
-            for expert in range(count):
-                name = f"{prefix}.{expert}.{part}"
-                yield f"{name}.weight", packed[expert].clone()
-                yield f"{name}.weight_scale", scale.clone()
-                yield f"{name}.weight_scale_2", of_weights.clone()
-                yield f"{name}.input_scale", of_inputs.clone()
+            )
+            of_weights = spread / float(E2M1.square().mean().sqrt())
+            scales = {
+                "weight_scale": torch.ones((rows, columns // GROUP), device=self.device).to(torch.float8_e4m3fn),
+                "weight_scale_2": torch.tensor(of_weights, device=self.device),
+                "input_scale": torch.tensor(1.0, device=self.device),
+            }
+        for module, weight in zip(modules, weights, strict=True):
+            yield f"{module}.weight", weight.clone()
+            for name, scale in scales.items():
+                yield f"{module}.{name}", scale.clone()
 
-    @property
-    def _stored(self) -> torch.device:
-        """Where tensors wait until they are written."""
-        return self.device if self.device.type == "meta" else torch.device("cpu")
+    def _normal(self, shape: tuple[int, ...], spread: float) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32).mul_(spread)
 
 
-def make(folder: Path, size: str, device: str, seed: int = 0) -> None:
-    """Write ``folder/target`` and ``folder/draft``.
+def make(folder: Path, size: str, quantisation: str, device: str, seed: int = 0) -> None:
+    """Write ``folder/target``, ``folder/draft`` and the pair file.
 
     Raises:
-        UsageError: this is not a published size with routed experts.
+        UsageError: this is not a published size, or not a quantisation that is known here.
     """
     facts = load_facts()
-    if size not in facts.targets or not facts.targets[size].text_config["enable_moe_block"]:
-        known = ", ".join(name for name, each in facts.targets.items() if each.text_config["enable_moe_block"])
-        raise UsageError(f'"{size}" is not a published size with routed experts; choose {known}.')
+    for word, known in ((size, tuple(facts.targets)), (quantisation, tuple(LAYOUTS))):
+        if word not in known:
+            raise UsageError(f'"{word}" is not known; choose one of {", ".join(known)}.')
+    layout, target = LAYOUTS[quantisation], facts.targets[size]
+    if quantisation == "fp8":
+        target = replace(target, multimodal=None)
     tokens = facts.tokens.of(size)
-    config = target_config(facts.targets[size], facts.quantisations[QUANTISATION], tokens)
+    config = target_config(target, facts.quantisations[layout], tokens)
     draft = facts.drafts[size]
     shapes = {name: shape for name, (_, shape) in draft.tensors.items()}
     maker = Maker.of(device, seed)
-    write_target(folder / "target", config, maker, tokens)
+    write_target(folder / "target", config, layout, maker, tokens)
     write_draft(folder / "draft", draft.config, shapes, maker, tokens)
+    write_pair(folder, size, quantisation)
+
+
+def write_pair(folder: Path, size: str, quantisation: str) -> None:
+    """Write ``random-SIZE-QUANTISATION.toml``: how the weights in this folder are served."""
+    held = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    served = tomllib.loads(RATES.read_text(encoding="utf-8"))
+    args = served["serve_args"]
+    if "vision_config" not in json.loads((folder / "target" / "config.json").read_text(encoding="utf-8")):
+        at = args.index("--limit-mm-per-prompt")
+        args = args[:at] + args[at + 2 :]
+    rest = {"quantisation": quantisation, "weights_gb": round(held / 1e9, 1), "serve_args": args}
+    rows = {"target": "./target", "draft": "./draft", "k": served["k"], **rest}
+    lines = [f"# {size} in {quantisation} with random weights: python -m conformance.miniature.published_size"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in rows.items()]
+    lines += ["", "[speculative]", *(f"{key} = {json.dumps(value)}" for key, value in served["speculative"].items())]
+    (folder / f"random-{size.lower()}-{quantisation}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def target_config(target: Target, quantisation: Quantisation, tokens: Mapping[str, int]) -> dict[str, Any]:
@@ -116,23 +160,29 @@ def target_config(target: Target, quantisation: Quantisation, tokens: Mapping[st
     """
     around = target.multimodal
     if around is None:
-        config = target.text_model(quantisation)
-        settings = config["quantization_config"]
-        left_out = [name.replace("model.language_model.", "model.") for name in settings["ignore"]]
-        return config | {"dtype": "bfloat16", "quantization_config": settings | {"ignore": left_out}}
+        config = target.text_model(quantisation) | {"dtype": "bfloat16"}
+        settings = config.get("quantization_config", {})
+        if "ignore" in settings:
+            left_out = [name.replace("model.language_model.", "model.") for name in settings["ignore"]]
+            config["quantization_config"] = {**settings, "ignore": left_out}
+        elif settings and config["enable_moe_block"]:  # vLLM never quantises a router
+            routers = [f"model.layers.{layer}.router.proj" for layer in range(config["num_hidden_layers"])]
+            config["quantization_config"] = {**settings, "ignored_layers": routers}
+        return config
     text = {**target.text_config, "use_bidirectional_attention": around.use_bidirectional_attention}
     config = wrapped_config(text, {**tokens, VIDEO: around.video_token_id}, around.vision_config)
+    quantised = quantisation.config(target.text_config)
     return config | {
         "architectures": [target.architecture],
         "eos_token_id": [tokens["<eos>"], tokens["<turn|>"]],
-        "quantization_config": quantisation.config(target.text_config),
+        **({} if quantised is None else {"quantization_config": quantised}),
     }
 
 
-def write_target(folder: Path, config: Mapping[str, Any], maker: Maker, tokens: Mapping[str, int]) -> None:
+def write_target(folder: Path, config: Mapping[str, Any], layout: str, maker: Maker, tokens: Mapping[str, int]) -> None:
     """Write the target: a file for each decoder layer, one for the rest, and their index.
 
-    ``tokens`` are the ids of the special tokens at this size.
+    ``layout`` is a key of ``QUANTISED``; ``tokens`` are the ids of the special tokens at this size.
     """
     groups: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in shapes_of(config).items():
@@ -141,7 +191,7 @@ def write_target(folder: Path, config: Mapping[str, Any], maker: Maker, tokens: 
     folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, str] = {}
     for number, (layer, held) in enumerate(groups.items(), 1):
-        tensors = dict(_target_tensors(held, maker))
+        tensors = dict(_target_tensors(held, layout, maker))
         file = f"model-{number:05}-of-{len(groups):05}.safetensors"
         _save(tensors, folder / file)
         index |= dict.fromkeys(tensors, file)
@@ -160,6 +210,7 @@ def shapes_of(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if "vision_config" in config:
             built: torch.nn.Module = Gemma4ForConditionalGeneration(Gemma4Config(**plain))
         else:
+            plain.pop("model_type")  # 12B has another name for the same text model
             built = Gemma4ForCausalLM(Gemma4TextConfig(**plain))
     return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items() if name != "lm_head.weight"}
 
@@ -181,13 +232,19 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
         file.truncate(file.tell() + end)
 
 
-def _target_tensors(shapes: Shapes, maker: Maker) -> Iterator[tuple[str, Tensor]]:
+def _target_tensors(shapes: Shapes, layout: str, maker: Maker) -> Iterator[tuple[str, Tensor]]:
+    # modelopt quantises the experts of a layer, and not the dense MLP beside them
+    beside_experts = layout == "nvfp4-modelopt" and any(".experts." in name for name in shapes)
     for name, shape in shapes.items():
         prefix, _, kind = name.rpartition(".")
-        if kind == "gate_up_proj" and prefix.endswith(".experts"):
-            yield from maker.experts(prefix, ("gate_proj", "up_proj"), shape)
-        elif kind == "down_proj" and prefix.endswith(".experts"):
-            yield from maker.experts(prefix, ("down_proj",), shape)
+        linear = prefix.rpartition(".")[2]
+        if prefix.endswith(".experts") and layout != "bf16":
+            parts = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
+            one = (shape[0], shape[1] // len(parts), shape[2])
+            for part in parts:
+                yield from maker.experts(layout, [f"{prefix}.{expert}.{part}" for expert in range(shape[0])], one)
+        elif LAYER.match(name) and linear in QUANTISED[layout] and not beside_experts:
+            yield from maker.quantised(layout, prefix, shape)
         else:
             yield name, maker.plain(name, shape)
 
@@ -229,16 +286,24 @@ def resized(tokenizer: Mapping[str, Any], vocabulary: int, tokens: Mapping[str, 
 def main() -> int:
     """Make a pair; return exit code 2 for a wrong size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="26B-A4B", help="a published size with routed experts (default: 26B-A4B)")
-    parser.add_argument("--into", type=Path, required=True, metavar="DIR", help="where target/ and draft/ go: 18 GB")
+    parser.add_argument("--size", default="26B-A4B", help="a published size (default: 26B-A4B)")
+    parser.add_argument("--quantisation", default="nvfp4", help=f"{', '.join(LAYOUTS)} (default: nvfp4)")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where target/, draft/ and the pair file go: up to 64 GB",
+    )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="where to draw numbers; meta: headers only, without numbers and without space on the disk",
     )
     options = parser.parse_args()
+    torch.set_num_threads(1)  # every tensor is small: more threads only wait for each other
     try:
-        make(options.into, options.size, options.device)
+        make(options.into, options.size, options.quantisation, options.device)
     except UsageError as error:
         print(f"published_size: {error}", file=sys.stderr)
         return 2

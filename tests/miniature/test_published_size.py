@@ -15,13 +15,14 @@ from safetensors import safe_open
 from support.paths import ROOT
 from transformers import AutoTokenizer
 
-from conformance.checkpoints import pairing, quantisation
+from conformance.checkpoints import pairing
 from conformance.checkpoints.headers import read_headers, read_json
+from conformance.checkpoints.quantisation import objections
 from conformance.checkpoints.small_files import special_tokens
 from conformance.errors import UsageError
 from conformance.judging.verdict import Verdict
 from conformance.miniature.published_size import (
-    QUANTISATION,
+    LAYOUTS,
     TOKENIZER,
     Maker,
     main,
@@ -34,11 +35,13 @@ from conformance.miniature.published_size import (
 )
 from conformance.observers.checkpoint import describe
 from conformance.profile.facts import MINIATURE, load_facts
+from conformance.profile.profile import load_pair
 
 FACTS = load_facts()
 DRAFT, TARGET = FACTS.miniature
 TOKENS = FACTS.tokens.of(MINIATURE)
-CONFIG = target_config(TARGET, FACTS.quantisations[QUANTISATION], TOKENS)
+LAYOUT = LAYOUTS["nvfp4"]
+CONFIG = target_config(TARGET, FACTS.quantisations[LAYOUT], TOKENS)
 SIZE = "26B-A4B"
 ABOUT_THE_PAIR = [f"CKPT-0{number}" for number in range(1, 9)]
 
@@ -46,7 +49,7 @@ ABOUT_THE_PAIR = [f"CKPT-0{number}" for number in range(1, 9)]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, maker = tmp_path_factory.mktemp("random"), Maker.of("cpu", seed=3)
-    write_target(folder / "target", CONFIG, maker, TOKENS)
+    write_target(folder / "target", CONFIG, LAYOUT, maker, TOKENS)
     shapes = {name: shape for name, (_, shape) in DRAFT.tensors.items()}
     write_draft(folder / "draft", DRAFT.config, shapes, maker, TOKENS)
     return folder
@@ -58,7 +61,7 @@ def test_nothing_forbids_serving_it(made: Path) -> None:
 
 def test_its_tensors_are_those_of_a_modelopt_file(made: Path) -> None:
     held = {name: (tensor.dtype, tensor.shape) for name, tensor in read_headers(made / "target").items()}
-    assert quantisation.objections(read_json(made / "target" / "config.json"), None, held) == []
+    assert objections(read_json(made / "target" / "config.json"), None, held) == []
     shipped = read_headers(ROOT / "fixtures/models/micro-26b-a4b/target-nvfp4")
     assert held == {name: (tensor.dtype, tensor.shape) for name, tensor in shipped.items()}
 
@@ -87,7 +90,7 @@ def test_special_tokens_have_the_published_ids(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers(made: Path, tmp_path: Path) -> None:
-    write_target(tmp_path, CONFIG, Maker.of("cpu", seed=3), TOKENS)
+    write_target(tmp_path, CONFIG, LAYOUT, Maker.of("cpu", seed=3), TOKENS)
     for path in sorted(tmp_path.glob("*.safetensors")):
         with safe_open(path, "pt") as mine, safe_open(made / "target" / path.name, "pt") as theirs:
             for name in mine.keys():  # noqa: SIM118
@@ -98,7 +101,7 @@ def test_the_same_seed_gives_the_same_numbers(made: Path, tmp_path: Path) -> Non
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pair at its own size, without numbers."""
     folder = tmp_path_factory.mktemp("published")
-    make(folder, SIZE, "meta")
+    make(folder, SIZE, "nvfp4", "meta")
     return folder
 
 
@@ -123,7 +126,7 @@ def test_safetensors_reads_the_headers(headers: Path) -> None:
 
 
 def test_its_modules_have_the_published_number_of_parameters() -> None:
-    config = target_config(FACTS.targets[SIZE], FACTS.quantisations[QUANTISATION], FACTS.tokens.of(SIZE))
+    config = target_config(FACTS.targets[SIZE], FACTS.quantisations[LAYOUT], FACTS.tokens.of(SIZE))
     sizes = [prod(shape) for shape in shapes_of(config).values() if shape]
     totals = FACTS.targets[SIZE].totals
     assert (len(sizes), sum(sizes)) == (totals.tensors, totals.parameters)
@@ -156,15 +159,51 @@ def test_the_checks_see_a_pair_that_is_not(
     assert outcome(id, damaged).verdict is Verdict.FAIL
 
 
-@pytest.mark.parametrize("size", ["31B", "27B"])
-def test_a_size_without_experts_is_refused_by_name(tmp_path: Path, size: str) -> None:
-    with pytest.raises(UsageError, match="choose 26B-A4B"):
-        make(tmp_path, size, "cpu")
+@pytest.mark.parametrize(
+    ("size", "quantisation"),
+    [("E2B", "bf16"), ("12B", "bf16"), ("26B-A4B", "fp8"), ("31B", "bf16"), ("31B", "nvfp4"), ("31B", "fp8")],
+)
+def test_every_size_and_quantisation_is_sound(tmp_path: Path, size: str, quantisation: str) -> None:
+    make(tmp_path, size, quantisation, "meta")
+    held = {name: (tensor.dtype, tensor.shape) for name, tensor in read_headers(tmp_path / "target").items()}
+    assert pairing.refusals(tmp_path / "target", tmp_path / "draft") == []
+    assert objections(read_json(tmp_path / "target" / "config.json"), None, held) == []
+    pair = load_pair(next(tmp_path.glob("*.toml")))
+    assert (pair.name, pair.quantisation, pair.target) == (
+        f"random-{size.lower()}-{quantisation}",
+        quantisation,
+        "./target",
+    )
+    if (size, quantisation) == ("31B", "bf16"):
+        totals = FACTS.targets[size].totals
+        sizes = [prod(shape) for _, shape in held.values() if shape]
+        assert (len(sizes), sum(sizes)) == (totals.tensors, totals.parameters)
+    if (size, quantisation) == ("31B", "nvfp4"):
+        packed = sum(name.endswith(".weight_scale_2") for name in held)
+        assert packed == FACTS.targets[size].quantised_linears["modelopt"]
+
+
+def test_an_ordered_draft_holds_every_token_once() -> None:
+    order = Maker.of("cpu", seed=1).plain("masked_embedding.token_ordering", (64,))
+    assert sorted(order.tolist()) == list(range(64))
+    assert order.tolist() != list(range(64))
+
+
+def test_fp8_keeps_the_variance_of_what_goes_through() -> None:
+    stored = dict(Maker.of("cpu", seed=1).quantised("fp8", "q_proj", (64, 512)))
+    weight = stored["q_proj.weight"].float() * stored["q_proj.weight_scale"]
+    assert weight.std().item() == pytest.approx(512**-0.5, rel=0.02)
+
+
+@pytest.mark.parametrize(("size", "quantisation", "choice"), [("27B", "bf16", "E2B"), ("E2B", "int4", "bf16")])
+def test_what_is_not_published_is_refused_by_name(tmp_path: Path, size: str, quantisation: str, choice: str) -> None:
+    with pytest.raises(UsageError, match=f"is not known; choose one of {choice}"):
+        make(tmp_path, size, quantisation, "cpu")
 
 
 def test_the_command_says_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["published_size", "--size", "E2B", "--into", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["published_size", "--size", "27B", "--into", str(tmp_path)])
     assert main() == 2
-    assert '"E2B" is not a published size with routed experts' in capfd.readouterr().err
+    assert '"27B" is not known' in capfd.readouterr().err
