@@ -38,6 +38,11 @@ def test_decoding_runs_from_full_graphs(graph_steps: GraphSteps) -> None:
     claim="One more request at once does not cost tokens/s.",
 )
 def test_no_cliff(graph_steps: GraphSteps, tolerances: Tolerances) -> None:
-    """The best of several passes over 1 … max_num_seqs requests. Noise may cost a share, a lost graph costs more."""
-    seen = graph_steps
-    expect_none(seen.cliffs(tolerances["requests_cliff"]), among=seen.numbers, source=seen, note=seen.speeds())
+    """1 … max_num_seqs requests, several times. A lost graph costs more than the tolerance, and it does so every time.
+
+    The best passes decide. Where they show a cliff and the passes differ so much that noise may be why, the check is
+    INCONCLUSIVE.
+    """
+    seen, share = graph_steps, tolerances["requests_cliff"]
+    doubtful = seen.doubtful_cliffs(share)
+    expect_none(seen.cliffs(share), doubtful=doubtful, among=seen.numbers, source=seen, note=seen.speeds())

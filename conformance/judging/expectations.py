@@ -342,14 +342,22 @@ def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding
     return record_finding(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
 
 
-def expect_none(found: Sequence[str], *, among: int, source: Seen, note: str = "") -> Finding:
+def expect_none(
+    found: Sequence[str], *, among: int, source: Seen, note: str = "", doubtful: Sequence[str] = ()
+) -> Finding:
     """There is no objection among the examined things; ``found`` has a sentence for each thing that is wrong.
+
+    ``doubtful`` has a sentence for each thing that noise may have made look wrong: without any other, INCONCLUSIVE.
 
     Raises:
         ObservationError: nothing was examined.
     """
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
+    if doubtful and not found:
+        sentence = f"{_join_first(doubtful)}; but the passes differ so much that noise may be why"
+        value = f"{among - len(doubtful)} of {among}"
+        return record_finding(Finding(Verdict.INCONCLUSIVE, sentence, value, "all", among, None, source.source, note))
     return _record_comparison(list(found), among, max(among - len(found), 0), "without objection", source, note)
 
 

@@ -44,7 +44,9 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     most = _require_graphs(profile, servers)
     require_sound_pair(profile, servers, evidence)
     sizes, k = profile.sizes, profile.pair.k
-    plan = Plan(most, most * (1 + k), sizes.graph_tokens, sizes.graph_passes, profile.hardware.bounds.request_seconds)
+    again = Again(sizes.graph_drop, sizes.graph_more_passes)
+    seconds = profile.hardware.bounds.request_seconds
+    plan = Plan(most, most * (1 + k), sizes.graph_tokens, sizes.graph_passes, again, seconds)
     text = load_prefixes(profile.prompts / LONG)[-1].text
     with servers.quiet():
         arms = {
@@ -55,6 +57,23 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
 
 
 @dataclass(frozen=True)
+class Again:
+    """Where a number of requests seems slower than one less by the share ``drop``, both are asked again.
+
+    A machine can be slower for a while. What a lost graph costs stays, however often it is asked.
+    """
+
+    drop: float
+    passes: int
+
+    def numbers(self, rates: Mapping[int, Sequence[float]]) -> list[int]:
+        """The numbers of requests to ask again, by the best rate (tokens/s) of each so far."""
+        best = {number: max(each) for number, each in rates.items()}
+        slower = [number for number in best if number - 1 in best and best[number] < (1 - self.drop) * best[number - 1]]
+        return sorted({asked for number in slower for asked in (number - 1, number)})
+
+
+@dataclass(frozen=True)
 class Plan:
     """1 … ``most`` requests of ``tokens`` tokens each, ``passes`` times; ``widest``: tokens of a step of decoding."""
 
@@ -62,6 +81,7 @@ class Plan:
     widest: int
     tokens: int
     passes: int
+    again: Again
     seconds: float
 
     def numbers(self) -> Iterator[int]:
@@ -113,13 +133,24 @@ def _measure(server: Server, plan: Plan, text: str, tell: Callable[[str], None])
     with client(server, plan.seconds) as asking:
         prompt = plan.prompt(asking, text)
         asking.ask_at_once([prompt] * plan.most, stream=True, ignore_eos=True)  # warms up
-        before, rates = len(logs.read(server.log)), []
-        for number in plan.numbers():
+        before = len(logs.read(server.log))
+        rates: list[dict[str, Any]] = []
+        for number in _asked(plan, rates):
             tell(f"{server.name} server: {number} of {plan.most} requests at once")
             answers, _ = asking.ask_at_once([prompt] * number, stream=True, ignore_eos=True)
             rates.append({"requests": number, **_rate(answers)})
     counted = graph_counts(_logged(server, before))
     return {"rates": rates, "steps": [asdict(kind) | {"steps": counted[kind]} for kind in sorted(counted)]}
+
+
+def _asked(plan: Plan, rates: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """The numbers of requests to ask; ``rates`` grows meanwhile."""
+    yield from plan.numbers()
+    for _ in range(plan.again.passes):
+        by_number: dict[int, list[float]] = {}
+        for row in rates:
+            by_number.setdefault(row["requests"], []).append(row["tokens_per_second"])
+        yield from plan.again.numbers(by_number)
 
 
 def _rate(answers: Sequence[Answer]) -> dict[str, float]:

@@ -201,6 +201,8 @@ class Sizes:
     longest_answer: int = 0  # most tokens of a timed answer; 0 = as many as the prompt's row says
     graph_tokens: int = 0  # of every answer while 1 … max_num_seqs requests run at once
     graph_passes: int = 0  # over all these numbers of requests
+    graph_drop: float = 0.0  # share of tokens/s that one more request costs, from which both numbers are asked again
+    graph_more_passes: int = 0  # over such numbers, at most
     served_prompts: int = 0  # the first of the timed prompts, asked again of the servers as people serve them
     served_tokens: int = 0  # of each of these answers, at most
     looks: int = 1  # the number of parts of a load; later looks are only made if earlier ones do not decide

@@ -16,6 +16,14 @@ WORDS = {PLAIN: "without MTP", MTP: "with MTP"}
 
 
 @dataclass(frozen=True)
+class Cliff:
+    """A number of requests that seems slower than one less; ``in_every_pass``: noise of the machine cannot be why."""
+
+    sentence: str
+    in_every_pass: bool
+
+
+@dataclass(frozen=True)
 class Arm:
     """One server: its steps of decoding by requests and kind of graph, and its passes over the numbers of requests."""
 
@@ -71,15 +79,16 @@ class Arm:
                 f"are {kind}, not {FULL}"
             )
 
-    def cliffs(self, share: float) -> Iterator[str]:
-        """A sentence for each number of requests whose best pass is that share below the best pass with one less."""
+    def cliffs(self, share: float) -> Iterator[Cliff]:
+        """Each number of requests whose best pass with one more is slower by that share."""
         for number in range(1, self.most):
             here, more = max(self.rates[number]), max(self.rates[number + 1])
             if more < (1 - share) * here:
-                yield (
+                sentence = (
                     f"{self.name}: {here:.0f} tokens/s with {number} {'requests' if number > 1 else 'request'}, "
                     f"but {more:.0f} with {number + 1}, {100 * (1 - more / here):.0f} % less"
                 )
+                yield Cliff(sentence, in_every_pass=more < (1 - share) * min(self.rates[number]))
 
     def note(self) -> str:
         """Where the steps were counted, and where not."""
@@ -125,8 +134,12 @@ class GraphSteps:
         return [sentence for arm in self.arms for sentence in arm.without_full_graph()]
 
     def cliffs(self, share: float) -> list[str]:
-        """A sentence for each cliff, in each server."""
-        return [sentence for arm in self.arms for sentence in arm.cliffs(share)]
+        """A sentence for each cliff that every pass shows, in each server."""
+        return [cliff.sentence for arm in self.arms for cliff in arm.cliffs(share) if cliff.in_every_pass]
+
+    def doubtful_cliffs(self, share: float) -> list[str]:
+        """A sentence for each cliff that the best passes show, but not every pass, in each server."""
+        return [cliff.sentence for arm in self.arms for cliff in arm.cliffs(share) if not cliff.in_every_pass]
 
     def counted(self) -> str:
         """As a note: where steps were counted."""

@@ -103,7 +103,7 @@ def attention_eager_without_mtp(d: Documents) -> None:
 
 
 def cliff_at_eight(d: Documents) -> None:
-    """The pattern of an H200: 7160 tokens/s with seven requests, 4953 with eight."""
+    """As where a graph is missing for eight requests."""
     for row in d["graph_steps"]["arms"]["mtp"]["rates"]:
         if row["requests"] == 8:
             row["tokens_per_second"] *= 0.6
