@@ -204,9 +204,9 @@ def near_tie() -> NearTie:
 
 
 @pytest.fixture(scope="session")
-def numeric_bounds() -> Mapping[str, Bound]:
+def numeric_bounds(profile: Profile) -> Mapping[str, Bound]:
     """The bounds for the relative error of modules."""
-    return load_bounds(FIXTURES / "facts" / "numerics.toml")
+    return load_bounds(FIXTURES / "facts" / "numerics.toml", on_gpu=profile.hardware.sm is not None)
 
 
 @pytest.fixture(scope="session")

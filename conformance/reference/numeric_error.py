@@ -13,6 +13,7 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.formats import toml_tables
 
 Matrix = Sequence[Sequence[float | None]]
+ON_GPUS = " on GPUs"
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ def deviation(found: Matrix, expected: Matrix) -> Deviation:
     return Deviation(float(errors.max()), float(cosines.min()))
 
 
-def load_bounds(path: Path) -> dict[str, Bound]:
-    """Read the bounds of a TOML file by name.
+def load_bounds(path: Path, *, on_gpu: bool) -> dict[str, Bound]:
+    """Read the bounds of a TOML file by name; on a GPU, a row "NAME on GPUs" replaces the row NAME.
 
     Raises:
         UsageError: the file is not valid.
     """
-    return toml_tables.convert(path, toml_tables.parse(path), dict[str, Bound])
+    rows = toml_tables.convert(path, toml_tables.parse(path), dict[str, Bound])
+    replaced = {name.removesuffix(ON_GPUS): row for name, row in rows.items() if name.endswith(ON_GPUS)}
+    return {name: row for name, row in rows.items() if not name.endswith(ON_GPUS)} | (replaced if on_gpu else {})
 
 
 def load_likeness(path: Path) -> Likeness:

@@ -72,7 +72,7 @@ BUILDERS: Builders = {
     "wiring": lambda d: Wiring.of(d["wiring"]),
     "attention": lambda d: Attention.of(d["wiring"], PROFILE),
     "numerics": lambda d: Numerics.of(d["numerics"]),
-    "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml"),
+    "numeric_bounds": lambda _: load_bounds(FIXTURES / "facts" / "numerics.toml", on_gpu=False),
     "parity": lambda d: Parity.of(d["parity"], load_tolerances()["parity_proposals"]),
     "gold": lambda d: Gold.of(Load.of([d["load"]]), d["gold"], FIXTURES / "gold"),
     "near_tie": lambda _: load_near_tie(FIXTURES / "facts" / "gold.toml"),

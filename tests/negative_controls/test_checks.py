@@ -170,7 +170,7 @@ def with_gpus(**changes: Any) -> Callable[[Documents], None]:
         ("DRAFT-08", lambda d: d["wiring"]["described"].update(constant_draft_positions=MOVED), "has no z"),
         ("DRAFT-07", lambda d: d["wiring"]["described"].update(draft_kv_sharing=MOVED), "has no z"),
         ("NUM-01", lambda d: d["numerics"].update(experts=MOVED, routers=MOVED), "has no z"),
-        ("NUM-01", lambda d: d["numerics"].update(backends=dict.fromkeys(("l0", "l1"), "TRITON")), "experts on TRITON"),
+        ("NUM-01", lambda d: d["numerics"].update(backends=dict.fromkeys(("l0", "l1"), "EMULATION")), "on EMULATION"),
         ("NUM-02", lambda d: d["numerics"].update(draft_linears=MOVED), "has no z"),
         (
             "CKPT-01",
