@@ -53,6 +53,11 @@ EXAMPLES = {
         "FEATURE-01",
         '"second" and the cold answer with MTP differ at token 1, where the most likely token leads by 3.00 nats',
     ),
+    "PREFIX-RETENTION": (
+        "FEATURE-02",
+        '"longer prompt that begins alike" without MTP found nothing in the cache, though it holds this prompt; '
+        '"longer prompt that begins alike" with MTP found nothing in the cache, though it holds this prompt',
+    ),
     "PREFIX-MISS": ("FEATURE-02", '"second" with MTP found nothing in the cache, though it holds this prompt'),
     "PENALTY-IGNORED": ("FEATURE-03", '"frequency_penalty" is ignored with MTP'),
     "BAD-WORDS": ("FEATURE-03", '"bad_words of two tokens" is ignored with MTP'),
