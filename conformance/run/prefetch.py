@@ -122,6 +122,9 @@ class Prefetch:
                 with _leave_failure_to_check():
                     self._servers.sweep()  # this starts the other servers too
             self._servers.mtp()
+        if self._session.profile.hardware.loads_beside:
+            self._in_background(self._load_rest, self._loads_ahead, "sweep" in wanted)
+            self._loads_ahead = False
         chats = dict.fromkeys(name for check in checks for name in check.chat_observations)
         left = {"parity"} if self._stops_others else set()  # left to its check
         early = (name for name in (*PROBED, *SHARED) if name in wanted and name not in left)
@@ -131,6 +134,13 @@ class Prefetch:
     def _load_ahead(self) -> None:
         with _leave_failure_to_check():
             self._servers.load_ahead()
+
+    def _load_rest(self, as_served: bool, sweep: bool) -> None:
+        """Load the servers that few checks need while the others answer; on a GPU this takes minutes."""
+        if as_served:
+            self._load_ahead()
+        if sweep:
+            self._observe("sweep")
 
     def _in_background(self, work: Any, *arguments: Any) -> None:
         self._work.append(self._background.submit(work, *arguments))
