@@ -85,7 +85,7 @@ def test_the_page_of_the_h100_has_the_archives_deviations() -> None:
 
 def test_the_page_of_the_h200_has_the_archives_verdicts() -> None:
     page = (ROOT / "docs/results/h200/README.md").read_text(encoding="utf-8")
-    for run in ("nvfp4-graphs", "nvfp4-marlin-smoke"):
+    for run in ("nvfp4-graphs", "bf16-graphs", "nvfp4-marlin-smoke", "seed-launch-graphs"):
         with tarfile.open(ROOT / f"docs/results/h200/{run}.tar.gz") as archive:
             lines = archive.extractfile(f"{run}/verdicts.jsonl").read().splitlines()  # type: ignore[union-attr]
         verdicts = {row["id"]: row["verdict"] for row in map(json.loads, lines) if "id" in row}

@@ -273,8 +273,11 @@ RECORDED = {
     "h100/nvfp4-graphs-soak": set(),
     "h100/nvfp4-graphs-unsuppressed": {"GELU-MARLIN", "GRAMMAR-FSM"},
     "h100/old-runner": {"GELU-MARLIN", "EMBGUARD"},  # died
+    "h200-x2/nvfp4-tp2-smoke": set(),
+    "h200/bf16-graphs": set(),
     "h200/nvfp4-graphs": set(),
     "h200/nvfp4-marlin-smoke": {"GELU-MARLIN"},
+    "h200/seed-launch-graphs": set(),
 }
 
 HEALTHY_LOG = """\
