@@ -19,6 +19,7 @@ from conformance.commands import (
     combine,
     compare,
     completion,
+    doctor,
     export,
     figure,
     graph_table,
@@ -35,7 +36,7 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, rejudge, compare, combine, sign, verify, figure, export),
+    *(qualify, doctor, rejudge, compare, combine, sign, verify, figure, export),
     *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 

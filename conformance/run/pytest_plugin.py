@@ -25,6 +25,7 @@ from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import UNLOCKED
 from conformance.reports import checks_table, moe_table, plan
 from conformance.reports.progress import Progress
+from conformance.run.doctor import require_fit_machine
 from conformance.run.options import add_to_pytest
 from conformance.run.plan_run import plan_run
 from conformance.run.prefetch import Prefetch
@@ -32,6 +33,7 @@ from conformance.run.recorder import PROPERTY, Recorder, record_of
 from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.run.session import Options, Session, open_session
 from conformance.serving.attach import AttachedServers
+from conformance.serving.machine import look_at_machine
 from conformance.serving.pool import ServerPool
 from conformance.views.moe_oracle import MoeOracle
 
@@ -146,6 +148,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         session = open_session(_options(config, workerinput), config.invocation_params.dir)
         if owns and session.evidence.recording:
+            if session.starts_servers_here:
+                require_fit_machine(look_at_machine(session.evidence.directory), session.profile)
             session.evidence.own()
         servers = _servers(session, progress, owns)
     except UsageError as error:

@@ -130,6 +130,11 @@ def documents(monkeypatch: pytest.MonkeyPatch) -> synthetic.Documents:
 Run = Callable[..., pytest.RunResult]
 
 
+def sentence_of(result: pytest.RunResult) -> str:
+    """The judgement, which is the first line."""
+    return next(line for line in result.outlines if line)
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """pytest over the real checks, in this process, so that the observers above are used."""
@@ -146,7 +151,8 @@ def test_healthy_evidence_qualifies_without_a_server(run: Run, tmp_path: Path, m
     before = sorted(path.relative_to(evidence) for path in evidence.rglob("*"))
     result = run("--evidence", evidence)
     assert result.ret == 0
-    sentence, *_, where, report = result.outlines
+    *_, where, report = result.outlines
+    sentence = sentence_of(result)
     assert sentence == f"Qualified: micro-26b-a4b-nvfp4 on cpu, {TOTAL} of {TOTAL} checks passed."
     assert where == f"Evidence: {evidence}"
     assert report == f"Report: {evidence}/report.html"
@@ -192,7 +198,7 @@ def test_judging_again_gives_the_same_verdicts(run: Run, documents: synthetic.Do
     first = run("--pair", pair, "--evidence", "run")
     again = run("--evidence", "run")
     assert first.ret == again.ret == 1
-    assert first.outlines[0] == again.outlines[0] == "Not qualified: MOE-01 failed."
+    assert sentence_of(first) == sentence_of(again) == "Not qualified: MOE-01 failed."
 
 
 def damage_marlin(d: dict[str, Any]) -> None:
@@ -284,9 +290,9 @@ def test_an_unlocked_run_says_so_and_earns_no_certificate(run: Run, documents: s
     documents["environment"]["locked"] = None
     result = run("--pair", pair, "--unlocked", "--evidence", "run")
     assert result.ret == 0
-    assert result.outlines[0].endswith("; ENV-01 unsupported; the environment is unlocked.")
+    assert sentence_of(result).endswith("; ENV-01 unsupported; the environment is unlocked.")
     assert read_journal(Path("run/verdicts.jsonl")).unlocked
-    assert run("--pair", pair, "--evidence", "run").outlines[0] == result.outlines[0]
+    assert sentence_of(run("--pair", pair, "--evidence", "run")) == sentence_of(result)
     assert run("--pair", pair, "--unlocked", "--certify", "--evidence", "other").ret == 1
 
 
@@ -302,7 +308,7 @@ def test_a_level_runs_its_own_checks(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "static", "--evidence", "run")
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == STATIC
-    assert "which is no qualification" in result.outlines[0]
+    assert "which is no qualification" in sentence_of(result)
 
 
 @pytest.mark.usefixtures("documents")
@@ -310,7 +316,7 @@ def test_a_soak_is_smoke_and_a_held_load(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "soak", "--minutes", "3", "--evidence", "run")
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == {check.id for check in SOAK}
-    assert "which is no qualification" in result.outlines[0]
+    assert "which is no qualification" in sentence_of(result)
     assert json.loads(Path("run/profile.json").read_text())["sizes"]["soak_minutes"] == 3
     assert {check.level for check in SOAK} == {"static", "smoke", "soak"}
 
@@ -319,7 +325,7 @@ def test_a_soak_is_smoke_and_a_held_load(run: Run, pair: Path) -> None:
 def test_a_selection_is_no_qualification(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "-k", "test_acceptance")
     assert result.ret == 0
-    assert f"no qualification: only 5 of the {TOTAL} checks" in result.outlines[0]
+    assert f"no qualification: only 5 of the {TOTAL} checks" in sentence_of(result)
 
 
 @pytest.mark.usefixtures("documents")
@@ -426,8 +432,8 @@ def test_what_a_run_left_out_is_not_missing_later(run: Run, pair: Path, capfd: p
     first = run("--pair", pair, "--evidence", "part", "-k", "test_draft_weights")
     again = run("--evidence", "part")
     assert first.ret == again.ret == 0
-    assert again.outlines[0] == first.outlines[0]
-    assert "no qualification: only 3 of " in first.outlines[0]
+    assert sentence_of(again) == sentence_of(first)
+    assert "no qualification: only 3 of " in sentence_of(first)
     assert run("--pair", pair, "--evidence", "whole").ret == 0
     assert main(["compare", "whole", "part"]) == 0
     assert "PASS → ERROR" not in capfd.readouterr().out
@@ -441,7 +447,7 @@ def test_a_check_that_came_later_is_judged_where_the_evidence_tells(run: Run, pa
     Evidence(Path("run"), recording=False).finish()
     again = run("--evidence", "run")
     assert again.ret == 0
-    assert "no qualification: only 4 of " in again.outlines[0]
+    assert "no qualification: only 4 of " in sentence_of(again)
     assert any("CKPT-01" in line for line in again.outlines)
 
 
