@@ -23,10 +23,13 @@ from conformance.commands import (
     export,
     figure,
     graph_table,
+    history,
     keep_regressions,
+    list,
     moe_table,
     qualify,
     rejudge,
+    show,
     sign,
     verify,
 )
@@ -36,7 +39,7 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, doctor, rejudge, compare, combine, sign, verify, figure, export),
+    *(qualify, doctor, rejudge, show, list, history, compare, combine, sign, verify, figure, export),
     *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         outlive_reader()
     parser, commands = make_parser()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
     if not words or words[0] not in (*commands.choices, "-h", "--help", "--version"):
         words.insert(0, qualify.NAME)
     options = parser.parse_args(words)

@@ -148,7 +148,7 @@ def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> Non
     for record in group:
         console.print(Text.assemble((record.verdict, STYLES[record.verdict]), safe(f" {record.id}  {record.claim}")))
     for finding in [each for each in first.findings if each.verdict is first.verdict][:BRIEF_FINDINGS]:
-        _indent(console, _value_against_bound(finding))
+        _indent(console, value_against_bound(finding))
     lines = safe(" ".join(first.sentence.split())).wrap(console, console.width - INDENT)
     for line in lines[:BRIEF_LINES]:
         _indent(console, line.plain)
@@ -168,7 +168,8 @@ def _last_lines(record: Record, most: int) -> list[str]:
     return [f"| {Text.from_ansi(line).plain}" for line in record.details.strip().splitlines()[-most:]]
 
 
-def _value_against_bound(finding: Finding) -> str:
+def value_against_bound(finding: Finding) -> str:
+    """The value of a finding with its interval, its bound and its samples."""
     interval = " [{:.3f}, {:.3f}]".format(*finding.interval) if finding.interval else ""
     samples = f", n = {finding.n}" if finding.n is not None else ""
     return f"value {finding.value}{interval}, bound {finding.floor}{samples}"
