@@ -13,7 +13,7 @@ from conformance.evidence.journal import record_to_json
 from conformance.judging.verdict import Record
 from conformance.reports.drill_down import Case, DrillDown, Side
 from conformance.reports.sanitize import json_text, printable
-from conformance.reports.terminal import PLAIN_WIDTH, STYLES, safe, value_against_bound
+from conformance.reports.terminal import PLAIN_WIDTH, STYLES, response_lines, safe, value_against_bound
 
 FORMAT = 1
 SIDE_BY_SIDE = 100  # columns from which on two answers stand beside each other
@@ -33,6 +33,8 @@ def as_text(record: Record, drill: DrillDown, evidence: str, *, width: int | Non
         console.print(safe(f"waived: {record.waiver}"))
     for diagnosis in record.diagnoses:
         console.print(safe(f"known failure {diagnosis.id} ({diagnosis.upstream}): {diagnosis.advice}"))
+    for line in response_lines(record):
+        console.print(safe(line))
     for case in drill.cases:
         _show_case(console, case, colour)
     if drill.left:

@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conformance.judging.response import RESPONSES
 from conformance.judging.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
 from conformance.reports.charts import Row
 from conformance.reports.sanitize import printable
@@ -158,6 +159,8 @@ def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> Non
         _indent(console, line)
     for diagnosis in first.diagnoses:
         _indent(console, f"known failure {diagnosis.id} ({diagnosis.upstream}): {diagnosis.advice}")
+    for line in response_lines(first):
+        _indent(console, line)
     next_command = f"next: qualify show {shlex.quote(run.evidence)} {first.id}"
     console.print(Padding(safe(next_command, "bold"), (0, 0, 0, INDENT), expand=False), soft_wrap=True)
     console.print()
@@ -166,6 +169,13 @@ def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> Non
 def _last_lines(record: Record, most: int) -> list[str]:
     """The last lines of a log or a traceback, without their colours."""
     return [f"| {Text.from_ansi(line).plain}" for line in record.details.strip().splitlines()[-most:]]
+
+
+def response_lines(record: Record) -> list[str]:
+    """How grave it is, and what to do; nothing for evidence that does not tell."""
+    if record.response not in RESPONSES:
+        return []
+    return [f"severity {record.severity}; response {record.response}: {RESPONSES[record.response]}"]
 
 
 def value_against_bound(finding: Finding) -> str:
@@ -231,6 +241,7 @@ def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
     upstream = dict.fromkeys(record.upstream for record in group if record.upstream)
     if upstream:
         lines.append("upstream: " + ", ".join(upstream))
+    lines += response_lines(first)
     lines += [f"known failure {d.id} ({d.upstream}): {d.advice}" for d in first.diagnoses]
     lines += _last_lines(first, DETAIL_LINES)
     for line in lines:

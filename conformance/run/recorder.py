@@ -75,6 +75,7 @@ class Recorder:
         if self.journal:
             self.journal.verdict(record)
         asked = len(self.session.run().expected)
+        self.progress.judged(record.verdict, asked)
         self.progress(f"{record.verdict} {record.id}, {len(self.records)} of {asked} checks judged")
 
     @pytest.hookimpl(trylast=True)
@@ -88,7 +89,7 @@ class Recorder:
         self.progress.clear()
         whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if not whole:
-            self.problems.append(f"stopped after {len(self.records)} checks")
+            self.problems.append(f"stopped after {len(self.records)} checks{self._how_to_go_on()}")
         run = self.session.run(self.records, self.problems)
         run = replace(run, complete=run.complete and whole)
         judgement = judge_run(run)
@@ -113,6 +114,10 @@ class Recorder:
         terminalreporter.write(render(*self.result, self.figures, show=self.show, **form))
         if self.where:
             terminalreporter.write_line(self.where)
+
+    def _how_to_go_on(self) -> str:
+        evidence = self.session.evidence
+        return f" (qualify --resume {evidence.directory} goes on)" if evidence.recording and evidence.begun else ""
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
         self.session.evidence.redact()

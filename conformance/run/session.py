@@ -140,6 +140,8 @@ class Session:
             details=redact_text(outcome.details),
             upstream=check.upstream,
             diagnoses=diagnoses,
+            severity=check.severity,
+            response=check.response,
         )
         return waiving.apply(record, self.waivers, self.today)
 

@@ -31,6 +31,8 @@ FAILED = Record(
     details="\n".join(f"log line {i} \x1b[31m" for i in range(40)),
     upstream="vllm#41745",
     diagnoses=(Diagnosis("INTSIZE", "vllm-project/vllm#41745", "Use a release."),),
+    severity="slow",
+    response="change-release",
 )
 PASSED = Record("ACC-02", "Every position reaches its floor.", "qualify", Verdict.PASS, "ok", 2.0, POSITIONS)
 
@@ -116,6 +118,7 @@ def test_every_check_that_needs_attention_has_a_next_command() -> None:
     text = table(run(FAILED, UNSURE, *LACKING), show="summary")
     assert re.findall("next: qualify show evidence/x (.+)", text) == ["DRAFT-01", "SPEED-01"]
     assert "value 2.510 [2.402, 2.625], bound 2.45, n = 36" in text
+    assert "severity slow; response change-release: Use another release of vLLM" in text
     assert "UNSUPPORTED NUM-01, NUM-02: nothing is known of HUMMING's bound" in text
 
 
@@ -229,12 +232,69 @@ class Clock:
         return self.now
 
 
-def test_a_terminal_gets_one_line_that_rewrites_itself() -> None:
+def screen_of(out: list[str]) -> list[str]:
+    """The lines that a terminal shows after these writes."""
+    lines = [""]
+    row = 0
+    for text in out:
+        for code, plain in re.findall(r"(\x1b\[\d*[A-Za-z]|\x1b\[[\d;]*m|\r|\n)|([^\x1b\r\n]+)", text):
+            if code.endswith("A"):
+                row -= int(code[2:-1])
+            elif code == "\x1b[J":
+                lines = [*lines[:row], ""]
+            elif code == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            elif plain:
+                lines[row] += plain
+    return lines
+
+
+def test_a_terminal_gets_a_status_that_rewrites_itself() -> None:
     out: list[str] = []
-    progress = Progress(out.append, terminal=True, width=20, clock=Clock())
-    progress("loading the server with MTP")
+    clock = Clock()
+    progress = Progress(out.append, terminal=True, width=40, clock=clock)
+    progress("loading mtp … 3 s: a line of its log that is longer than the terminal")
+    clock.now = 2.0
+    progress("loading plain … 1 s: no output yet")
+    progress("loading mtp … 5 s: another line")
+    progress.judged(Verdict.PASS, 4)
+    progress.judged(Verdict.FAIL, 4)
+    progress("8 at once, round 2 of at most 8")
+    bar, counts, *said = screen_of(out)
+    assert bar.endswith("[   2 s]")
+    assert counts == "2 of 4 checks judged: 1 PASS, 1 FAIL"
+    assert (
+        said
+        == ["loading plain … 1 s: no output yet", "loading mtp … 5 s: another line", "8 at once, round 2 of at most 8"][
+            -3:
+        ]
+    )
+    clock.now = 60.0
+    progress("stopping servers")
+    assert screen_of(out)[2:] == ["stopping servers"]
     progress.clear()
-    assert out == ["\r\x1b[2K[   0 s] loading th", "\r\x1b[2K"]
+    assert "".join(screen_of(out)) == ""
+
+
+def test_the_bar_follows_the_time_of_the_last_run() -> None:
+    out: list[str] = []
+    clock = Clock()
+    progress = Progress(out.append, terminal=True, width=80, clock=clock)
+    progress.left = lambda elapsed: 100 - elapsed
+    clock.now = 50.0
+    progress("half")
+    filled, empty = (part.count("━") for part in re.split("╸|╺", out[-1]))
+    assert abs(filled - 15) <= 1
+    assert filled + empty >= 28
+    assert "about 50 s left" in screen_of(out)[0]
+
+
+def test_what_a_log_says_commands_no_terminal() -> None:
+    out: list[str] = []
+    Progress(out.append, terminal=True, clock=Clock())("loading mtp … 3 s: \x1b]0;gone\x07\x1b[2J")
+    assert "\x1b]" not in "".join(out)
+    assert "\x1b[2J" not in "".join(out)
 
 
 def test_a_log_gets_a_line_every_few_seconds() -> None:

@@ -29,6 +29,7 @@ from conformance.judging.verdict import Verdict
 from conformance.observers import OBSERVERS
 from conformance.run import pytest_plugin
 from conformance.run.prefetch import SLOW_IMPORTS
+from conformance.serving import machine
 
 pytest_plugins = ["pytester"]
 
@@ -264,6 +265,7 @@ def test_a_server_that_cannot_start_is_started_once(run: Run, documents: synthet
     assert kept["error"]["kind"] == "ObservationError"
     records = {record.id: record for record in read_journal(Path("run/verdicts.jsonl")).records}
     assert records["ACC-01"].verdict is records["ACC-02"].verdict is Verdict.ERROR
+    assert (records["ACC-01"].severity, records["ACC-01"].response) == ("slow", "inspect-draft")
 
 
 def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair: Path) -> None:
@@ -473,6 +475,23 @@ def test_an_interrupted_run_is_not_finished(run: Run, pair: Path) -> None:
     before_load = [check for check in catalogue() if check.order < (FAMILIES.index("GOLD"), "")]
     assert [record.id for record in recorded.records] == [check.id for check in before_load]
     assert FauxServers.closed == 1
+
+
+def test_a_run_refuses_a_machine_without_memory(
+    run: Run, documents: synthetic.Documents, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert documents
+    monkeypatch.setattr(machine, "available_memory", lambda: 1e9)
+    result = run("--pair", pair, "--evidence", "run")
+    assert result.ret == 2
+    assert "memory: 1.0 GB available" in result.stderr.str() + result.stdout.str()
+    assert not Path("run").exists()
+
+
+def test_quiet_shows_the_end_only(run: Run, documents: synthetic.Documents, pair: Path) -> None:
+    assert documents
+    lines = [line for line in run("--pair", pair, "-q").outlines if line]
+    assert lines[0].startswith("Qualified: ")
 
 
 def test_listing_the_checks_needs_nothing(run: Run) -> None:
