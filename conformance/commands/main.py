@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from conformance.commands import (
+    bisect,
     calibrate,
     catalogue,
     cli_reference,
@@ -39,7 +40,7 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, doctor, rejudge, show, list, history, compare, combine, sign, verify, figure, export),
+    *(qualify, doctor, rejudge, show, list, history, bisect, compare, combine, sign, verify, figure, export),
     *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 
