@@ -18,7 +18,7 @@ from conformance.reports.bisect_table import as_json, as_text
 from conformance.run.bisection import LOG, Step, bisect
 from conformance.run.judge_evidence import PLUGINS_OFF
 from conformance.run.options import RUN, add_to_command
-from conformance.serving.releases import NEEDED, Releases, between
+from conformance.serving.releases import Releases, between
 
 TAKEN = ("pair", "hardware")
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if check is None:
         raise UsageError(f"{options.check} is no check; qualify catalogue lists them.")
     folder = options.into.absolute()
-    environments = Releases(folder, options.distribution, LOCKS / NEEDED)
+    environments = Releases(folder, options.distribution, LOCKS)
     choose = between if options.releases else None
     releases = (
         choose(options.releases, options.good, options.bad) if choose else environments.known(options.good, options.bad)

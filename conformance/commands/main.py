@@ -29,6 +29,7 @@ from conformance.commands import (
     list,
     moe_table,
     qualify,
+    recipe,
     rejudge,
     show,
     sign,
@@ -40,7 +41,7 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, doctor, rejudge, show, list, history, bisect, compare, combine, sign, verify, figure, export),
+    *(qualify, doctor, recipe, rejudge, show, list, history, bisect, compare, combine, sign, verify, figure, export),
     *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 

@@ -151,8 +151,8 @@ def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> Non
     for finding in [each for each in first.findings if each.verdict is first.verdict][:BRIEF_FINDINGS]:
         _indent(console, value_against_bound(finding))
     lines = safe(" ".join(first.sentence.split())).wrap(console, console.width - INDENT)
-    for line in lines[:BRIEF_LINES]:
-        _indent(console, line.plain)
+    for wrapped in lines[:BRIEF_LINES]:
+        _indent(console, wrapped.plain)
     if len(lines) > BRIEF_LINES:
         _indent(console, "(...)")
     for line in _last_lines(first, BRIEF_LINES):

