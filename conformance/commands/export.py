@@ -15,7 +15,7 @@ from conformance.evidence.folder import MANIFEST, is_finished, sha256
 from conformance.judging.verdict import ExitCode
 from conformance.profile.recipes import recipe_hardware
 from conformance.reports import inferencex
-from conformance.reports.github import annotations
+from conformance.reports.github import workflow_commands
 from conformance.reports.markdown import as_markdown
 from conformance.reports.recipe_entry import as_yaml
 from conformance.reports.report import gather
@@ -105,7 +105,7 @@ def tell_github(evidence: Path) -> int:
     session = _open(evidence)
     judged, judgement = judge_again(session.evidence.directory)
     report = as_markdown(gather(judged, judgement, session.profile))
-    print(annotations(judged, judgement), end="")
+    print(workflow_commands(judged, judgement), end="")
     if summary := os.environ.get(SUMMARY):
         with writing(Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
             file.write(report)

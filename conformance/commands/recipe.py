@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conformance import FIXTURES
 from conformance.commands import qualify
-from conformance.commands.documents import write, writing
+from conformance.commands.documents import print_to_stderr, write, writing
 from conformance.commands.parsers import Subparsers, add_command, add_judging
 from conformance.errors import UsageError
 from conformance.judging.verdict import ExitCode
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the recipe has no such variant or hardware, or launches no MTP.
     """
     pair, hardware = write_profile(options)
-    print(f"{options.recipe} is the pair {pair} on the hardware {hardware}")
+    print_to_stderr(f"{options.recipe} is the pair {pair} on the hardware {hardware}\n")
     if options.only_write:
         return ExitCode.QUALIFIED
     words = [f"--pair={pair}", f"--hardware={hardware}", f"--level={options.level or DEFAULT_LEVEL}"]

@@ -17,7 +17,7 @@ KINDS = {
 LONGEST = 1000  # characters of one annotation
 
 
-def annotations(run: Run, judgement: Judgement) -> str:
+def workflow_commands(run: Run, judgement: Judgement) -> str:
     """A workflow command for each check that did not pass and each problem of the run, and the judgement."""
     return "".join(f"{line}\n" for line in _commands(run, judgement))
 
