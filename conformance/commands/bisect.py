@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 from pathlib import Path
 
-from conformance import LOCKS, PACKAGE
+from conformance import LOCKS
 from conformance.commands.documents import print_to_stderr, show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.errors import ObservationError, UsageError
@@ -71,13 +70,18 @@ def judge_release(environments: Releases, release: str, check: str, level: str, 
     evidence = environments.folder / "evidence" / release
     try:
         python = environments.install(release)
-        words = [str(python), "-m", "pytest", node_of(check), *PLUGINS_OFF, "--unlocked", f"--level={level}"]
+        words = [
+            str(python),
+            "-m",
+            "pytest",
+            "--pyargs",
+            node_of(check),
+            *PLUGINS_OFF,
+            "--unlocked",
+            f"--level={level}",
+        ]
         words += [f"--evidence={evidence}", *_given(options)]
-        # The suite is this one, whatever is on the user's path.
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-        done = subprocess.run(
-            words, capture_output=True, text=True, env=environment, cwd=environments.folder, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, cwd=environments.folder, check=False)
         (record,) = [each for each in read_journal(evidence / JOURNAL).records if each.id == check]
     except (ObservationError, OSError) as error:
         return Step(release, Verdict.ERROR, str(error), str(evidence))

@@ -27,7 +27,7 @@ def catalogue() -> tuple[Check, ...]:
 
 
 def node_of(id: str) -> str:
-    """The check as pytest names it: the path of its file and its function.
+    """The check as ``pytest --pyargs`` names it: its module and its function.
 
     Raises:
         KeyError: there is no such check.
@@ -35,7 +35,7 @@ def node_of(id: str) -> str:
     for path in sorted(PACKAGE.glob("test_*.py")):
         for name, value in vars(importlib.import_module(f"conformance.{path.stem}")).items():
             if (check := declaration(value)) and check.id == id:
-                return f"{path}::{name}"
+                return f"conformance.{path.stem}::{name}"
     raise KeyError(id)
 
 

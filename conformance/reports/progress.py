@@ -54,6 +54,7 @@ class Progress:
             now = self._clock()
             if self._terminal:
                 part = what.partition(" … ")[0].partition(",")[0].partition(":")[0]
+                part = "judged" if part.partition(" ")[0] in list(Verdict) else part
                 self._said.pop(part, None)
                 self._said[part] = now, printable(what)  # the newest is the last
                 self._draw(now)

@@ -95,7 +95,7 @@ def between(releases: Sequence[str], good: str, bad: str) -> list[str]:
 def _link_suite(python: Path) -> None:
     """Let that Python import this very suite, so that every release is judged by the same checks."""
     (packages,) = python.parent.parent.glob("lib/python3*/site-packages")
-    (packages / "conformance-suite.pth").write_text(f"{PACKAGE.parent}\n", encoding="utf-8")
+    (packages / PACKAGE.name).symlink_to(PACKAGE, target_is_directory=True)
     metadata = suite_metadata()  # vLLM finds the suite's plugin by it
     shutil.copytree(metadata, packages / metadata.name, dirs_exist_ok=True)
 
