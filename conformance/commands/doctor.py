@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conformance.commands.documents import show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
+from conformance.errors import UsageError
 from conformance.profile.profile import UNLOCKED, Profile, load_profile
 from conformance.reports.doctor_table import Diagnosed, as_json, as_text
 from conformance.reports.terminal import screen
@@ -19,6 +20,8 @@ from conformance.run.session import DEFAULT_LEVEL, DEFAULT_PAIR, detect_hardware
 from conformance.serving.executor_options import check_options, choose_executor, describe_executor
 from conformance.serving.machine import look_at_machine
 
+OF_PYTHON = ("vLLM", "import", "lock")  # of this Python, which serves nothing if servers run in an image or elsewhere
+OF_MACHINE = ("GPU", "memory", "GPU memory", "/dev/shm", "compile cache")  # which serves nothing with --ssh
 TAKEN = ("pair", "hardware", "unlocked", "image", "container", "ssh", "ssh_python", "level", "evidence")
 
 
@@ -44,9 +47,13 @@ def diagnose(options: argparse.Namespace) -> Diagnosed:
         UsageError: the options name something that does not exist, or contradict each other.
     """
     check_options(options, None)
+    if options.ssh and not options.hardware:
+        raise UsageError(f"--ssh {options.ssh} is another machine: name its hardware by --hardware NAME.")
     profile = _profile(options)
     lines: list[Line] = examine(look_at_machine(Path(options.evidence or "evidence")), profile)
     if options.image or options.ssh:
+        idle = (*OF_PYTHON, *(OF_MACHINE if options.ssh else ()))
+        lines = [line for line in lines if line.name not in idle]
         lines.append(ask_executor(describe_executor(options), lambda: choose_executor(options)))
     return Diagnosed(profile.hardware.name, profile.pair.name, profile.level, lines, exit_code(lines))
 

@@ -1,8 +1,8 @@
 """Qualify a vLLM server for Gemma 4 with multi-token prediction: observe it, judge it, and work with recorded runs.
 
 exit codes: 0 qualified (every check that was asked for passed), 1 not qualified, 2 usage, 3 inconclusive,
-4 instrument error, 5 nothing inspected; compare: 1 where B is worse; sign and verify: 0 signed or authentic,
-1 not authentic, 2 usage
+4 instrument error, 5 nothing inspected; compare: 1 where B is worse; doctor: 1 where a run cannot succeed; sign and
+verify: 0 signed or authentic, 1 not authentic, 2 usage
 """
 
 from __future__ import annotations

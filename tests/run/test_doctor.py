@@ -252,8 +252,17 @@ def test_what_a_host_wrote_commands_no_terminal(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_host_that_does_not_answer_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--hardware", "cpu", "--image", "no/such:image"]) == 1
-    assert "FAIL" in capsys.readouterr().out
+    assert main(["doctor", "--hardware", "cpu", "--image", "no/such:image", "--json"]) == 1
+    lines = {line["name"]: line["state"] for line in json.loads(capsys.readouterr().out)["lines"]}
+    assert lines["--image no/such:image"] == "FAIL"
+    assert "memory" in lines
+    assert "vLLM" not in lines, "the image brings its own"
+    assert main(["doctor", "--ssh", "nowhere.invalid"]) == 2
+    assert "name its hardware by --hardware NAME" in capsys.readouterr().err
+    assert main(["doctor", "--ssh", "nowhere.invalid", "--hardware", "gb10", "--json"]) == 1
+    lines = {line["name"]: line["state"] for line in json.loads(capsys.readouterr().out)["lines"]}
+    assert lines["--ssh nowhere.invalid"] == "FAIL"
+    assert not {"vLLM", "GPU", "memory"} & lines.keys(), "the host serves"
 
 
 def test_options_that_contradict_each_other_are_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
