@@ -26,7 +26,7 @@ from conformance.commands.main import main
 from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import Diagnosis, Finding, Record, Verdict
 from conformance.profile.profile import load_profile
-from conformance.reports.check_report import as_text
+from conformance.reports.check_report import as_json, as_text
 from conformance.reports.drill_down import DrillDown, drill_down, side_by_side
 from conformance.reports.html import as_html
 from conformance.reports.source import Source
@@ -83,7 +83,7 @@ def test_a_chat_is_shown_beside_the_one_without_mtp(evidence: Path) -> None:
 
 @pytest.mark.usefixtures("no_waivers")
 def test_the_first_difference_is_marked(evidence: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", str(evidence), "TOOL-03"]) == 0
+    assert main(["show", str(evidence), "tool-03"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("FAIL TOOL-03")
     assert "curl -s http://127.0.0.1:8000/v1/chat/completions" in out
@@ -97,9 +97,9 @@ def test_show_is_as_kept(evidence: Path) -> None:
         expect_snapshot(f"show-{width}", as_text(record, drilled(evidence, record), "evidence/x", width=width))
 
 
-def test_show_has_json(evidence: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", str(evidence), "tool-03", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+def test_show_has_json(evidence: Path) -> None:
+    record = failed("call-01 (streamed, with MTP): call 1 is wrong", "chat-call")
+    document = json.loads(as_json(record, drilled(evidence, record), str(evidence)))
     SCHEMA.validate(document)
     assert document["record"]["verdict"] == "FAIL"
     assert document["drill_down"]["cases"][0]["id"] == "call-01"
