@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -81,14 +82,16 @@ def judge_release(environments: Releases, release: str, check: str, level: str, 
             f"--level={level}",
         ]
         words += [f"--evidence={evidence}", *_given(options)]
+        shutil.rmtree(evidence, ignore_errors=True)  # of an attempt that could not tell
         done = subprocess.run(words, capture_output=True, text=True, cwd=environments.folder, check=False)
-        (record,) = [each for each in read_journal(evidence / JOURNAL).records if each.id == check]
+        records = read_journal(evidence / JOURNAL).records if (evidence / JOURNAL).is_file() else ()
     except (ObservationError, OSError) as error:
         return Step(release, Verdict.ERROR, str(error), str(evidence))
-    except ValueError:
-        said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["pytest printed nothing"]
-        return Step(release, Verdict.ERROR, f"{check} was not judged: {said[0]}", str(evidence))
-    return Step(release, record.verdict, record.sentence, str(evidence))
+    for record in records:
+        if record.id == check:
+            return Step(release, record.verdict, record.sentence, str(evidence))
+    said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["pytest printed nothing"]
+    return Step(release, Verdict.ERROR, f"{check} was not judged: {said[0]}", str(evidence))
 
 
 def _given(options: argparse.Namespace) -> list[str]:

