@@ -17,7 +17,9 @@ from conformance.views.acceptance import Acceptance, everywhere, ratios_to_seque
 from conformance.views.load import Load
 
 
-@check("ACC-01", level="qualify", claim="Acceptance length reaches its floor.")
+@check(
+    "ACC-01", level="qualify", severity="slow", response="inspect-draft", claim="Acceptance length reaches its floor."
+)
 def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
     """1 + accepted / drafts, the mean number of tokens that one target step yields, over all requests."""
     expect_at_least_by_looks(
@@ -25,7 +27,13 @@ def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
     )
 
 
-@check("ACC-02", level="qualify", claim="Joint acceptance reaches its floor at every draft position.")
+@check(
+    "ACC-02",
+    level="qualify",
+    severity="slow",
+    response="inspect-draft",
+    claim="Joint acceptance reaches its floor at every draft position.",
+)
 def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
     """The share of drafts that are accepted up to and including each position from 1 to k, over all requests."""
     expect_each_at_least_by_looks(
@@ -37,7 +45,13 @@ def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
     )
 
 
-@check("ACC-03", level="qualify", claim="Concurrent requests do not reduce acceptance length.")
+@check(
+    "ACC-03",
+    level="qualify",
+    severity="slow",
+    response="inspect-draft",
+    claim="Concurrent requests do not reduce acceptance length.",
+)
 def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) -> None:
     """A draft that reads the rows of another request changes no text, so no other check detects it."""
     seen = load.first()
@@ -47,7 +61,13 @@ def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) ->
         expect_at_least(ratio, floor, source=seen, note=f"{what}: {ratio}")
 
 
-@check("ACC-04", level="qualify", claim="Acceptance length reaches the floor set by this pair's own reference figure.")
+@check(
+    "ACC-04",
+    level="qualify",
+    severity="slow",
+    response="inspect-draft",
+    claim="Acceptance length reaches the floor set by this pair's own reference figure.",
+)
 def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
     """A good pair can lose a tenth of its acceptance length to a defect and still reach the published floor."""
     expect_at_least_by_looks(load.map(everywhere), Acceptance.length, floors["acceptance_length_of_pair"])
@@ -56,6 +76,8 @@ def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
 @check(
     "ACC-05",
     level="qualify",
+    severity="slow",
+    response="inspect-draft",
     claim="Acceptance length on each kind of prompts reaches the figure known for this pair.",
     upstream="vllm#47920",
 )

@@ -11,6 +11,8 @@ from conformance.views.chat import Chat
 @check(
     "API-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="OpenAI's Responses API gives the same calls and texts as the chat API.",
     chats=("responses",),
 )
@@ -22,6 +24,8 @@ def test_responses(chat: Chat) -> None:
 @check(
     "API-02",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Anthropic's Messages API gives the same calls and texts as the chat API.",
     chats=("anthropic",),
 )
@@ -33,6 +37,8 @@ def test_anthropic_messages(chat: Chat) -> None:
 @check(
     "API-03",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="The completions API gives the same texts for the rendered prompts as the chat API.",
     chats=("completions",),
 )
@@ -41,13 +47,25 @@ def test_completions(chat: Chat) -> None:
     expect_no_objection(chat)
 
 
-@check("API-04", level="qualify", claim="The server refuses invalid requests with a 4xx status, never with a 5xx.")
+@check(
+    "API-04",
+    level="qualify",
+    severity="wrong output",
+    response="guard-client",
+    claim="The server refuses invalid requests with a 4xx status, never with a 5xx.",
+)
 def test_wrong_requests(bad_requests: Misuse) -> None:
     """The bodies are malformed, values are out of range, or names are unknown."""
     expect_none(bad_requests.wrong_statuses("request"), among=bad_requests.requests("request"), source=bad_requests)
 
 
-@check("API-05", level="qualify", claim="The server frees the resources of clients that disconnect during an answer.")
+@check(
+    "API-05",
+    level="qualify",
+    severity="blocks serving",
+    response="restart-server",
+    claim="The server frees the resources of clients that disconnect during an answer.",
+)
 def test_disconnects(bad_requests: Misuse) -> None:
     """One client, and eight clients at once: no request keeps running, and the KV cache is empty."""
     expect_none(bad_requests.leftovers(), among=bad_requests.departures, source=bad_requests)
@@ -56,6 +74,8 @@ def test_disconnects(bad_requests: Misuse) -> None:
 @check(
     "API-06",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="After invalid requests and disconnects the server gives the same answer as before.",
 )
 def test_answer_after_misuse(bad_requests: Misuse) -> None:
@@ -67,6 +87,8 @@ def test_answer_after_misuse(bad_requests: Misuse) -> None:
 @check(
     "API-07",
     level="qualify",
+    severity="wrong output",
+    response="guard-client",
     claim="The server refuses broken schemas and grammars with a 4xx status, never with a 5xx.",
     upstream="vllm#57725",
 )

@@ -12,6 +12,8 @@ from conformance.views.steps.step_time import StepTime
 @check(
     "ARM-01",
     level="qualify",
+    severity="informational",
+    response="correct-launch",
     claim="The servers with and without MTP differ in nothing that changes their speed, except MTP.",
 )
 def test_arms_are_alike(resolved_config: ResolvedConfig) -> None:
@@ -23,6 +25,8 @@ def test_arms_are_alike(resolved_config: ResolvedConfig) -> None:
 @check(
     "ARM-02",
     level="qualify",
+    severity="informational",
+    response="measure-again",
     claim="MTP does not shorten the time to the first token, at any prompt length.",
 )
 def test_first_token_is_no_earlier(first_tokens: FirstTokens) -> None:
@@ -38,6 +42,8 @@ def test_first_token_is_no_earlier(first_tokens: FirstTokens) -> None:
 @check(
     "ARM-03",
     level="qualify",
+    severity="informational",
+    response="measure-again",
     claim="A step with drafts is no faster than a step without.",
 )
 def test_step_is_no_faster(step_time: StepTime) -> None:

@@ -10,6 +10,8 @@ from conformance.views.calibration import Calibration
 @check(
     "CAL-01",
     level="qualify",
+    severity="informational",
+    response="distrust-intervals",
     claim="The suite's confidence intervals contain the true acceptance rates where these are known.",
 )
 def test_calibration(calibration: Calibration) -> None:

@@ -12,19 +12,38 @@ from conformance.views.wiring import Attention, PairConfig, Wiring
 SHARED_EMBEDDING = '"the draft uses the target\'s embedding"'
 
 
-@check("DRAFT-04", level="smoke", claim="The draft uses the target's embedding.", upstream="vllm#43957")
+@check(
+    "DRAFT-04",
+    level="smoke",
+    severity="slow",
+    response="change-release",
+    claim="The draft uses the target's embedding.",
+    upstream="vllm#43957",
+)
 def test_draft_shares_the_embedding(wiring: Wiring) -> None:
     """It uses the same module, not a copy and not the draft's own narrow embedding."""
     expect_equal(wiring.fact("draft_embedding_is_targets"), True, source=wiring, what=SHARED_EMBEDDING)
 
 
-@check("DRAFT-05", level="smoke", claim="The draft uses its own output head, which is as wide as the draft.")
+@check(
+    "DRAFT-05",
+    level="smoke",
+    severity="slow",
+    response="change-release",
+    claim="The draft uses its own output head, which is as wide as the draft.",
+)
 def test_draft_has_its_own_head(wiring: Wiring, pair_config: PairConfig) -> None:
     """The head keeps the weight of the draft's own embedding, which the target's replaces everywhere else."""
     expect_equal(wiring.head(), pair_config.head(), source=wiring)
 
 
-@check("DRAFT-06", level="smoke", claim="The draft scales its embedding by the square root of the target's width.")
+@check(
+    "DRAFT-06",
+    level="smoke",
+    severity="slow",
+    response="change-release",
+    claim="The draft scales its embedding by the square root of the target's width.",
+)
 def test_embedding_scale(wiring: Wiring, pair_config: PairConfig, numeric_bounds: Mapping[str, Bound]) -> None:
     """Acceptance does not show this: on a small pair the root of the draft's width changed no digit of it."""
     scale = wiring.embedding_scale(pair_config.embedding_scale())
@@ -34,6 +53,8 @@ def test_embedding_scale(wiring: Wiring, pair_config: PairConfig, numeric_bounds
 @check(
     "DRAFT-07",
     level="smoke",
+    severity="slow",
+    response="change-release",
     claim="Each draft layer reads the keys and values of the last target layer of its kind.",
     upstream="vllm#41745",
 )
@@ -42,7 +63,14 @@ def test_draft_reads_the_right_layers(wiring: Wiring, pair_config: PairConfig) -
     expect_equal(wiring.kv_layers(), pair_config.kv_layers(), source=wiring, note=wiring.attention())
 
 
-@check("DRAFT-08", level="smoke", claim="All draft steps of a proposal use the same position.", upstream="vllm#47920")
+@check(
+    "DRAFT-08",
+    level="smoke",
+    severity="slow",
+    response="change-release",
+    claim="All draft steps of a proposal use the same position.",
+    upstream="vllm#47920",
+)
 def test_positions_are_constant(wiring: Wiring) -> None:
     """Every step predicts from the position of the last token that the target has seen."""
     expect_equal(wiring.fact("constant_draft_positions"), True, source=wiring, what='"draft positions are constant"')
@@ -51,6 +79,8 @@ def test_positions_are_constant(wiring: Wiring) -> None:
 @check(
     "DRAFT-09",
     level="smoke",
+    severity="slow",
+    response="change-release",
     claim="Each draft layer uses the KV scales of the target layer that it reads.",
     upstream="vllm#49262",
 )
@@ -62,6 +92,8 @@ def test_kv_scales(wiring: Wiring) -> None:
 @check(
     "DRAFT-10",
     level="smoke",
+    severity="slow",
+    response="change-release",
     claim="The server drafts k tokens in each step and counts acceptance at every position from 0 to k - 1.",
 )
 def test_positions_are_counted(wiring: Wiring) -> None:
@@ -75,6 +107,8 @@ def test_positions_are_counted(wiring: Wiring) -> None:
 @check(
     "DRAFT-11",
     level="smoke",
+    severity="slow",
+    response="correct-launch",
     claim="Draft and target use the attention backend expected on this hardware.",
     upstream="vllm#48082",
 )

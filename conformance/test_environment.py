@@ -7,7 +7,13 @@ from conformance.judging.expectations import expect_equal
 from conformance.views.static import Environment
 
 
-@check("ENV-01", level="static", claim="The installed and imported versions match the lock.")
+@check(
+    "ENV-01",
+    level="static",
+    severity="informational",
+    response="install-lock",
+    claim="The installed and imported versions match the lock.",
+)
 def test_versions_are_locked(environment: Environment) -> None:
     """Every distribution that the lock names, and the versions that the three serving modules report themselves.
 
@@ -17,7 +23,14 @@ def test_versions_are_locked(environment: Environment) -> None:
     expect_equal(environment.imported_releases(), environment.locked_modules(), source=environment)
 
 
-@check("ENV-02", level="static", claim="transformers knows the model type gemma4_assistant.", upstream="vllm#41745")
+@check(
+    "ENV-02",
+    level="static",
+    severity="blocks serving",
+    response="change-release",
+    claim="transformers knows the model type gemma4_assistant.",
+    upstream="vllm#41745",
+)
 def test_transformers_knows_the_draft(environment: Environment) -> None:
     """transformers before 5.8 cannot read the draft's config."""
     expect_equal(
@@ -25,7 +38,14 @@ def test_transformers_knows_the_draft(environment: Environment) -> None:
     )
 
 
-@check("ENV-03", level="static", claim="vLLM registers Gemma4MTPModel.", upstream="vllm#41745")
+@check(
+    "ENV-03",
+    level="static",
+    severity="blocks serving",
+    response="change-release",
+    claim="vLLM registers Gemma4MTPModel.",
+    upstream="vllm#41745",
+)
 def test_vllm_registers_the_draft(environment: Environment) -> None:
     """vLLM has had this model since 0.21.0."""
     expect_equal(environment.mtp_model_registered, True, source=environment, what='"vLLM registers Gemma4MTPModel"')

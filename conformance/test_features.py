@@ -21,6 +21,8 @@ from conformance.views.served.token_scores import TokenScores
 @check(
     "FEATURE-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="After a hit of the prefix cache, every answer is the one that the same prompt gets without a hit.",
     upstream="vllm#43559",
 )
@@ -33,6 +35,8 @@ def test_answers_after_hits(prefix_caching: PrefixCaching, tolerances: Tolerance
 @check(
     "FEATURE-02",
     level="qualify",
+    severity="slow",
+    response="correct-launch",
     claim="The prefix cache finds every prompt that it holds, and no other one.",
     upstream="vllm#54360",
 )
@@ -46,6 +50,8 @@ def test_hits_of_the_prefix_cache(prefix_caching: PrefixCaching) -> None:
 @check(
     "FEATURE-03",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Sampling options choose the same tokens with MTP as without.",
     upstream="vllm#52311",
 )
@@ -60,6 +66,8 @@ def test_options_that_choose_tokens(sampling_options: SamplingOptions) -> None:
 @check(
     "FEATURE-04",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers end at the same token and character with MTP as without.",
     upstream="vllm#47616",
 )
@@ -72,6 +80,8 @@ def test_options_that_end_answers(sampling_options: SamplingOptions) -> None:
 @check(
     "FEATURE-05",
     level="qualify",
+    severity="informational",
+    response="guard-client",
     claim="vLLM accepts every sampling option with MTP that it accepts without.",
     upstream="vllm#42744",
 )
@@ -84,6 +94,8 @@ def test_refused_options(sampling_options: SamplingOptions) -> None:
 @check(
     "FEATURE-06",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Every token of an answer and of its prompt has its own logprob, a finite number that is at most zero.",
     upstream="vllm#34497",
 )
@@ -95,6 +107,8 @@ def test_form_of_logprobs(token_scores: TokenScores) -> None:
 @check(
     "FEATURE-07",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Logprobs with MTP differ from those without no more than these differ from themselves.",
     upstream="vllm#53488",
 )
@@ -109,6 +123,8 @@ def test_values_of_logprobs(token_scores: TokenScores, tolerances: Tolerances) -
 @check(
     "FEATURE-08",
     level="qualify",
+    severity="wrong output",
+    response="guard-client",
     claim="A tool call that max_tokens cuts is reported as cut, and no call has half a name or another value.",
     upstream="vllm#47903",
 )
@@ -125,6 +141,8 @@ def test_cut_calls(cut_answers: CutAnswers) -> None:
 @check(
     "FEATURE-09",
     level="qualify",
+    severity="wrong output",
+    response="guard-client",
     claim="A thought or text that max_tokens cuts is reported as cut, and has as many tokens as asked for.",
 )
 def test_cut_thoughts(cut_answers: CutAnswers) -> None:
@@ -140,6 +158,8 @@ def test_cut_thoughts(cut_answers: CutAnswers) -> None:
 @check(
     "FEATURE-10",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Prompts longer than a chunk are answered as without MTP, up to the last token of the context.",
 )
 def test_long_prompts(context_limit: ContextLimit, tolerances: Tolerances) -> None:
@@ -151,6 +171,8 @@ def test_long_prompts(context_limit: ContextLimit, tolerances: Tolerances) -> No
 @check(
     "FEATURE-11",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Requests that vLLM preempts get the same answers, in full, and as many drafts are accepted.",
 )
 def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> None:
@@ -162,6 +184,8 @@ def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> N
 @check(
     "FEATURE-12",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With a seed, a request that is repeated gets the same text, and another seed gives another text.",
     upstream="vllm#6038",
 )
@@ -173,6 +197,8 @@ def test_seeds(seeds: Seeds) -> None:
 @check(
     "FEATURE-13",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="A thought ends at its budget with MTP as without.",
     upstream="vllm#39573",
 )
@@ -185,6 +211,8 @@ def test_thinking_budgets(thinking_budget: ThinkingBudget, tolerances: Tolerance
 @check(
     "FEATURE-14",
     level="qualify",
+    severity="slow",
+    response="correct-launch",
     claim="vLLM computes the tokens of a prompt that its prefix cache does not have, and no others.",
     upstream="vllm#54360",
 )
@@ -196,6 +224,8 @@ def test_hits_are_used(prefix_caching: PrefixCaching) -> None:
 @check(
     "FEATURE-15",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With VLLM_BATCH_INVARIANT, every answer with MTP is the one without, to the last token.",
     upstream="vllm#54506",
 )
@@ -208,6 +238,8 @@ def test_batch_invariance(batch_invariance: Combination) -> None:
 @check(
     "FEATURE-16",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With LoRA switched on, the model itself answers with MTP as without.",
 )
 def test_lora(lora: Combination, tolerances: Tolerances) -> None:
@@ -219,6 +251,8 @@ def test_lora(lora: Combination, tolerances: Tolerances) -> None:
 @check(
     "FEATURE-17",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With expert parallelism, answers with MTP are those without.",
 )
 def test_expert_parallelism(expert_parallel: Combination, tolerances: Tolerances) -> None:
@@ -230,6 +264,8 @@ def test_expert_parallelism(expert_parallel: Combination, tolerances: Tolerances
 @check(
     "FEATURE-18",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With the other model runner, answers with MTP are those without.",
     upstream="vllm#52311",
 )
@@ -242,6 +278,8 @@ def test_other_model_runner(other_model_runner: Combination, tolerances: Toleran
 @check(
     "FEATURE-19",
     level="qualify",
+    severity="slow",
+    response="measure-again",
     claim="In the configuration that people serve, requests in a row are faster with MTP.",
 )
 def test_mtp_pays_as_served(served_load: ServedLoad, floors: Floors) -> None:

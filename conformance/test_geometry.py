@@ -9,14 +9,28 @@ from conformance.views.geometry import BUILT, Geometry
 UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod", "torch.nn.Linear")
 
 
-@check("GEOM-01", level="static", claim="vLLM builds every published draft at its real sizes.", upstream="vllm#41745")
+@check(
+    "GEOM-01",
+    level="static",
+    severity="blocks serving",
+    response="change-release",
+    claim="vLLM builds every published draft at its real sizes.",
+    upstream="vllm#41745",
+)
 def test_draft_sizes(geometry: Geometry) -> None:
     """Input and output sizes of every linear layer, the embedding and the head. The MLP once had half its width."""
     expect_all(geometry.outcomes(), (BUILT,), source=geometry, note=geometry.left_out())
     expect_equal(geometry.sizes(), geometry.published_sizes(), source=geometry)
 
 
-@check("GEOM-02", level="static", claim="vLLM builds every published draft unquantised in BF16.", upstream="vllm#41745")
+@check(
+    "GEOM-02",
+    level="static",
+    severity="blocks serving",
+    response="change-release",
+    claim="vLLM builds every published draft unquantised in BF16.",
+    upstream="vllm#41745",
+)
 def test_drafts_are_unquantised(geometry: Geometry) -> None:
     """With targets in BF16, FP8 and both layouts of NVFP4. An early vLLM applied their settings to the draft."""
     expect_equal(geometry.weights(), geometry.plain_weights(), source=geometry, note=geometry.left_out())
@@ -27,6 +41,8 @@ def test_drafts_are_unquantised(geometry: Geometry) -> None:
 @check(
     "GEOM-03",
     level="static",
+    severity="blocks serving",
+    response="change-release",
     claim="Every draft that vLLM builds expects exactly the tensors of its published checkpoint.",
     upstream="vllm#41745",
 )

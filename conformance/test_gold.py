@@ -11,7 +11,11 @@ COMPARED = "share of gold tokens compared"
 
 
 @check(
-    "GOLD-01", level="qualify", claim="Greedy text without MTP equals the text of transformers, except at near-ties."
+    "GOLD-01",
+    level="qualify",
+    severity="wrong output",
+    response="change-kernel",
+    claim="Greedy text without MTP equals the text of transformers, except at near-ties.",
 )
 def test_text_without_mtp(gold: Gold, near_tie: NearTie, tolerances: Tolerances) -> None:
     """A defect of the servers with and without MTP alike shows here, but in no comparison of the two."""
@@ -19,7 +23,13 @@ def test_text_without_mtp(gold: Gold, near_tie: NearTie, tolerances: Tolerances)
     expect_at_least(gold.share_compared("plain"), tolerances.floor("gold_uncompared", 1.0, COMPARED), source=gold)
 
 
-@check("GOLD-02", level="qualify", claim="Greedy text with MTP equals the text of transformers, except at near-ties.")
+@check(
+    "GOLD-02",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Greedy text with MTP equals the text of transformers, except at near-ties.",
+)
 def test_text_with_mtp(gold: Gold, near_tie: NearTie, tolerances: Tolerances) -> None:
     """The same comparison for text that was drafted and verified."""
     expect_none(gold.divergences("mtp", near_tie.nats), among=gold.answer_count(), source=gold)

@@ -12,6 +12,8 @@ from conformance.views.steps.graph_steps import GraphSteps
 @check(
     "GRAPH-01",
     level="static",
+    severity="slow",
+    response="correct-launch",
     claim="vLLM captures a full CUDA graph for every number of requests, with and without MTP, on every hardware.",
     upstream="vllm#54933",
 )
@@ -23,6 +25,8 @@ def test_graphs_cover_decoding(cuda_graphs: CudaGraphs) -> None:
 @check(
     "GRAPH-02",
     level="qualify",
+    severity="slow",
+    response="correct-launch",
     claim="Every step of decoding runs from a full CUDA graph, with and without MTP, at every number of requests.",
     upstream="vllm#53407",
 )
@@ -35,6 +39,8 @@ def test_decoding_runs_from_full_graphs(graph_steps: GraphSteps) -> None:
 @check(
     "GRAPH-03",
     level="qualify",
+    severity="slow",
+    response="correct-launch",
     claim="One more request at once does not cost tokens/s.",
 )
 def test_no_cliff(graph_steps: GraphSteps, tolerances: Tolerances) -> None:

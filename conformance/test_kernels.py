@@ -13,6 +13,8 @@ REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
 @check(
     "MOE-01",
     level="smoke",
+    severity="slow",
+    response="change-kernel",
     claim="The experts run on the MoE backend expected on this hardware.",
     upstream="vllm#42027",
 )
@@ -25,6 +27,8 @@ def test_moe_backend(moe: Moe) -> None:
 @check(
     "MOE-02",
     level="qualify",
+    severity="blocks serving",
+    response="change-release",
     claim="The server refuses to start with a MoE backend that cannot serve, and vLLM gives the reason.",
 )
 def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
@@ -35,6 +39,8 @@ def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
 @check(
     "MOE-03",
     level="static",
+    severity="slow",
+    response="change-kernel",
     claim="vLLM selects the expected MoE backend on every SM.",
     upstream="vllm#42027",
 )
@@ -46,6 +52,8 @@ def test_moe_choice(moe_oracle: MoeOracle) -> None:
 @check(
     "MOE-04",
     level="static",
+    severity="informational",
+    response="change-release",
     claim="vLLM raises a ValueError with a reason for a requested MoE backend that cannot serve.",
 )
 def test_moe_requests(moe_oracle: MoeOracle) -> None:
@@ -53,19 +61,38 @@ def test_moe_requests(moe_oracle: MoeOracle) -> None:
     expect_none(moe_oracle.wrong_refusals(), among=len(moe_oracle.refused_requests()), source=moe_oracle)
 
 
-@check("MOE-05", level="static", claim="No GPU falls back to EMULATION.", upstream="vllm#42027")
+@check(
+    "MOE-05",
+    level="static",
+    severity="slow",
+    response="change-kernel",
+    claim="No GPU falls back to EMULATION.",
+    upstream="vllm#42027",
+)
 def test_moe_emulation(moe_oracle: MoeOracle) -> None:
     """Every GPU also has a kernel."""
     expect_none(moe_oracle.fallbacks(), among=len(moe_oracle.gpus()), source=moe_oracle)
 
 
-@check("MOE-06", level="smoke", claim="Every MoE layer of the running server uses the same class of experts.")
+@check(
+    "MOE-06",
+    level="smoke",
+    severity="slow",
+    response="change-kernel",
+    claim="Every MoE layer of the running server uses the same class of experts.",
+)
 def test_moe_classes(moe: Moe) -> None:
     """A layer that fell back alone has another kernel class than the other layers, whatever the log says."""
     expect_all(moe.experts(), (moe.experts_of_the_first_layer(),), source=moe)
 
 
-@check("MOE-07", level="qualify", claim="The device executes the kernel of the expected MoE backend.")
+@check(
+    "MOE-07",
+    level="qualify",
+    severity="slow",
+    response="change-kernel",
+    claim="The device executes the kernel of the expected MoE backend.",
+)
 def test_moe_kernels(kernels: Kernels) -> None:
     """By kernel names in torch's profiler. Only this check finds a layer that names one backend and runs another."""
     expect_none(kernels.unexpected_kernels(), among=len(kernels.executed), source=kernels, note=kernels.note())

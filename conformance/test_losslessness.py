@@ -13,6 +13,8 @@ from conformance.views.texts import Form, Texts
 @check(
     "LOSS-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Greedy texts with and without MTP differ no more often than two runs without MTP do.",
 )
 def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
@@ -26,6 +28,8 @@ def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
 @check(
     "LOSS-02",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Greedy texts with and without MTP first differ only at near-ties.",
     upstream="vllm#54506",
 )
@@ -38,6 +42,8 @@ def test_divergences_are_near_ties(texts: Texts, tolerances: Tolerances) -> None
 @check(
     "LOSS-03",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers with MTP have the same endings and lengths as without, and contain no padding and no loops.",
 )
 def test_form_of_answers(form: Form, tolerances: Tolerances) -> None:
@@ -51,6 +57,8 @@ def test_form_of_answers(form: Form, tolerances: Tolerances) -> None:
 @check(
     "LOSS-04",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="At temperature 1 the next tokens follow the same distribution with and without MTP.",
 )
 def test_samples_are_distributed_alike(sampling: Sampling, likeness: Likeness) -> None:

@@ -13,6 +13,8 @@ from conformance.views.numerics import Numerics
 @check(
     "NUM-01",
     level="smoke",
+    severity="wrong output",
+    response="change-kernel",
     claim="The routed experts' outputs match a float32 reference made from their checkpoint.",
     upstream="vllm#37030",
 )
@@ -25,6 +27,8 @@ def test_experts(numerics: Numerics, numeric_bounds: Mapping[str, Bound]) -> Non
 @check(
     "NUM-02",
     level="smoke",
+    severity="slow",
+    response="change-release",
     claim="The outputs of the draft's linear layers and MLPs match a float32 reference made from their checkpoint.",
 )
 def test_draft(numerics: Numerics, numeric_bounds: Mapping[str, Bound]) -> None:

@@ -15,6 +15,8 @@ from conformance.views.parity import Parity
 @check(
     "PARITY-01",
     level="qualify",
+    severity="slow",
+    response="change-release",
     claim="First draft steps get the target's hidden state, later steps get the draft's, and the position is constant.",
 )
 def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances: Tolerances) -> None:
@@ -26,7 +28,13 @@ def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances:
     expect_close(parity.worst_inputs(), numeric_bounds, "worst hidden state of the target", source=parity)
 
 
-@check("PARITY-02", level="qualify", claim="Each draft step gives the same output as the draft in transformers.")
+@check(
+    "PARITY-02",
+    level="qualify",
+    severity="slow",
+    response="change-release",
+    claim="Each draft step gives the same output as the draft in transformers.",
+)
 def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound], near_tie: NearTie) -> None:
     """Covers embedding, projections, attention to the target's keys and values, MLPs and head, alone and in a batch."""
     expect_close(parity.outputs(), numeric_bounds, "draft step", source=parity)

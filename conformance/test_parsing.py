@@ -7,7 +7,13 @@ from conformance.judging.expectations import expect_no_objection
 from conformance.views.parsers import Parsers
 
 
-@check("PARSE-01", level="static", claim="The parser returns typed arguments unchanged.")
+@check(
+    "PARSE-01",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="The parser returns typed arguments unchanged.",
+)
 def test_typed_arguments(parsers: Parsers) -> None:
     """The chat template writes scalars, arrays and objects; the parser reads them in one piece and token by token."""
     expect_no_objection(parsers.round_trip("scalars", "nested"))
@@ -16,6 +22,8 @@ def test_typed_arguments(parsers: Parsers) -> None:
 @check(
     "PARSE-02",
     level="static",
+    severity="wrong output",
+    response="guard-client",
     claim="The parser returns arguments unchanged if their schema allows several types.",
     upstream="vllm#39679",
 )
@@ -27,6 +35,8 @@ def test_arguments_of_several_types(parsers: Parsers) -> None:
 @check(
     "PARSE-03",
     level="static",
+    severity="wrong output",
+    response="guard-client",
     claim="The parser keeps the JSON type of arguments whose schema names no type.",
     upstream="vllm#47906",
 )
@@ -38,6 +48,8 @@ def test_untyped_arguments(parsers: Parsers) -> None:
 @check(
     "PARSE-04",
     level="static",
+    severity="wrong output",
+    response="guard-client",
     claim="The parser gives the same result wherever an answer is cut into deltas.",
     upstream="vllm#41967",
 )
@@ -46,13 +58,25 @@ def test_chunking(parsers: Parsers) -> None:
     expect_no_objection(parsers.chunking())
 
 
-@check("PARSE-05", level="static", claim="No text makes the parser fail or invent content.")
+@check(
+    "PARSE-05",
+    level="static",
+    severity="blocks serving",
+    response="change-release",
+    claim="No text makes the parser fail or invent content.",
+)
 def test_any_text(parsers: Parsers) -> None:
     """Delimiters and fragments in any order cause no exception, no long run and no output that is not in the text."""
     expect_no_objection(parsers.any_text())
 
 
-@check("PARSE-06", level="static", claim="The parser returns the valid instances of published JSON schemas unchanged.")
+@check(
+    "PARSE-06",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="The parser returns the valid instances of published JSON schemas unchanged.",
+)
 def test_published_instances(parsers: Parsers) -> None:
     """Those of JSON-Schema-Test-Suite whose schema names the type of every value."""
     expect_no_objection(parsers.published())

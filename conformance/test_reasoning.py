@@ -10,6 +10,8 @@ from conformance.views.chat import Chat
 @check(
     "REASON-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With thinking on, thoughts and text arrive complete, each in its own field.",
     chats=("thinking",),
 )
@@ -21,6 +23,8 @@ def test_thinking(chat: Chat) -> None:
 @check(
     "REASON-02",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="With thinking off or not specified, the text arrives complete and without thoughts.",
     chats=("quiet", "omitted"),
 )
@@ -32,6 +36,8 @@ def test_no_thinking(chat: Chat) -> None:
 @check(
     "REASON-03",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Thoughts after a tool result do not appear in the text.",
     upstream="vllm#39885",
     chats=("result-thinking",),
@@ -42,7 +48,12 @@ def test_thinking_after_a_result(chat: Chat) -> None:
 
 
 @check(
-    "REASON-04", level="qualify", claim="Thoughts in the chat history do not change the answer.", chats=("remembering",)
+    "REASON-04",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Thoughts in the chat history do not change the answer.",
+    chats=("remembering",),
 )
 def test_history_with_thoughts(chat: Chat) -> None:
     """Agents send earlier thoughts back to the server."""

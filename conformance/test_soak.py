@@ -8,27 +8,51 @@ from conformance.profile.tolerances import Tolerances
 from conformance.views.soak import HEAT, POWER, Soak
 
 
-@check("SOAK-01", level="soak", claim="Under a sustained load the server answers every request and stays alive.")
+@check(
+    "SOAK-01",
+    level="soak",
+    severity="blocks serving",
+    response="restart-server",
+    claim="Under a sustained load the server answers every request and stays alive.",
+)
 def test_every_request_is_answered(soak: Soak) -> None:
     """No request fails, the server does not die, and tokens arrive in every time window."""
     expect_none(soak.objections(), among=soak.request_count, source=soak, note=soak.account())
 
 
-@check("SOAK-02", level="soak", claim="Throughput does not fall during the soak.")
+@check(
+    "SOAK-02",
+    level="soak",
+    severity="slow",
+    response="restart-server",
+    claim="Throughput does not fall during the soak.",
+)
 def test_throughput_holds(soak: Soak, tolerances: Tolerances) -> None:
     """Output tokens/s by the server's count, in the last third of the windows over the first third."""
     floor = tolerances.floor("soak_throughput_kept", 1.0, "tokens/s of the last third over the first")
     expect_at_least(soak.throughput_kept(), floor, source=soak, note=soak.throughput_note())
 
 
-@check("SOAK-03", level="soak", claim="Acceptance length does not fall during the soak.")
+@check(
+    "SOAK-03",
+    level="soak",
+    severity="slow",
+    response="restart-server",
+    claim="Acceptance length does not fall during the soak.",
+)
 def test_acceptance_holds(soak: Soak, tolerances: Tolerances) -> None:
     """The prompts are the same all the time, so only the server can have changed."""
     floor = tolerances.floor("soak_acceptance_kept", 1.0, "acceptance length of the last third over the first")
     expect_at_least(soak.acceptance_kept(), floor, source=soak, note=soak.acceptance_note())
 
 
-@check("SOAK-04", level="soak", claim="The server's memory does not grow.")
+@check(
+    "SOAK-04",
+    level="soak",
+    severity="blocks serving",
+    response="restart-server",
+    claim="The server's memory does not grow.",
+)
 def test_memory_holds(soak: Soak, tolerances: Tolerances) -> None:
     """Resident memory of all processes, and memory in use on each GPU that reports it, in MiB an hour."""
     step = tolerances["soak_memory_step"]
@@ -37,7 +61,13 @@ def test_memory_holds(soak: Soak, tolerances: Tolerances) -> None:
         expect_at_most(growth, tolerances["soak_memory_growth"], source=soak, what=name, note=soak.memory_note())
 
 
-@check("SOAK-05", level="soak", claim="GPU clocks do not fall, and neither heat nor power limits lower them.")
+@check(
+    "SOAK-05",
+    level="soak",
+    severity="slow",
+    response="cool-machine",
+    claim="GPU clocks do not fall, and neither heat nor power limits lower them.",
+)
 def test_clocks_hold(soak: Soak, tolerances: Tolerances) -> None:
     """SM clocks and NVML's reasons for lower clocks, of the GPUs that were busy all the time."""
     for what, ratio in soak.clock_ratios().items():

@@ -14,7 +14,13 @@ from conformance.views.load import Cell, Load
 from conformance.views.sweep import Sweep
 
 
-@check("SPEED-01", level="qualify", claim="The speedup of three requests in a row reaches its floor.")
+@check(
+    "SPEED-01",
+    level="qualify",
+    severity="slow",
+    response="measure-again",
+    claim="The speedup of three requests in a row reaches its floor.",
+)
 def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
     """Seconds without MTP over seconds with MTP, prompt by prompt."""
     expect_at_least_by_looks(
@@ -26,7 +32,13 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
     )
 
 
-@check("SPEED-02", level="qualify", claim="The speedup of eight requests at once reaches its floor.")
+@check(
+    "SPEED-02",
+    level="qualify",
+    severity="slow",
+    response="measure-again",
+    claim="The speedup of eight requests at once reaches its floor.",
+)
 def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
     """Seconds without MTP over seconds with MTP, round by round, until the last of the eight answers is complete."""
     expect_at_least_by_looks(
@@ -41,6 +53,8 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
 @check(
     "SPEED-03",
     level="qualify",
+    severity="slow",
+    response="measure-again",
     claim="The speedup reaches the required share of what acceptance and step costs allow.",
     swept=True,
 )
@@ -55,6 +69,8 @@ def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
 @check(
     "SPEED-04",
     level="qualify",
+    severity="informational",
+    response="measure-again",
     claim="`vllm bench serve` measures the same speed and acceptance length as this suite.",
 )
 def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
@@ -64,7 +80,13 @@ def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
     expect_agreement(bench.acceptance_ratio(), tolerance, source=bench, what="acceptance length")
 
 
-@check("SPEED-05", level="qualify", claim="Requests are faster with MTP at every tested concurrency.")
+@check(
+    "SPEED-05",
+    level="qualify",
+    severity="slow",
+    response="measure-again",
+    claim="Requests are faster with MTP at every tested concurrency.",
+)
 def test_mtp_pays(load: Looks[Load], floors: Floors) -> None:
     """The note says up to which concurrency MTP is faster.
 

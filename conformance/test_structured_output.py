@@ -10,6 +10,8 @@ from conformance.views.chat import Chat
 @check(
     "GRAMMAR-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers follow strict JSON schemas and forced patterns with thinking off or not specified.",
     chats=("strict", "strict-omitted", "forced", "forced-omitted"),
 )
@@ -21,6 +23,8 @@ def test_strict_schema(chat: Chat) -> None:
 @check(
     "GRAMMAR-02",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers follow strict JSON schemas and forced patterns after a thought.",
     upstream="vllm#44993",
     chats=("strict-thinking", "forced-thinking"),
@@ -33,6 +37,8 @@ def test_strict_schema_after_a_thought(chat: Chat) -> None:
 @check(
     "GRAMMAR-03",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers follow a strict JSON schema when the request also offers tools.",
     chats=("strict-tools",),
 )
@@ -44,6 +50,8 @@ def test_strict_schema_beside_tools(chat: Chat) -> None:
 @check(
     "GRAMMAR-04",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers follow JSON object mode, choices, regular expressions and grammars.",
     chats=("object", "choice", "regex", "grammar"),
 )
@@ -55,6 +63,8 @@ def test_other_grammars(chat: Chat) -> None:
 @check(
     "GRAMMAR-05",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers follow strict JSON schemas and forced patterns with 8 and with 24 requests at once.",
     upstream="vllm#44993",
     chats=("strict-8", "strict-24"),

@@ -11,6 +11,8 @@ from conformance.views.task_score import TaskScore
 @check(
     "TASK-01",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="The share of right answers with MTP is not lower than without, within the margin.",
 )
 def test_task_score(task_score: TaskScore, tolerances: Tolerances) -> None:

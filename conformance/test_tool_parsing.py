@@ -12,20 +12,38 @@ CALLING = ("call", "nested", "two", "thought", "rounds", "awkward", "required", 
 PARTLY_CALLING = ("load", "responses", "anthropic")  # these groups have cases without calls as well
 
 
-@check("TOOL-01", level="smoke", claim="Tool calls with typed arguments are exact when the answer is not streamed.")
+@check(
+    "TOOL-01",
+    level="smoke",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Tool calls with typed arguments are exact when the answer is not streamed.",
+)
 def test_tool_calls(tools: Tools) -> None:
     """By name, arguments and their types: 3, 3.5, true and "3" are different values."""
     expect_equal(tools.whole, tools.expected, source=tools)
 
 
-@check("TOOL-02", level="smoke", claim="Streamed tool calls equal those that are not streamed.", upstream="vllm#41967")
+@check(
+    "TOOL-02",
+    level="smoke",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Streamed tool calls equal those that are not streamed.",
+    upstream="vllm#41967",
+)
 def test_streamed_tool_calls(tools: Tools) -> None:
     """The streamed calls are reassembled from their deltas."""
     expect_equal(tools.streamed, tools.whole_with_calls(), source=tools)
 
 
 @check(
-    "TOOL-03", level="qualify", claim="A tool call with scalar arguments is exact, streamed or not.", chats=("call",)
+    "TOOL-03",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="A tool call with scalar arguments is exact, streamed or not.",
+    chats=("call",),
 )
 def test_one_call(chat: Chat) -> None:
     """Not streamed, and streamed in small and large deltas. The server without MTP is the control."""
@@ -33,21 +51,39 @@ def test_one_call(chat: Chat) -> None:
 
 
 @check(
-    "TOOL-04", level="qualify", claim="A tool call with arrays and objects as arguments is exact.", chats=("nested",)
+    "TOOL-04",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="A tool call with arrays and objects as arguments is exact.",
+    chats=("nested",),
 )
 def test_nested_arguments(chat: Chat) -> None:
     """Some of them are empty."""
     expect_no_objection(chat)
 
 
-@check("TOOL-05", level="qualify", claim="Two tool calls in one turn are exact.", upstream="vllm#41967", chats=("two",))
+@check(
+    "TOOL-05",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Two tool calls in one turn are exact.",
+    upstream="vllm#41967",
+    chats=("two",),
+)
 def test_two_calls(chat: Chat) -> None:
     """One MTP step may hold the end of the first call and the beginning of the second."""
     expect_no_objection(chat)
 
 
 @check(
-    "TOOL-06", level="qualify", claim="Tool calls after a thought are exact, and so is the thought.", chats=("thought",)
+    "TOOL-06",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Tool calls after a thought are exact, and so is the thought.",
+    chats=("thought",),
 )
 def test_calls_after_a_thought(chat: Chat) -> None:
     """One MTP step may hold the end of the thought and the beginning of the call."""
@@ -57,6 +93,8 @@ def test_calls_after_a_thought(chat: Chat) -> None:
 @check(
     "TOOL-07",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Answers and calls stay correct after tool results and over several rounds.",
     chats=("result", "rounds"),
 )
@@ -68,6 +106,8 @@ def test_rounds(chat: Chat) -> None:
 @check(
     "TOOL-08",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Tool calls keep strings with special characters unchanged.",
     chats=("awkward", "delimiter"),
 )
@@ -79,6 +119,8 @@ def test_awkward_strings(chat: Chat) -> None:
 @check(
     "TOOL-09",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="The server follows tool_choice: required, named and none.",
     chats=("required", "named", "none"),
 )
@@ -88,7 +130,12 @@ def test_tool_choice(chat: Chat) -> None:
 
 
 @check(
-    "TOOL-10", level="qualify", claim="Seventeen chats at once get the same answers as single chats.", chats=("load",)
+    "TOOL-10",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    claim="Seventeen chats at once get the same answers as single chats.",
+    chats=("load",),
 )
 def test_under_load(chat: Chat) -> None:
     """Calls, thoughts, results and JSON at the same time."""
@@ -98,6 +145,8 @@ def test_under_load(chat: Chat) -> None:
 @check(
     "TOOL-11",
     level="qualify",
+    severity="wrong output",
+    response="compare-answers",
     claim="Tool calls are as reliable as the level requires.",
     chats=(*CALLING, *PARTLY_CALLING),
 )

@@ -1,8 +1,8 @@
 """Qualify a vLLM server for Gemma 4 with multi-token prediction: observe it, judge it, and work with recorded runs.
 
 exit codes: 0 qualified (every check that was asked for passed), 1 not qualified, 2 usage, 3 inconclusive,
-4 instrument error, 5 nothing inspected; compare: 1 where B is worse; sign and verify: 0 signed or authentic,
-1 not authentic, 2 usage
+4 instrument error, 5 nothing inspected; compare: 1 where B is worse; doctor: 1 where a run cannot succeed; sign and
+verify: 0 signed or authentic, 1 not authentic, 2 usage
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from collections.abc import Sequence
 from functools import partial
 
 from conformance.commands import (
+    bisect,
     calibrate,
     catalogue,
     cli_reference,
     combine,
     compare,
     completion,
+    doctor,
     export,
     figure,
     graph_table,
+    history,
     keep_regressions,
+    list,
     moe_table,
     qualify,
+    recipe,
     rejudge,
+    show,
     sign,
     verify,
 )
@@ -35,7 +41,7 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, rejudge, compare, combine, sign, verify, figure, export),
+    *(qualify, doctor, recipe, rejudge, show, list, history, bisect, compare, combine, sign, verify, figure, export),
     *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
 )
 
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         outlive_reader()
     parser, commands = make_parser()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
     if not words or words[0] not in (*commands.choices, "-h", "--help", "--version"):
         words.insert(0, qualify.NAME)
     options = parser.parse_args(words)

@@ -14,7 +14,7 @@ from conformance.reports import plan
 from conformance.reports.report_json import as_json
 from conformance.reports.terminal import picture
 from conformance.run.judge_evidence import run_checks
-from conformance.run.options import HOW_MUCH, PLAN, RUN, add_to_command, pytest_arguments
+from conformance.run.options import HOW_MUCH, PLAN, QUIET, RUN, SHOW, add_to_command, pytest_arguments
 from conformance.run.plan_run import plan_run
 
 NAME = "qualify"
@@ -23,7 +23,7 @@ NAME = "qualify"
 def add_to(commands: Subparsers) -> None:
     """Declare the subcommand."""
     parser = add_command(commands, NAME, "observe and judge (the default)", run)
-    groups = add_to_command(parser, (*RUN, PLAN))
+    groups = add_to_command(parser, (*RUN, SHOW, QUIET, PLAN))
     groups[HOW_MUCH].add_argument(
         "-n", "--workers", type=int, metavar="N", help="judge in N processes that share the servers (pytest-xdist)"
     )
@@ -46,9 +46,9 @@ def judge(words: Sequence[str], options: argparse.Namespace) -> int:
     as_document = options.form == "json"
     quiet = contextlib.redirect_stdout(sys.stderr) if as_document else contextlib.nullcontext()
     with quiet:
-        code, found = run_checks([*["-v"] * options.verbose, *words])
-    if as_document and found:
-        print(as_json(*found), end="")
-    if options.picture and found:
-        write(options.picture, picture(*found))
+        code, result = run_checks([*["-v"] * options.verbose, *words])
+    if as_document and result.found:
+        print(as_json(*result.found), end="")
+    if options.picture and result.found:
+        write(options.picture, picture(*result.found, result.figures, show=options.show))
     return code

@@ -26,6 +26,19 @@ def catalogue() -> tuple[Check, ...]:
     return tuple(sorted(checks, key=lambda check: check.order))
 
 
+def node_of(id: str) -> str:
+    """The check as ``pytest --pyargs`` names it: its module and its function.
+
+    Raises:
+        KeyError: there is no such check.
+    """
+    for path in sorted(PACKAGE.glob("test_*.py")):
+        for name, value in vars(importlib.import_module(f"conformance.{path.stem}")).items():
+            if (check := declaration(value)) and check.id == id:
+                return f"conformance.{path.stem}::{name}"
+    raise KeyError(id)
+
+
 def at_level(checks: Sequence[Check], level: str) -> tuple[Check, ...]:
     """The checks that a level runs: its own, and those of the levels that it includes."""
     return tuple(check for check in checks if check.level in (*INCLUDED[level], level))

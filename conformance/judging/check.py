@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from conformance.errors import NotRecorded, ObservationError, Unsupported, UsageError
+from conformance.judging.response import RESPONSES, Severity
 from conformance.judging.verdict import Finding, Outcome, Verdict, worst
 from conformance.profile.profile import LEVELS
 
@@ -33,6 +34,8 @@ class Check:
 
     id: str
     level: str
+    severity: Severity
+    response: str  # one of RESPONSES
     claim: str
     upstream: str
     chats: tuple[str, ...] = ()  # the groups of chats that it judges
@@ -50,25 +53,38 @@ class Check:
 
 
 def check(
-    id: str, *, level: str, claim: str, upstream: str = "", chats: tuple[str, ...] = (), swept: bool = False
+    id: str,
+    *,
+    level: str,
+    severity: str,
+    response: str,
+    claim: str,
+    upstream: str = "",
+    chats: tuple[str, ...] = (),
+    swept: bool = False,
 ) -> Callable[[F], F]:
     """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference.
 
+    ``severity`` says how grave a failure is, ``response`` which of ``RESPONSES`` helps.
     ``chats`` names the groups of chats that the argument ``chat`` holds. A check with ``swept`` comes last where every
     draft length needs a server of its own.
 
     Raises:
-        ValueError: id, level or claim is not valid.
+        ValueError: id, level, severity, response or claim is not valid.
     """
     if not re.fullmatch(rf"({'|'.join(FAMILIES)})-\d\d", id):
         raise ValueError(f"{id!r} is no check id; write one of {FAMILIES} and two digits, as in ACC-01")
     if level not in LEVELS:
         raise ValueError(f"{id}: level {level!r} is none of {', '.join(LEVELS)}")
+    if severity not in list(Severity):
+        raise ValueError(f"{id}: severity {severity!r} is none of {', '.join(Severity)}")
+    if response not in RESPONSES:
+        raise ValueError(f"{id}: response {response!r} is none of {', '.join(RESPONSES)}")
     if not claim.endswith("."):
         raise ValueError(f"{id}: the claim must be a sentence that ends with a full stop")
 
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Check(id, level, claim, upstream, chats, swept))
+        setattr(function, DECLARATION, Check(id, level, Severity(severity), response, claim, upstream, chats, swept))
         return function
 
     return declare

@@ -84,6 +84,8 @@ class Record:
     upstream: str = ""
     diagnoses: tuple[Diagnosis, ...] = ()
     waiver: str = ""
+    severity: str = ""  # empty in evidence of earlier versions
+    response: str = ""  # one of judging/response.py
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,7 @@ def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) 
     together, sizes = profile.hardware.two_servers, profile.sizes
     rounds = [each for each in rounds if together or not each.more]
     done, arms, spent = dict[int, Blocks](), dict[Server, Arm](), defaultdict[int, float](float)
+    live = ""
 
     def finished() -> list[tuple[Round, Blocks]]:
         return [(rounds[number], done[number]) for number in sorted(done)]
@@ -239,14 +240,25 @@ def _run_rounds(profile: Profile, servers: ServerPool, rounds: Sequence[Round]) 
             if each.spare and together and known(each.concurrency):
                 spent[each.concurrency] = math.inf
                 continue
-            servers.tell(f"{each.concurrency} at once, round {number + 1} of at most {len(rounds)}")
+            servers.tell(f"{each.concurrency} at once, round {number + 1} of at most {len(rounds)}{live}")
             asked = [running(each.order[place]) for place in places]
             blocks = run_round(each, asked)
             if each.warm_up:
                 blocks = _until_still(each, asked, blocks, begin, sizes)
             spent[each.concurrency] += (time.monotonic() - begin) * each.spare
             done.setdefault(number, {}).update(zip(places, blocks, strict=True))
+            live = _live(blocks) or live
     return finished()
+
+
+def _live(blocks: Sequence[Block]) -> str:
+    """Acceptance length and speed of these blocks with MTP, for the user who waits; empty if none has MTP."""
+    with_mtp = [(block, block.counted) for block in blocks if block.counted and block.counted.drafts]
+    if not with_mtp:
+        return ""
+    length = 1 + sum(each.accepted for _, each in with_mtp) / sum(each.drafts for _, each in with_mtp)
+    speed = sum(each.generated for _, each in with_mtp) / sum(block.seconds for block, _ in with_mtp)
+    return f": acceptance length {length:.2f}, {speed:.0f} tokens/s with MTP"
 
 
 def _until_still(each: Round, arms: Sequence[Arm], blocks: list[Block], begin: float, sizes: Sizes) -> list[Block]:

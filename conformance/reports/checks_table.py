@@ -16,5 +16,10 @@ def as_text(checks: Sequence[Check]) -> str:
 
 def as_markdown(checks: Sequence[Check]) -> str:
     """The table of docs/checks.md."""
-    rows = [f"| {check.id} | {check.claim} | {check.level} | {check.upstream} |\n" for check in checks]
-    return "| id | claim | level | upstream |\n|---|---|---|---|\n" + "".join(rows)
+    head = "| id | claim | level | severity | response | upstream |\n|---|---|---|---|---|---|\n"
+    return head + "".join(map(_row, checks))
+
+
+def _row(check: Check) -> str:
+    response = f"[{check.response}](troubleshooting.md#{check.response})"
+    return f"| {check.id} | {check.claim} | {check.level} | {check.severity} | {response} | {check.upstream} |\n"

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from rich.text import Text
 
+from conformance.judging.response import RESPONSES
 from conformance.judging.verdict import ExitCode, Record, Run, Verdict
 from conformance.reports.report import Report
 from conformance.reports.sanitize import printable
@@ -46,6 +47,7 @@ def as_html(report: Report) -> str:
         counts=_counts(report.run),
         families=_families(report.run.records),
         marks=MARKS,
+        responses=RESPONSES,
         lines=LINES,
     )
     return printable(page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from conformance.judging.verdict import Judgement, Record, Run, Verdict
 from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import Profile
 from conformance.reports.charts import DRAWINGS, Chart, Drawing, Row, Timeline
+from conformance.reports.drill_down import DrillDown, drill_down
 from conformance.reports.source import Source
 from conformance.serving import logs
 from conformance.serving.start_records import Started, read_starts
@@ -23,6 +24,8 @@ from conformance.views.moe_oracle import NOT_EVALUATED, MoeOracle
 from conformance.views.texts import Divergence, Fork, Texts
 
 GRAVEST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
+LOOKED_INTO = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.WAIVED)
+ROOM = 1_000_000  # bytes of requests, answers and logs on a page, which shall not exceed 2 MB
 FIRST = 8  # divergences that are shown
 ARGUMENTS = re.compile(r"non-default args: (\{.*\})")  # how vLLM logs its arguments
 
@@ -109,11 +112,12 @@ class Report:
     arguments: Mapping[str, str]
     starts: tuple[Started, ...]
     problems: tuple[str, ...]
+    drills: Mapping[str, DrillDown]  # by the id of a check that did not pass
 
     @property
     def figures(self) -> list[tuple[Panel, Row]]:
         """The key figures, each with the panel that shows more."""
-        return [(panel, row) for panel in self.panels if panel.chart for row in panel.chart.rows if row.figure]
+        return _figures(self.panels)
 
     @property
     def remarkable(self) -> list[tuple[Record, ...]]:
@@ -153,7 +157,17 @@ def gather(run: Run, judgement: Judgement, profile: Profile) -> Report:
         arguments=dict(_arguments(source.evidence)),
         starts=tuple(starts or ()),
         problems=tuple(f"{what}: {why}" for what, why in problems.items() if why),
+        drills=dict(_drills(run, source)),
     )
+
+
+def key_figures(source: Source) -> list[Row]:
+    """The key figures of recorded evidence; what cannot be drawn is left out."""
+    return [row for _, row in _figures(tuple(_panels(source)))]
+
+
+def _figures(panels: Iterable[Panel]) -> list[tuple[Panel, Row]]:
+    return [(panel, row) for panel in panels if panel.chart for row in panel.chart.rows if row.figure]
 
 
 def _attempt(make: Callable[[], T]) -> tuple[T | None, str]:
@@ -162,6 +176,16 @@ def _attempt(make: Callable[[], T]) -> tuple[T | None, str]:
         return make(), ""
     except Exception as error:  # the report has to show what is wrong with the evidence
         return None, str(error) or type(error).__name__
+
+
+def _drills(run: Run, source: Source) -> Iterator[tuple[str, DrillDown]]:
+    """What is behind each verdict that needs a look, while the page has room for it."""
+    room = ROOM
+    for record in run.with_verdict(*LOOKED_INTO):
+        found, _ = _attempt(functools.partial(drill_down, record, source))
+        if found and room > found.size:
+            room -= found.size
+            yield record.id, found
 
 
 def _environment(source: Source) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""The verdict table for a terminal or, in plain characters, for a log."""
+"""The end of a run for a terminal or, in plain characters, for a log."""
 
 from __future__ import annotations
 
 import io
 import re
+import shlex
 import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conformance.judging.response import RESPONSES
 from conformance.judging.verdict import ExitCode, Finding, Judgement, Record, Run, Verdict
+from conformance.reports.charts import Row
 from conformance.reports.sanitize import printable
 
 STYLES = {
@@ -27,8 +31,18 @@ STYLES = {
     Verdict.WAIVED: "magenta",
     Verdict.ERROR: "bold red",
 }
+SENTENCE_STYLES = {
+    ExitCode.QUALIFIED: "bold green",
+    ExitCode.INCONCLUSIVE: "bold yellow",
+    ExitCode.NOTHING: "bold yellow",
+}
 PLAIN_WIDTH = 140
 DETAIL_LINES = 15
+INDENT = 4
+BRIEF_LINES = 4  # of a sentence or a log, in the summary
+BRIEF_FINDINGS = 3  # of a check, in the summary
+SUMMARY, ALL, FAILURES, FIGURES = SHOWN = "summary", "all", "failures", "figures"
+EXPLAINED = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)  # in the summary; the others are only named
 
 
 class Screen(TypedDict):
@@ -43,33 +57,54 @@ def screen(terminal: bool) -> Screen:
     return {"width": shutil.get_terminal_size().columns if terminal else None, "colour": terminal}
 
 
-def render(run: Run, judgement: Judgement, *, width: int | None = None, colour: bool = False) -> str:
-    """The table, an explanation of every check that did not pass, the judgement, and the path of the evidence.
+def render(
+    run: Run,
+    judgement: Judgement,
+    figures: Sequence[Row] = (),
+    *,
+    show: str = SUMMARY,
+    width: int | None = None,
+    colour: bool = False,
+) -> str:
+    """The end of a run: the judgement, the checks by verdict, what did not pass, the key figures, and the evidence.
 
-    ``colour`` is for terminals; without it the text has neither escape codes nor box-drawing characters.
+    ``show`` is one of ``SHOWN``. ``colour`` is for terminals; without it the text has neither escape codes nor
+    box-drawing characters.
     """
     out = io.StringIO()
     console = Console(
         file=out, width=width or PLAIN_WIDTH, force_terminal=colour, no_color=not colour, highlight=False, emoji=False
     )
+    style = SENTENCE_STYLES.get(judgement.exit_code, "bold red")
+    # A log keeps the sentence in one line, for those who search it.
+    console.print(safe(judgement.sentence, style), soft_wrap=width is None)
     if run.records:
+        console.print(_counts(run))
+    console.print()
+    if show == ALL and run.records:
         console.print(_table(run, box.SIMPLE_HEAD if colour else box.ASCII2))
-    for group in run.not_passed():
-        _explain(console, group, run)
-    for note in _notes(run):
-        console.print(safe(note, "dim"))
-    style = "bold green" if judgement.exit_code is ExitCode.QUALIFIED else "bold red"
-    console.print(safe(judgement.sentence, style), soft_wrap=True)
+    if show in (ALL, FAILURES):
+        for group in run.not_passed():
+            _explain(console, group, run)
+    if show == SUMMARY:
+        _summarise(console, run)
+    if figures and show != FAILURES:
+        console.print(_figures(figures))
+        console.print()
+    if show in (ALL, FIGURES):
+        for note in _notes(run):
+            console.print(safe(note, "dim"))
     console.print(safe(f"Evidence: {run.evidence}"), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-def picture(run: Run, judgement: Judgement) -> str:
+def picture(run: Run, judgement: Judgement, figures: Sequence[Row] = (), *, show: str = SUMMARY) -> str:
     """The same as an SVG picture, for documents."""
     console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
     # A document must not show the folders of a machine.
     shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")
-    console.print(Text.from_ansi(render(shown, judgement, width=PLAIN_WIDTH, colour=True)), soft_wrap=True)
+    text = render(shown, judgement, figures, show=show, width=PLAIN_WIDTH, colour=True)
+    console.print(Text.from_ansi(text), soft_wrap=True)
     # Rich's SVG loads fonts from a server; without the network any monospaced font will do.
     svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
@@ -78,6 +113,90 @@ def picture(run: Run, judgement: Judgement) -> str:
 def safe(text: str, style: str = "") -> Text:
     """The text without terminal commands and without Rich's markup."""
     return Text(printable(text), style=style)
+
+
+def _counts(run: Run) -> Text:
+    """The number of checks by verdict, and of those that did not run."""
+    parts = [
+        Text.assemble(f"{len(found)} ", (verdict, STYLES[verdict]))
+        for verdict in Verdict
+        if (found := run.with_verdict(verdict))
+    ]
+    if missing := len(run.expected) - len(run.records):
+        parts.append(Text(f"{missing} of {len(run.expected)} did not run"))
+    return Text(", ").join(parts)
+
+
+def _summarise(console: Console, run: Run) -> None:
+    """What needs somebody's attention in a few lines each; what is unsupported or waived by name and reason."""
+    groups = run.not_passed()
+    for verdict in EXPLAINED:
+        for group in groups:
+            if group[0].verdict is verdict:
+                _explain_briefly(console, group, run)
+    others = [group for group in groups if group[0].verdict not in EXPLAINED]
+    for group in others:
+        first = group[0]
+        names = ", ".join(record.id for record in group)
+        said = textwrap.shorten(f"{names}: {first.waiver or first.sentence}", console.width - 13, placeholder=" ...")
+        console.print(Text.assemble((first.verdict, STYLES[first.verdict]), safe(f" {said}")))
+    if others:
+        console.print()
+
+
+def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> None:
+    first = group[0]
+    for record in group:
+        console.print(Text.assemble((record.verdict, STYLES[record.verdict]), safe(f" {record.id}  {record.claim}")))
+    for finding in [each for each in first.findings if each.verdict is first.verdict][:BRIEF_FINDINGS]:
+        _indent(console, value_against_bound(finding))
+    lines = safe(" ".join(first.sentence.split())).wrap(console, console.width - INDENT)
+    for wrapped in lines[:BRIEF_LINES]:
+        _indent(console, wrapped.plain)
+    if len(lines) > BRIEF_LINES:
+        _indent(console, "(...)")
+    for line in _last_lines(first, BRIEF_LINES):
+        _indent(console, line)
+    for diagnosis in first.diagnoses:
+        _indent(console, f"known failure {diagnosis.id} ({diagnosis.upstream}): {diagnosis.advice}")
+    for line in response_lines(first):
+        _indent(console, line)
+    next_command = f"next: qualify show {shlex.quote(run.evidence)} {first.id}"
+    console.print(Padding(safe(next_command, "bold"), (0, 0, 0, INDENT), expand=False), soft_wrap=True)
+    console.print()
+
+
+def _last_lines(record: Record, most: int) -> list[str]:
+    """The last lines of a log or a traceback, without their colours."""
+    return [f"| {Text.from_ansi(line).plain}" for line in record.details.strip().splitlines()[-most:]]
+
+
+def response_lines(record: Record) -> list[str]:
+    """How grave it is, and what to do; nothing for evidence that does not tell."""
+    if record.response not in RESPONSES:
+        return []
+    return [f"severity {record.severity}; response {record.response}: {RESPONSES[record.response]}"]
+
+
+def value_against_bound(finding: Finding) -> str:
+    """The value of a finding with its interval, its bound and its samples."""
+    interval = " [{:.3f}, {:.3f}]".format(*finding.interval) if finding.interval else ""
+    samples = f", n = {finding.n}" if finding.n is not None else ""
+    return f"value {finding.value}{interval}, bound {finding.floor}{samples}"
+
+
+def _figures(figures: Sequence[Row]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("figure", "value", "interval", "floor"):
+        table.add_column(name, justify="right" if name == "value" else "left", no_wrap=name != "figure")
+    for row in figures:
+        floor = "" if row.floor is None else f"floor {row.floor:.4g}"
+        table.add_row(safe(row.figure), Text(f"{row.value:.3f}", "bold"), f"[{row.low:.3f}, {row.high:.3f}]", floor)
+    return table
+
+
+def _indent(console: Console, text: str) -> None:
+    console.print(Padding(safe(text), (0, 0, 0, INDENT), expand=False))
 
 
 def _table(run: Run, lines: box.Box) -> Table:
@@ -122,10 +241,11 @@ def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
     upstream = dict.fromkeys(record.upstream for record in group if record.upstream)
     if upstream:
         lines.append("upstream: " + ", ".join(upstream))
+    lines += response_lines(first)
     lines += [f"known failure {d.id} ({d.upstream}): {d.advice}" for d in first.diagnoses]
-    lines += [f"| {Text.from_ansi(line).plain}" for line in first.details.strip().splitlines()[-DETAIL_LINES:]]
+    lines += _last_lines(first, DETAIL_LINES)
     for line in lines:
-        console.print(Padding(safe(line), (0, 0, 0, 4), expand=False))
+        _indent(console, line)
     console.print()
 
 

@@ -12,6 +12,7 @@ import pytest
 from conformance import PACKAGE
 from conformance.errors import ObservationError
 from conformance.judging.verdict import Judgement, Run
+from conformance.reports.charts import Row
 from conformance.run.recorder import Recorder
 
 # Plugins that write into the working directory, or import modules that no check needs.
@@ -25,20 +26,21 @@ class Result:
 
     def __init__(self) -> None:
         self.found: Found | None = None
+        self.figures: tuple[Row, ...] = ()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Take the result before pytest removes its plugins."""
         recorder = config.pluginmanager.get_plugin("conformance-recorder")
         if isinstance(recorder, Recorder):
-            self.found = recorder.result
+            self.found, self.figures = recorder.result, recorder.figures
 
 
-def run_checks(words: Sequence[str]) -> tuple[int, Found | None]:
-    """Run pytest with these arguments; return the exit code, and the result if there is one."""
+def run_checks(words: Sequence[str]) -> tuple[int, Result]:
+    """Run pytest with these arguments; return the exit code and the result."""
     result = Result()
     code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *words], plugins=[result]))
-    return code, result.found
+    return code, result
 
 
 def judge_again(directory: Path) -> Found:
@@ -49,8 +51,8 @@ def judge_again(directory: Path) -> Found:
     """
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        _, found = run_checks([f"--evidence={directory.absolute()}", "--recorded-only", "--no-reports"])
-    if found is None:
+        _, result = run_checks([f"--evidence={directory.absolute()}", "--recorded-only", "--no-reports"])
+    if result.found is None:
         last = next((line for line in reversed(said.getvalue().splitlines()) if line.strip()), "pytest printed nothing")
         raise ObservationError(f"{directory} cannot be judged: {last}")
-    return found
+    return result.found

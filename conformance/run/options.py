@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conformance.profile.profile import LEVELS
+from conformance.reports.terminal import SHOWN
 from conformance.serving.containers import PROGRAMS
 
 WHAT, WHERE, HOW_MUCH, OUTPUT = "what to judge", "where it runs", "how much", "output"
@@ -93,6 +94,14 @@ RUN = (
     ),
     Option("--resume", OUTPUT, "continue an unfinished recording", {"metavar": "DIR"}),
 )
+# How the end of a run is told.
+SHOW = Option(
+    "--show",
+    OUTPUT,
+    "what to print at the end: the summary (default), all checks, what did not pass in full, or the figures",
+    {"choices": SHOWN, "default": SHOWN[0]},
+)
+QUIET = Option("--quiet", OUTPUT, "show no progress", {"action": "store_true"})
 PLANNED = ("hardware", "pair", "level", "minutes")  # what a plan depends on
 PLAN = _flag("--plan", HOW_MUCH, "print how many samples each floor needs, and start nothing")
 CERTIFY = next(option for option in RUN if option.name == "certify")
@@ -118,13 +127,13 @@ def add_to_command(parser: argparse.ArgumentParser, options: Iterable[Option]) -
 def add_to_pytest(parser: pytest.Parser) -> None:
     """Add all options of a run, and pytest's own, to ``pytest --help``."""
     group = parser.getgroup("conformance")
-    for option in (*RUN, PLAN, *PYTEST_ONLY):
+    for option in (*RUN, SHOW, PLAN, *PYTEST_ONLY):
         group.addoption(option.flag, help=option.help, **option.keywords)
 
 
 def pytest_arguments(options: argparse.Namespace) -> list[str]:
     """The options of a run that were given, as pytest takes them."""
-    given = [(option, getattr(options, option.name)) for option in RUN]
+    given = [(option, getattr(options, option.name)) for option in (*RUN, SHOW, QUIET)]
     return [
         option.flag if value is True else f"{option.flag}={value}"
         for option, value in given

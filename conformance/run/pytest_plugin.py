@@ -25,6 +25,7 @@ from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import UNLOCKED
 from conformance.reports import checks_table, moe_table, plan
 from conformance.reports.progress import Progress
+from conformance.run.doctor import require_fit_machine
 from conformance.run.options import add_to_pytest
 from conformance.run.plan_run import plan_run
 from conformance.run.prefetch import Prefetch
@@ -32,13 +33,14 @@ from conformance.run.recorder import PROPERTY, Recorder, record_of
 from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.run.session import Options, Session, open_session
 from conformance.serving.attach import AttachedServers
+from conformance.serving.machine import look_at_machine
 from conformance.serving.pool import ServerPool
 from conformance.views.moe_oracle import MoeOracle
 
 QUIET = -2
 PYTEST_OUTCOMES = {Verdict.PASS: "passed", Verdict.UNSUPPORTED: "skipped", Verdict.WAIVED: "skipped"}
 LATER = "later than the evidence"
-MARKUP = {"passed": {"green": True}, "skipped": {"yellow": True}, "failed": {"red": True}}
+YELLOW = (Verdict.INCONCLUSIVE, Verdict.UNSUPPORTED, Verdict.WAIVED)
 
 OUTCOME = pytest.StashKey[Outcome]()
 SETUP_SECONDS = pytest.StashKey[float]()
@@ -138,7 +140,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Resolve the options; bad input ends the run with one sentence and exit code 2."""
     if config.option.collectonly:
         return
-    if config.option.verbose == 0:
+    if config.option.verbose <= 0:
         # Only the table is shown: no dots, no header, no line of counts, no warnings.
         config.option.verbose, config.option.disable_warnings = QUIET, True
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
@@ -146,6 +148,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         session = open_session(_options(config, workerinput), config.invocation_params.dir)
         if owns and session.evidence.recording:
+            if session.starts_servers_here:
+                require_fit_machine(look_at_machine(session.evidence.directory), session.profile)
             session.evidence.own()
         servers = _servers(session, progress, owns)
     except UsageError as error:
@@ -155,7 +159,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Judge(session, servers), "conformance-judge")
     if owns:
         config.pluginmanager.register(Prefetch(session, servers), "conformance-prefetch")
-        config.pluginmanager.register(Recorder(session, servers, progress), "conformance-recorder")
+        config.pluginmanager.register(Recorder(session, servers, progress, config.option.show), "conformance-recorder")
 
 
 def pytest_report_teststatus(
@@ -169,7 +173,13 @@ def pytest_report_teststatus(
         return None
     if config.option.verbose == QUIET:
         return record.verdict, "", ""
-    return record.verdict, record.verdict[0], (record.verdict, MARKUP[report.outcome])
+    return record.verdict, record.verdict[0], (record.verdict, {_colour(record.verdict): True})
+
+
+def _colour(verdict: Verdict) -> str:
+    if verdict is Verdict.PASS:
+        return "green"
+    return "yellow" if verdict in YELLOW else "red"
 
 
 def _options(config: pytest.Config, workerinput: dict[str, Any] | None) -> Options:
@@ -221,7 +231,7 @@ def _skipped(report: pytest.TestReport, message: str) -> tuple[str, int, str]:
 
 def _progress(config: pytest.Config, silent: bool) -> Progress:
     """A status line on pytest's uncaptured output; workers and a verbose pytest have none."""
-    if silent or config.option.verbose > 0:
+    if silent or config.option.verbose > 0 or getattr(config.option, "quiet", 0):
         return Progress(lambda _: None, terminal=False)
     manager = config.pluginmanager
 

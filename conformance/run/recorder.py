@@ -12,10 +12,12 @@ from conformance.errors import ObservationError
 from conformance.evidence.folder import write_atomically
 from conformance.evidence.journal import JOURNAL, Journal, record_from_json
 from conformance.judging.verdict import Judgement, Record, Run, judge_run
+from conformance.reports.charts import Row
 from conformance.reports.junit import junit
 from conformance.reports.progress import Progress
+from conformance.reports.report import gather
 from conformance.reports.report_files import write_reports
-from conformance.reports.terminal import render, screen
+from conformance.reports.terminal import SUMMARY, render, screen
 from conformance.run import durations
 from conformance.run.session import Session
 from conformance.serving.pool import ServerPool
@@ -26,14 +28,16 @@ PROPERTY = "verdict"
 class Recorder:
     """Used in the process that the user started: the only process, or pytest-xdist's controller."""
 
-    def __init__(self, session: Session, servers: ServerPool, progress: Progress) -> None:
+    def __init__(self, session: Session, servers: ServerPool, progress: Progress, show: str = SUMMARY) -> None:
         self.session = session
         self.servers = servers
         self.progress = progress
+        self.show = show
         self.records: list[Record] = []
         self.problems: list[str] = []
         self.journal: Journal | None = None
         self.result: tuple[Run, Judgement] | None = None
+        self.figures: tuple[Row, ...] = ()
         self._begin, self._moments, self._resumed = time.monotonic(), list[float](), False
         if session.evidence.recording and (last := durations.load(session.profile)):
             progress.left = lambda elapsed: last.left(len(self.records), elapsed)
@@ -71,6 +75,7 @@ class Recorder:
         if self.journal:
             self.journal.verdict(record)
         asked = len(self.session.run().expected)
+        self.progress.judged(record.verdict, asked)
         self.progress(f"{record.verdict} {record.id}, {len(self.records)} of {asked} checks judged")
 
     @pytest.hookimpl(trylast=True)
@@ -84,7 +89,7 @@ class Recorder:
         self.progress.clear()
         whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if not whole:
-            self.problems.append(f"stopped after {len(self.records)} checks")
+            self.problems.append(f"stopped after {len(self.records)} checks{self._how_to_go_on()}")
         run = self.session.run(self.records, self.problems)
         run = replace(run, complete=run.complete and whole)
         judgement = judge_run(run)
@@ -93,19 +98,26 @@ class Recorder:
         if self.journal:
             self._close_evidence(self.journal, run, judgement)
         if self.session.reports and self.session.evidence.begun:
-            self.where = write_reports(run, judgement, self.session.profile)
+            report = gather(run, judgement, self.session.profile)
+            self.figures = tuple(row for _, row in report.figures)
+            self.where = write_reports(report)
 
     def pytest_unconfigure(self) -> None:
         """Release the evidence, so that another process can record into it."""
         self.session.evidence.release()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the table and the sentence of the judgement."""
+        """Print the end of the run."""
         if self.result is None:
             return
-        terminalreporter.write(render(*self.result, **screen(terminalreporter.hasmarkup)))
+        form = screen(terminalreporter.hasmarkup)
+        terminalreporter.write(render(*self.result, self.figures, show=self.show, **form))
         if self.where:
             terminalreporter.write_line(self.where)
+
+    def _how_to_go_on(self) -> str:
+        evidence = self.session.evidence
+        return f" (qualify --resume {evidence.directory} goes on)" if evidence.recording and evidence.begun else ""
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
         self.session.evidence.redact()

@@ -101,6 +101,11 @@ class Session:
     reports: bool = True  # whether to write reports
     recorded: Run | None = None  # the run that recorded this evidence, if it finished
 
+    @property
+    def starts_servers_here(self) -> bool:
+        """Whether this machine's own Python starts the servers."""
+        return self.attached is None and self.executor is HERE
+
     def begin(self) -> None:
         """Create the evidence, with the user's own prompts if there are any."""
         self.evidence.begin(self.header, profile_to_json(self.profile))
@@ -135,6 +140,8 @@ class Session:
             details=redact_text(outcome.details),
             upstream=check.upstream,
             diagnoses=diagnoses,
+            severity=check.severity,
+            response=check.response,
         )
         return waiving.apply(record, self.waivers, self.today)
 

@@ -79,7 +79,7 @@ class Image(Executor):
 
     def _folders(self, settings: Mapping[str, str]) -> Iterator[str]:
         """The mounted folders: suite and checkpoints read-only, caches and snapshots writable."""
-        for folder in (PACKAGE, FIXTURES, _metadata()):
+        for folder in (PACKAGE, FIXTURES, suite_metadata()):
             yield f"{folder}:{_INSIDE / folder.name}:ro"
         for folder in sorted({each for checkpoint in self.checkpoints for each in _with_targets(checkpoint)}):
             yield f"{folder}:{folder}:ro"
@@ -137,7 +137,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _metadata() -> Path:
+def suite_metadata() -> Path:
     """The folder of metadata by which Python finds the installed suite, and vLLM its plugin."""
     files = metadata.distribution(SUITE).files or ()
     return Path(str(next(file for file in files if file.name == "METADATA").locate())).parent

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import synthetic
+import yaml
+from support import pages, synthetic
 
+from conformance.commands import export
 from conformance.commands.main import main
 from conformance.evidence.folder import new_header
+from conformance.judging.verdict import judge_run
 from conformance.profile.profile import load_profile
 from conformance.reports import inferencex
+from conformance.reports.recipe_entry import as_yaml
 from conformance.views.load import Load
 
 # As utils/process_result.py of InferenceX writes them for one node, without the latencies.
@@ -130,3 +134,52 @@ def test_a_folder_that_cannot_be_written_is_exit_code_2(capfd: pytest.CaptureFix
     Path("file").write_text("")
     assert main(["export", "run", "--format", "inferencex", "--into", "file"]) == 2
     assert "file cannot be written" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_waivers")
+def test_a_recipe_gets_its_verified_entry(evidence: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--format", "recipes", "run"]) == 2
+    assert "recipes have no name for hardware cpu" in capfd.readouterr().err
+    session = export.open_session(export.Options(evidence=evidence, recorded_only=True), Path.cwd())
+    digest = hashlib.sha256((evidence / "manifest.json").read_bytes()).hexdigest()
+    judged, judgement = export.judge_again(evidence)
+    document = yaml.safe_load(as_yaml(session.header, judged, judgement, "dgx_spark_gb10", digest))
+    assert document["meta"] == {"date_updated": session.header.started[:10], "hardware": {"dgx_spark_gb10": "verified"}}
+    text = as_yaml(session.header, judged, judgement, "dgx_spark_gb10", digest)
+    assert digest in text
+    assert all(line.startswith("#") for line in text.splitlines()[:3])
+
+
+def test_what_does_not_qualify_verifies_nothing(
+    evidence: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = pages.run_of(evidence, pages.FAILED)
+    monkeypatch.setattr(export, "recipe_hardware", lambda: {"cpu": "xeon6"})
+    monkeypatch.setattr(export, "judge_again", lambda _: (run, judge_run(run)))
+    assert main(["export", "--format", "recipes", "run"]) == 2
+    assert "verifies nothing, its result is: Not qualified: DRAFT-01 failed." in capfd.readouterr().err
+
+
+def test_github_gets_annotations_and_a_summary(
+    evidence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = pages.run_of(evidence, *pages.EVERY, problems=("a\nb::error::c",))
+    monkeypatch.setattr(export, "judge_again", lambda _: (run, judge_run(run)))
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert main(["export", "--format", "github", "run"]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        *("::error", "::notice", "::warning", "::notice", "::error", "::error", "::notice"),
+    ]
+    assert lines[0].startswith("::error title=FAIL DRAFT-01 The draft's MLP is as wide as its checkpoint says.::")
+    assert lines[5] == "::error title=ERROR of the run::a%0Ab::error::c"
+    assert summary.read_text().startswith("### ❌ Not qualified: DRAFT-01 failed;")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    assert main(["export", "--format", "github", "run"]) == 1
+    assert "### ❌ Not qualified" in capfd.readouterr().out
+
+
+def test_only_rows_have_a_folder(evidence: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--format", "github", str(evidence), "--into", "x"]) == 2
+    assert "--into is for --format inferencex" in capfd.readouterr().err

@@ -238,7 +238,13 @@ def test_findings_of_one_check_do_not_reach_another() -> None:
 )
 def test_a_declaration_is_checked(id: str, level: str, claim: str) -> None:
     with pytest.raises(ValueError, match=id):
-        check(id, level=level, claim=claim)
+        check(id, level=level, severity="slow", response="measure-again", claim=claim)
+
+
+@pytest.mark.parametrize(("severity", "response"), [("bad", "measure-again"), ("slow", "pray")])
+def test_severity_and_response_are_known_words(severity: str, response: str) -> None:
+    with pytest.raises(ValueError, match="is none of"):
+        check("ACC-01", level="qualify", severity=severity, response=response, claim="x.")
 
 
 def test_the_catalogue_is_ordered_by_cost_and_has_no_gap() -> None:

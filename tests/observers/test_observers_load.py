@@ -17,6 +17,7 @@ from conformance.profile.profile import Profile
 from conformance.serving.command import Launch
 from conformance.serving.executors import Executor
 from conformance.serving.installed import Installed
+from conformance.serving.metrics import Counters
 from conformance.views.sweep import Sweep
 from conformance.workload.prompts import Prompt
 
@@ -27,6 +28,13 @@ COUNTS = {"drafts": 2, "draft_tokens": 8, "accepted": 6, "accepted_per_position"
 
 def measured(seen: Mapping[str, Any], concurrency: int) -> list[dict[str, Any]]:
     return [row for row in seen["rounds"] if row["concurrency"] == concurrency and not row["warm_up"]]
+
+
+def test_who_waits_for_a_load_sees_acceptance_and_speed() -> None:
+    counted = Counters(drafts=10, draft_tokens=40, accepted=35, per_position=(10, 9, 8, 8), generated=45)
+    mtp, plain = loading.Block((), 0.5, 0.0, counted), loading.Block((), 2.0, 0.0, None)
+    assert loading._live([plain, mtp, mtp]) == ": acceptance length 4.50, 90 tokens/s with MTP"
+    assert loading._live([plain]) == ""
 
 
 def test_a_load_is_counted_by_round_and_where_vllm_tells_by_request(observe: Observe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with everything that can be in one."""
     evidence = synthetic.record(tmp_path_factory.mktemp("evidence") / "run", pages.diverged())
     path = evidence / "report.html"
-    path.write_text(as_html(pages.report_of(evidence, *pages.EVERY, problems=("a waiver expired",))))
+    named = "code-00 differs at token 10, and call-01 is wrong"
+    source = "observations/near_ties.json, observations/chat-call.json"
+    finding = replace(pages.FAILED.findings[0], source=source)
+    drilled = replace(pages.FAILED, id="LOSS-02", sentence=named, findings=(finding,), severity="slow")
+    records = (*pages.EVERY, replace(drilled, response="measure-again"))
+    path.write_text(as_html(pages.report_of(evidence, *records, problems=("a waiver expired",))))
+    assert path.read_text().count('<section class="case"') == 2
     return path
 
 

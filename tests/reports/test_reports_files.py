@@ -15,7 +15,6 @@ from conformance.commands.main import main
 from conformance.evidence.folder import REPORTS, verify
 from conformance.judging.catalogue import at_level, catalogue
 from conformance.judging.verdict import judge_run
-from conformance.profile.profile import load_profile
 from conformance.reports.markdown import as_markdown
 from conformance.reports.report_files import write_reports
 from conformance.reports.report_json import as_json
@@ -104,8 +103,7 @@ def test_judging_again_writes_the_reports_again(tmp_path: Path, capfd: pytest.Ca
 def test_a_damaged_note_of_a_start_is_said_on_the_page(tmp_path: Path) -> None:
     evidence = synthetic.record(tmp_path / "run", {})
     (evidence / "servers/mtp.json").write_text('{"name": "mtp"}')
-    run = pages.run_of(evidence, pages.PASSED)
-    write_reports(run, judge_run(run), load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify"))
+    write_reports(pages.report_of(evidence, pages.PASSED))
     assert "servers/mtp.json does not match its schema" in (evidence / "report.html").read_text()
     assert json.loads((evidence / "report.json").read_text())["servers"] == []
 
@@ -113,6 +111,5 @@ def test_a_damaged_note_of_a_start_is_said_on_the_page(tmp_path: Path) -> None:
 def test_evidence_that_cannot_be_written_to_is_judged_all_the_same(tmp_path: Path) -> None:
     evidence = synthetic.record(tmp_path / "run", {})
     (evidence / "report.html").mkdir()  # no user, not even root, can put a file there
-    run = pages.run_of(evidence, pages.PASSED)
-    said = write_reports(run, judge_run(run), load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify"))
+    said = write_reports(pages.report_of(evidence, pages.PASSED))
     assert said.startswith("No report was written: ")

@@ -29,6 +29,7 @@ from conformance.judging.verdict import Verdict
 from conformance.observers import OBSERVERS
 from conformance.run import pytest_plugin
 from conformance.run.prefetch import SLOW_IMPORTS
+from conformance.serving import machine
 
 pytest_plugins = ["pytester"]
 
@@ -130,6 +131,11 @@ def documents(monkeypatch: pytest.MonkeyPatch) -> synthetic.Documents:
 Run = Callable[..., pytest.RunResult]
 
 
+def sentence_of(result: pytest.RunResult) -> str:
+    """The judgement, which is the first line after the progress."""
+    return next(line for line in result.outlines if line and not line.startswith("["))
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """pytest over the real checks, in this process, so that the observers above are used."""
@@ -146,7 +152,8 @@ def test_healthy_evidence_qualifies_without_a_server(run: Run, tmp_path: Path, m
     before = sorted(path.relative_to(evidence) for path in evidence.rglob("*"))
     result = run("--evidence", evidence)
     assert result.ret == 0
-    *_, sentence, where, report = result.outlines
+    *_, where, report = result.outlines
+    sentence = sentence_of(result)
     assert sentence == f"Qualified: micro-26b-a4b-nvfp4 on cpu, {TOTAL} of {TOTAL} checks passed."
     assert where == f"Evidence: {evidence}"
     assert report == f"Report: {evidence}/report.html"
@@ -157,7 +164,7 @@ def test_healthy_evidence_qualifies_without_a_server(run: Run, tmp_path: Path, m
 
 @pytest.mark.usefixtures("documents")
 def test_the_table_is_all_there_is_to_read(run: Run, pair: Path) -> None:
-    result = run("--pair", pair)
+    result = run("--pair", pair, "--show", "all")
     assert result.ret == 0
     assert sum("PASS" in line for line in result.outlines if line.startswith("|")) == TOTAL
     assert not any(word in result.stdout.str() for word in ("test session starts", "passed in", "rootdir", "warnings"))
@@ -192,7 +199,7 @@ def test_judging_again_gives_the_same_verdicts(run: Run, documents: synthetic.Do
     first = run("--pair", pair, "--evidence", "run")
     again = run("--evidence", "run")
     assert first.ret == again.ret == 1
-    assert first.outlines[-3] == again.outlines[-3] == "Not qualified: MOE-01 failed."
+    assert sentence_of(first) == sentence_of(again) == "Not qualified: MOE-01 failed."
 
 
 def damage_marlin(d: dict[str, Any]) -> None:
@@ -258,6 +265,7 @@ def test_a_server_that_cannot_start_is_started_once(run: Run, documents: synthet
     assert kept["error"]["kind"] == "ObservationError"
     records = {record.id: record for record in read_journal(Path("run/verdicts.jsonl")).records}
     assert records["ACC-01"].verdict is records["ACC-02"].verdict is Verdict.ERROR
+    assert (records["ACC-01"].severity, records["ACC-01"].response) == ("slow", "inspect-draft")
 
 
 def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair: Path) -> None:
@@ -284,9 +292,9 @@ def test_an_unlocked_run_says_so_and_earns_no_certificate(run: Run, documents: s
     documents["environment"]["locked"] = None
     result = run("--pair", pair, "--unlocked", "--evidence", "run")
     assert result.ret == 0
-    assert result.outlines[-3].endswith("; ENV-01 unsupported; the environment is unlocked.")
+    assert sentence_of(result).endswith("; ENV-01 unsupported; the environment is unlocked.")
     assert read_journal(Path("run/verdicts.jsonl")).unlocked
-    assert run("--pair", pair, "--evidence", "run").outlines[-3] == result.outlines[-3]
+    assert sentence_of(run("--pair", pair, "--evidence", "run")) == sentence_of(result)
     assert run("--pair", pair, "--unlocked", "--certify", "--evidence", "other").ret == 1
 
 
@@ -302,7 +310,7 @@ def test_a_level_runs_its_own_checks(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "static", "--evidence", "run")
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == STATIC
-    assert "which is no qualification" in result.outlines[-3]
+    assert "which is no qualification" in sentence_of(result)
 
 
 @pytest.mark.usefixtures("documents")
@@ -310,7 +318,7 @@ def test_a_soak_is_smoke_and_a_held_load(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "--level", "soak", "--minutes", "3", "--evidence", "run")
     assert result.ret == 0
     assert {r.id for r in read_journal(Path("run/verdicts.jsonl")).records} == {check.id for check in SOAK}
-    assert "which is no qualification" in result.outlines[-3]
+    assert "which is no qualification" in sentence_of(result)
     assert json.loads(Path("run/profile.json").read_text())["sizes"]["soak_minutes"] == 3
     assert {check.level for check in SOAK} == {"static", "smoke", "soak"}
 
@@ -319,7 +327,7 @@ def test_a_soak_is_smoke_and_a_held_load(run: Run, pair: Path) -> None:
 def test_a_selection_is_no_qualification(run: Run, pair: Path) -> None:
     result = run("--pair", pair, "-k", "test_acceptance")
     assert result.ret == 0
-    assert f"no qualification: only 5 of the {TOTAL} checks" in result.outlines[-3]
+    assert f"no qualification: only 5 of the {TOTAL} checks" in sentence_of(result)
 
 
 @pytest.mark.usefixtures("documents")
@@ -426,8 +434,8 @@ def test_what_a_run_left_out_is_not_missing_later(run: Run, pair: Path, capfd: p
     first = run("--pair", pair, "--evidence", "part", "-k", "test_draft_weights")
     again = run("--evidence", "part")
     assert first.ret == again.ret == 0
-    assert again.outlines[-3] == first.outlines[-3]
-    assert "no qualification: only 3 of " in first.outlines[-3]
+    assert sentence_of(again) == sentence_of(first)
+    assert "no qualification: only 3 of " in sentence_of(first)
     assert run("--pair", pair, "--evidence", "whole").ret == 0
     assert main(["compare", "whole", "part"]) == 0
     assert "PASS → ERROR" not in capfd.readouterr().out
@@ -439,9 +447,9 @@ def test_a_check_that_came_later_is_judged_where_the_evidence_tells(run: Run, pa
     journal = Path("run/verdicts.jsonl")
     journal.write_text(journal.read_text().replace('"CKPT-01", ', "").replace('"MOE-01", ', ""))
     Evidence(Path("run"), recording=False).finish()
-    again = run("--evidence", "run")
+    again = run("--evidence", "run", "--show", "all")
     assert again.ret == 0
-    assert "no qualification: only 4 of " in again.outlines[-3]
+    assert "no qualification: only 4 of " in sentence_of(again)
     assert any("CKPT-01" in line for line in again.outlines)
 
 
@@ -467,6 +475,22 @@ def test_an_interrupted_run_is_not_finished(run: Run, pair: Path) -> None:
     before_load = [check for check in catalogue() if check.order < (FAMILIES.index("GOLD"), "")]
     assert [record.id for record in recorded.records] == [check.id for check in before_load]
     assert FauxServers.closed == 1
+
+
+def test_a_run_refuses_a_machine_without_memory(
+    documents: synthetic.Documents, pair: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert documents
+    monkeypatch.setattr(machine, "available_memory", lambda: 1e9)
+    assert main(["--pair", str(pair), "--evidence", "run"]) == 2
+    assert "memory: 1.0 GB available, 7.6 GB needed at level qualify" in capfd.readouterr().err
+    assert not Path("run").exists()
+
+
+def test_quiet_shows_the_end_only(run: Run, documents: synthetic.Documents, pair: Path) -> None:
+    assert documents
+    lines = [line for line in run("--pair", pair, "-q").outlines if line]
+    assert lines[0].startswith("Qualified: ")
 
 
 def test_listing_the_checks_needs_nothing(run: Run) -> None:
