@@ -14,8 +14,10 @@ from support.synthetic import healthy
 
 from conformance.checkpoints.headers import file_hashes
 from conformance.errors import ObservationError
-from conformance.evidence.folder import BILL, Evidence, Header, verify, write_atomically
+from conformance.evidence.folder import BILL, SCHEMAS, Evidence, Header, verify, write_atomically
+from conformance.formats.json_schema import first_violation
 from conformance.reports.bill_of_materials import bill_of_materials
+from conformance.reports.report import _facts
 
 HEADER = Header("cpu", "micro", "static", "2026-11-29T12:00:00Z", "0.32.0", "2026.11.1")
 DIGEST = "ab" * 32
@@ -90,6 +92,26 @@ def test_the_manifest_holds_its_hash(evidence: Evidence) -> None:
     (evidence.directory / BILL).write_text("{}")
     with pytest.raises(ObservationError, match=r"sbom\.json was changed after recording"):
         verify(evidence.directory)
+
+
+BUILD = {
+    "target": "cpu",
+    "sources": {"vllm": {"version": "0.21.0", "sha256": DIGEST}, "transformers": {"commit": "2c7"}},
+    "third_party": {"onednn": {"commit": "0a1", "tree": "1b1", "pinned": False}},
+    "flags": {"MAX_JOBS": "2"},
+    "compiler": "c++ 14.2.0",
+    "torch": "2.13.0+cpu",
+}
+
+
+def test_a_source_build_is_recorded_and_shown_in_one_line() -> None:
+    schema = SCHEMAS / "environment.schema.json"
+    document = healthy()["environment"] | {"build": BUILD}
+    assert first_violation(schema, document) is None
+    without = {key: value for key, value in BUILD.items() if key != "compiler"}
+    assert first_violation(schema, document | {"build": without}) is not None
+    line = f"vllm {DIGEST}, transformers 2c7, onednn 1b1 (not the pinned one), for cpu, c++ 14.2.0, torch 2.13.0+cpu"
+    assert dict(_facts(document))["built from source"] == line
 
 
 def test_the_hash_of_each_file_of_a_checkpoint(tmp_path: Path) -> None:
