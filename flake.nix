@@ -13,16 +13,17 @@
       ];
       # Only CUDA's compiler is unfree.
       packagesOf = system: import nixpkgs { inherit system; config.allowUnfree = true; };
-      perSystem = make: lib.genAttrs systems (system: make (import ./nix { inherit lib; pkgs = packagesOf system; }));
-    in
-    {
-      devShells = perSystem (nix: {
+      shells = nix: {
         default = nix.shell "cpu";
         cuda = (nix.fhs "cuda").env;
         "cuda-0.32" = (nix.fhs "cuda-0.32").env;
         first-mtp = (nix.fhs "first-mtp").env;
         pr-41745 = (nix.fhs "pr-41745").env;
-      });
+      };
+      perSystem = make: lib.genAttrs systems (system: make (import ./nix { inherit lib; pkgs = packagesOf system; }));
+    in
+    {
+      devShells = perSystem shells;
 
       packages = perSystem (nix: {
         cpu-env = nix.cpuEnv;
@@ -38,8 +39,6 @@
         test = nix.app "test";
       });
 
-      checks = perSystem (nix: {
-        static = nix.static self;
-      });
+      checks = perSystem (nix: nix.checks self (shells nix));
     };
 }

@@ -24,5 +24,20 @@ rec {
   fhs = environment: import ./fhs.nix { inherit lib pkgs python libraries environment; enter = enter environment; };
   app = script: import ./app.nix { inherit lib pkgs python libraries script; };
   cpuEnv = import ./cpu-env.nix { inherit lib pkgs python libraries; folder = ../envs/cpu; };
-  static = suite: import ./static.nix { inherit pkgs suite cpuEnv; };
+
+  # What `nix flake check` builds. The tests are those that need neither a server nor programs of the host.
+  checks =
+    suite: shells:
+    let
+      check = name: command: import ./check.nix { inherit pkgs suite cpuEnv name command; };
+    in
+    {
+      static = check "static" "python -m pytest conformance/ --level static --evidence $out";
+      format = check "format" "ruff format --check . && ruff check .";
+      tests = check "tests" "python -m pytest tests/formats tests/judging tests/profile";
+      # Only evaluated: the paths that the shells would have.
+      shells = pkgs.writeText "conformance-shells" (
+        lib.concatMapStrings (shell: builtins.unsafeDiscardStringContext shell.drvPath + "\n") (lib.attrValues shells)
+      );
+    };
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,18 @@ def read_optional_json(path: Path) -> dict[str, Any] | None:
         Damaged: the file holds no JSON object.
     """
     return read_json(path) if path.exists() else None
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The hex SHA-256 of every file directly in a checkpoint's folder, by name; several are read at a time."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(lambda name: _file_hash(folder / name), names), strict=True))
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@
     logs/                full server logs
     verdicts.jsonl       the verdicts of the recording run
     junit.xml            the same for continuous integration
+    sbom.json            what served, as a CycloneDX document: packages, and the weights by SHA-256
     manifest.json        SHA-256 of every file above; written last, so that its presence means "finished"
     report.*             reports for readers (HTML, Markdown, JSON); not evidence: every judging writes them again
     attestation.json*    a signed statement about the manifest and the verdicts (evidence/attestation.py)
@@ -49,6 +50,7 @@ FORMER_NAMES = {"near_ties": "ties", "bad_requests": "misuse"}  # of observation
 HEADER = "header.json"
 PROFILE = "profile.json"
 MANIFEST = "manifest.json"
+BILL = "sbom.json"
 REPORTS = ("report.html", "report.md", "report.json")
 ATTESTATION = ("attestation.json", "attestation.json.sig")
 FOREIGN = ("logs", "bench", "snapshots")  # folders that servers and vLLM's own tools write into

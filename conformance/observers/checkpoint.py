@@ -10,6 +10,7 @@ from conformance.checkpoints.headers import (
     TOKEN_ORDER,
     Damaged,
     draft_folder,
+    file_hashes,
     read_headers,
     target_folder,
 )
@@ -22,16 +23,19 @@ from conformance.serving.pool import ServerPool
 
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
-    """Configs, tensors with dtype and shape, tokens and template; for the draft also the SHA-256 of every tensor.
+    """Configs, tensors with dtype and shape, tokens, template, and the SHA-256 of every file.
+
+    For the draft also the SHA-256 of every tensor.
 
     Raises:
         ObservationError: a file of a checkpoint is damaged.
     """
     cases = load_facts().chat_template.case
     try:
+        target, draft = target_folder(profile.pair), draft_folder(profile.pair)
         return {
-            "target": describe(target_folder(profile.pair), cases, hashed=False),
-            "draft": describe(draft_folder(profile.pair), cases, hashed=True, workers=profile.workers),
+            "target": describe(target, cases, hashed=False) | {"files": file_hashes(target)},
+            "draft": describe(draft, cases, hashed=True, workers=profile.workers) | {"files": file_hashes(draft)},
         }
     except Damaged as damage:
         raise ObservationError(str(damage)) from None

@@ -24,6 +24,7 @@ from conformance.serving.pool import NOT_INSTALLED, ServerPool
 
 COMMAND = (sys.executable, "-m", "conformance.serving.interpreter")
 FROM_SOURCE = "from-source.toml"
+BUILD = "build.json"
 MACHINE_LIBRARIES = "machine-libraries.txt"
 
 
@@ -41,7 +42,12 @@ def observe(profile: Profile, servers: ServerPool, _evidence: Evidence) -> Mappi
     seen = gpus.look() if executor.same_machine else gpus.ELSEWHERE
     machine = {"hardware": profile.hardware.name, "gpus": [asdict(gpu) for gpu in seen.gpus], "detected": str(seen)}
     versions = {"locked": wanted, "installed": {name: installed.get(name) for name in wanted or installed}}
-    return found | machine | versions | ({"machine_libraries": own} if own else {})
+    later = {
+        "machine_libraries": own,
+        "beside_the_lock": {name: installed[name] for name in sorted(installed.keys() - (wanted or installed).keys())},
+        "build": read_build(Path(sys.prefix)) if executor.same_python else {},
+    }
+    return found | machine | versions | {name: value for name, value in later.items() if value}
 
 
 def left_to_the_machine(noted: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -62,6 +68,13 @@ def commits_built(prefix: Path) -> dict[str, str]:
     path = (prefix / FROM_SOURCE).with_suffix(".json")
     noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {name: f"commit {commit}" for name, commit in noted.items()}
+
+
+def read_build(prefix: Path) -> dict[str, Any]:
+    """What scripts/build_vllm_pr built here and from what; empty if it built nothing."""
+    path = prefix / BUILD
+    noted: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return noted
 
 
 def ask_interpreter(

@@ -235,9 +235,21 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts about the machine that are single values."""
     for number, gpu in enumerate(environment.get("gpus", ())):
         yield f"GPU {number}", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in gpu.items())
+    if build := environment.get("build"):
+        yield "built from source", _built(build)
     for name, value in environment.items():
         if not isinstance(value, dict | list):
             yield name.replace("_", " "), str(value)
+
+
+def _built(build: Mapping[str, Any]) -> str:
+    """A source build in a line: its sources by commit or SHA-256, target, compiler and torch."""
+    sources = [f"{name} {row.get('commit') or row.get('sha256')}" for name, row in build["sources"].items()]
+    others = [
+        f"{name} {row.get('tree', row['commit'])}" + ("" if row["pinned"] else " (not the pinned one)")
+        for name, row in build["third_party"].items()
+    ]
+    return ", ".join([*sources, *others, f"for {build['target']}", build["compiler"], f"torch {build['torch']}"])
 
 
 def _distributions(environment: Mapping[str, Any]) -> Iterator[Distribution]:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from conformance.errors import ObservationError
-from conformance.evidence.folder import write_atomically
+from conformance.evidence.folder import BILL, read_header, write_atomically
 from conformance.evidence.journal import JOURNAL, Journal, record_from_json
 from conformance.judging.verdict import Judgement, Record, Run, judge_run
+from conformance.reports.bill_of_materials import bill_of_materials
 from conformance.reports.charts import Row
 from conformance.reports.junit import junit
 from conformance.reports.progress import Progress
@@ -126,7 +127,9 @@ class Recorder:
         journal.close()
         write_atomically(self.session.evidence.directory / "junit.xml", junit(run, judgement))
         if run.complete:
-            self.session.evidence.finish()
+            evidence = self.session.evidence
+            write_atomically(evidence.directory / BILL, bill_of_materials(evidence, read_header(evidence.directory)))
+            evidence.finish()
             if not self._resumed:
                 seconds = time.monotonic() - self._begin
                 durations.save(self.session.profile, durations.Durations(tuple(self._moments), seconds))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,11 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Channel:
     return Channel(folder.as_uri())
 
 
+@pytest.fixture(scope="module")
+def mirror(channel: Channel) -> Path:
+    return Path(channel.base_url.removeprefix("file://"))
+
+
 def solved(specs: list[str], channel: Channel, platform: str) -> list[Any]:
     strict = [MatchSpec(spec, strict=True) for spec in specs]
     return asyncio.run(solve([channel], strict, platforms=[platform, "noarch"]))
@@ -122,3 +131,68 @@ def test_activation_leads_to_the_lock(file: str) -> None:
 def test_python_packages_are_the_locks_business(file: str) -> None:
     assert all(isinstance(each, str) for each in read(file)["dependencies"])
     assert read(file)["channels"] == ["conda-forge", "nodefaults"]
+
+
+# scripts/lock --conda: the same solver, and what it found as conda's explicit locks
+
+EXPLICIT = re.compile(
+    r"(?P<folder>.+)/(?P<file>[^/#]+(?:\.tar\.bz2|\.conda))#sha256:(?P<sha256>[0-9a-f]{64})"
+)  # CEP 23
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for folder in ("scripts", "envs/cpu", "envs/cuda"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("scripts/lock", "scripts/lock_conda", *FILES):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def lock(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, checkout / "scripts/lock", "--conda", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def wrong(text: str, mirror: Path) -> list[str]:
+    """The lines that name no file of the mirror with that SHA-256."""
+    head, *lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert head == "@EXPLICIT"
+    bad = []
+    for line in lines:
+        found = EXPLICIT.fullmatch(line)
+        path = mirror / found["folder"] / found["file"] if found else mirror
+        if not found or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != found["sha256"]:
+            bad.append(line)
+    return bad
+
+
+def test_each_environment_has_a_lock_for_each_platform(checkout: Path, channel: Channel, mirror: Path) -> None:
+    done = lock(checkout, "--channel", channel.base_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    for environment, file in (("cpu", FILES[0]), ("cuda", FILES[1])):
+        for platform in PLATFORMS:
+            text = (checkout / f"envs/{environment}/conda-{platform}.txt").read_text()
+            assert wrong(text, mirror) == []
+            assert "://" not in text
+            assert len(re.findall(f"^./{platform}/", text, re.MULTILINE)) == len(read(file)["dependencies"])
+    assert lock(checkout, "--check", "--channel", channel.base_url).returncode == 0
+
+
+def test_a_changed_line_is_seen(checkout: Path, channel: Channel, mirror: Path) -> None:
+    assert lock(checkout, "--channel", channel.base_url).returncode == 0
+    path = checkout / "envs/cpu/conda-linux-64.txt"
+    damaged = re.sub(r"sha256:.", "sha256:x", path.read_text(), count=1)
+    assert len(wrong(damaged, mirror)) == 1
+    path.write_text(re.sub(r"uv-0.13.9", "uv-0.13.8", path.read_text()))
+    assert len(wrong(path.read_text(), mirror)) == 1
+    done = lock(checkout, "--check", "--channel", channel.base_url)
+    assert done.returncode == 1
+    assert re.search(r"^\+./linux-64/uv-0.13.9", done.stdout, re.MULTILINE)
+
+
+def test_a_channel_without_the_packages_is_one_sentence(checkout: Path, tmp_path: Path) -> None:
+    done = lock(checkout, "--channel", (tmp_path / "none").as_uri())
+    assert done.returncode == 2
+    assert done.stderr.startswith("lock: conda's environments could not be solved from file://")
+    assert "Traceback" not in done.stderr

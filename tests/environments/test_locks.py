@@ -10,17 +10,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from support.paths import ROOT
+from support.scripts import load_script
 
 CPU = ROOT / "envs/cpu"
 # Asked of another process: importing pip switches off setuptools' distutils, which vLLM's imports need.
@@ -28,16 +26,7 @@ ASK_PIP = "from pip._internal.models.index import PyPI; print(PyPI.netloc, PyPI.
 PYPI = subprocess.run([sys.executable, "-c", ASK_PIP], capture_output=True, text=True, check=True).stdout.split()
 
 
-def load_script(path: Path) -> ModuleType:
-    spec = spec_from_loader(path.stem, SourceFileLoader(path.stem, str(path)))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[path.stem] = module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-lock_script = load_script(ROOT / "scripts/lock")
+lock_script = load_script("lock")
 Lock = dict[str, list[str]]
 ENVIRONMENTS = sorted(path.parent.name for path in ROOT.glob("envs/*/requirements.in"))
 LOCKS: dict[str, Lock] = {
@@ -180,7 +169,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
     shutil.copy2(ROOT / "scripts/lock", tmp_path / "scripts")
     shutil.copytree(CPU, tmp_path / "envs/cpu")
-    for name in ("lock.txt", "wheels.json"):
+    for name in ("lock.txt", "wheels.json", "pylock.toml"):
         (tmp_path / "envs/cpu" / name).unlink()
     (tmp_path / "envs/cpu/pinned.toml").write_text(
         '["torch==1"]\n"torch-1-py3-none-any.whl" = "cc"\n"torch-1-py2-none-any.whl" = "bb"\n'
@@ -242,9 +231,10 @@ def test_check_shows_what_differs_and_changes_nothing(folder: Path, old: str, ne
     assert path.read_text() == tampered
 
 
-def test_check_sees_a_changed_file_of_nix(folder: Path) -> None:
+@pytest.mark.parametrize("file", ["wheels.json", "pylock.toml"])
+def test_check_sees_a_changed_file_for_other_tools(folder: Path, file: str) -> None:
     assert run_lock(folder).returncode == 0
-    path = folder / "envs/cpu/wheels.json"
+    path = folder / "envs/cpu" / file
     path.write_text(path.read_text().replace('"dd"', '"de"'))
     assert run_lock(folder, "--check").returncode == 1
 

@@ -137,6 +137,29 @@ def test_the_cpu_environment_is_built_without_network(nix: Nix, wheels: Path) ->
 
 
 @pytest.mark.builds
+@pytest.mark.parametrize("check", ["format", "tests", "shells"])
+def test_the_checks_of_the_flake_are_built_without_network(nix: Nix, wheels: Path, check: str) -> None:
+    nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
+    done = built(nix, f"checks.{SYSTEM}.{check}", ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.builds
+@pytest.mark.usefixtures("wheels")
+def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name, follow_symlinks=False)
+    (tmp_path / "conformance/errors.py").write_text("x=1\n")
+    for command in (["init", "--quiet"], ["add", "--all", "--force"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    done = built(nix, f"checks.{SYSTEM}.format", tmp_path)
+    assert done.returncode != 0
+    assert "Would reformat: conformance/errors.py" in done.stderr
+
+
+@pytest.mark.builds
 @pytest.mark.usefixtures("wheels")
 def test_a_wrong_hash_cannot_be_built(nix: Nix, checkout: Path) -> None:
     path = checkout / "envs/cpu/wheels.json"

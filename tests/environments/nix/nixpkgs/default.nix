@@ -73,6 +73,7 @@ in
   zlib = hosts;
 
   runCommand = name: attributes: raw ({ inherit name; } // attributes);
+  writeText = name: text: raw { inherit name text; } ''printf '%s' "$text" >"$out"'';
   writeShellScript =
     name: text:
     raw { inherit name; script = "#!/bin/bash\n" + text; } ''printf '%s' "$script" >"$out"; chmod +x "$out"'';

@@ -1,6 +1,7 @@
 # nixpkgs' lib, as far as the flake uses it.
 rec {
-  inherit (builtins) replaceStrings filter;
+  inherit (builtins) attrValues replaceStrings filter;
+  concatMapStrings = make: list: builtins.concatStringsSep "" (map make list);
   genAttrs = names: make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
   mapAttrsToList = make: set: map (name: make name set.${name}) (builtins.attrNames set);
   optionals = condition: list: if condition then list else [ ];
