@@ -88,7 +88,8 @@ def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
         for row in each["kinds"]
     ]
     rows = [Regression(f"{name}-{_digest(each)}", "Apache-2.0", name, each) for name, each in examples]
-    new = [asdict(row) for row in rows if row.id not in {each["id"] for each in known}]
+    unique = {row.id: row for row in rows}  # one input may show several kinds
+    new = [asdict(row) for id, row in unique.items() if id not in {each["id"] for each in known}]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in [*known, *new]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
