@@ -55,7 +55,10 @@ def question(examples: int) -> dict[str, Any]:
     return parsers.build_request(PROFILE) | {"examples": examples}
 
 
-FEW = question(20) | {"streams": question(20)["streams"][::2], "suite": question(20)["suite"][::50]}  # some of each kind
+FEW = question(20) | {
+    "streams": question(20)["streams"][::2],
+    "suite": question(20)["suite"][::50],
+}
 MEND = "references_resolved"
 
 
