@@ -134,3 +134,14 @@ def test_counterexamples_are_kept_once_and_come_first(tmp_path: Path) -> None:
     assert [keep_regressions(path, found) for _ in range(2)] == [1, 0]
     (row,) = load_regressions(path)
     assert (row["property"], row["example"]) == ("untyped", example)
+
+
+def test_an_input_of_several_kinds_is_kept_once(tmp_path: Path) -> None:
+    found = synthetic_chat.parsers()
+    example = {"text": "<|tool_call>", "given": {"form": "no call:"}, "expected": [], "way": "whole", "found": {}}
+    kinds = ["lost in silence: no call:", "value changed: no call:"]
+    found["answers"]["near_native"]["kinds"] = [{"kind": each, "answers": 1, "example": example} for each in kinds]
+    path = tmp_path / "parsers.jsonl"
+    assert [keep_regressions(path, found) for _ in range(2)] == [1, 0]
+    (row,) = load_regressions(path)
+    assert (row["property"], row["example"]) == ("near_native", example)
