@@ -7,7 +7,7 @@ at once, and a new one must show beside a known one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -104,8 +104,8 @@ class Answers:
             "thinking": self.judge_thinking,
         }
 
-    def run(self, asked: Mapping[str, Any], examples: int) -> dict[str, Any]:
-        """The result of every property.
+    def run(self, asked: Mapping[str, Any], examples: int, names: Collection[str] = ()) -> dict[str, Any]:
+        """The result of every property, or of those with these names.
 
         ``asked`` has the rows of ``workload.parser_cases``: streams, suite, regressions; and the chat template. With
         ``shrink``, Hypothesis looks for the smallest example of each new kind, which takes minutes.
@@ -119,6 +119,8 @@ class Answers:
         drawn = {"schemas": _schemas(), "names": _names(), "near_native": _near_native(), "cut": self._cuts()}
         found = {}
         for name, judge in self._judges.items():
+            if names and name not in names:
+                continue
             kinds = Kinds()
             known = [row["example"]["given"] for row in asked["regressions"] if row["property"] == name]
             for given in (*known, *listed.get(name, ())):
