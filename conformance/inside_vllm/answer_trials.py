@@ -220,7 +220,8 @@ class Answers:
         (_, whole), *others = seen
         for way, other in others:
             if _differ(whole, other):
-                cause = (f"{given.get('cause') or given.get('form') or 'cut answer'}, deliveries differ",)
+                what = given.get("cause") or given.get("form") or ("whole call" if "schema" in given else "cut answer")
+                cause = (f"{what}, deliveries differ",)
                 return Judged(((CHANGED, cause),), {**example, "expected": whole, "way": way, "found": other})
         refused = tuple((REFUSED, causes) for _, causes in wrong)
         return Judged(refused, {**example, "way": "whole", "found": whole})
