@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.judging.check import check
-from conformance.judging.expectations import expect_no_objection
+from conformance.judging.expectations import expect_no_kind, expect_no_objection
 from conformance.views.parsers import Parsers
 
 
@@ -80,3 +80,80 @@ def test_any_text(parsers: Parsers) -> None:
 def test_published_instances(parsers: Parsers) -> None:
     """Those of JSON-Schema-Test-Suite whose schema names the type of every value."""
     expect_no_objection(parsers.published())
+
+
+@check(
+    "PARSE-07",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="The parser returns arguments unchanged under the schemas that tools really have.",
+    upstream="vllm#46924",
+)
+def test_schemas_of_tools(parsers: Parsers) -> None:
+    """References, unions, recursion, tuples, open objects, constants, formats and no type, one inside the other."""
+    expect_no_kind(parsers.answers("schemas"))
+
+
+@check(
+    "PARSE-08",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="The parser returns the valid instances of the whole JSON-Schema-Test-Suite unchanged.",
+    upstream="vllm#46924",
+)
+def test_whole_suite(parsers: Parsers) -> None:
+    """Every instance of draft 2020-12 that a tool's parameters can hold; docs/parsing.md says what is left out."""
+    expect_no_kind(parsers.answers("suite"))
+
+
+@check(
+    "PARSE-09",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="The parser returns names, keys and numbers of every form with every character.",
+)
+def test_names_keys_and_numbers(parsers: Parsers) -> None:
+    """Names of 64 characters, keys in other scripts, integers beyond 2 ** 63, exponents."""
+    expect_no_kind(parsers.answers("names"))
+
+
+@check(
+    "PARSE-10",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="A near-native answer gives the calls that it means, or its text stays visible.",
+    upstream="vllm#51284",
+)
+def test_near_native_answers(parsers: Parsers) -> None:
+    """Never is anything lost in silence, a mark in a name, key or value, or another value; streamed as in one piece."""
+    expect_no_kind(parsers.answers("near_native"))
+
+
+@check(
+    "PARSE-11",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="An answer that is cut gives no finished call of a part.",
+    upstream="vllm#47903",
+)
+def test_cut_answers(parsers: Parsers) -> None:
+    """Every prefix of every recorded answer, and drawn calls that end after any token."""
+    expect_no_kind(parsers.answers("cut"))
+
+
+@check(
+    "PARSE-12",
+    level="static",
+    severity="wrong output",
+    response="guard-client",
+    claim="Thoughts, text and calls are where they belong, with a channel and without, streamed as in one piece.",
+    upstream="vllm#48217",
+)
+def test_thinking_without_a_channel(parsers: Parsers) -> None:
+    """Thinking on, off and left out, after a question and after a tool's result."""
+    expect_no_kind(parsers.answers("thinking"))

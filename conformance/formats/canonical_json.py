@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 EXACT = 2**53
@@ -35,3 +36,28 @@ def _numbers(value: Any) -> Any:
         return float(value)
     except OverflowError:
         return value
+
+
+def keeps_json(expected: Any, found: Any) -> bool:
+    """Whether ``found`` is ``expected`` in JSON, with every digit of an integer; 3.0 is 3, and 1e23 is its double.
+
+    ``same_json`` takes a number from 2 ** 53 on for a double. Here it is one only if ``expected`` is a float.
+    """
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return expected.keys() == found.keys() and all(keeps_json(expected[key], found[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(expected) == len(found) and all(map(keeps_json, expected, found))
+    if _is_number(expected) and _is_number(found):
+        return bool(expected == (_as_double(found) if isinstance(expected, float) else found))
+    return type(expected) is type(found) and bool(expected == found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _as_double(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf

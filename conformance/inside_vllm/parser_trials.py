@@ -1,9 +1,9 @@
 """``python -m conformance.inside_vllm.parser_trials``: vLLM's parser of Gemma 4 against generated and recorded answers.
 
 Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the chat template), ``examples`` (how many
-for each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances`` and
+for each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances``, ``suite`` and
 ``regressions``. The last line of standard output is JSON: for each property the number of examples, and the smallest
-example that breaks it, which Hypothesis finds.
+example that breaks it, which Hypothesis finds; for the properties of ``answer_trials`` every kind of finding.
 
 Hypothesis draws the same examples in every run, so that a verdict does not change from run to run.
 """
@@ -30,6 +30,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from conformance.errors import Unsupported
 from conformance.formats.canonical_json import same_json
 from conformance.inside_vllm import adapters
+from conformance.inside_vllm.answer_trials import Answers
 from conformance.inside_vllm.parsing import Asked, Gemma4, Parsed, as_json
 
 TOOL = "set_values"
@@ -361,6 +362,24 @@ class Chunking:
         return {stream.id: each for stream, each in zip(self._streams, tried, strict=True)}
 
 
+class Apart:
+    """The trials of what the world sends, in a process that is forked with the parser."""
+
+    def __init__(self, answers: Answers, asked: dict[str, Any]) -> None:
+        self._pipe, other = multiprocessing.get_context("fork").Pipe(duplex=False)
+        multiprocessing.get_context("fork").Process(target=_try_answers, args=(answers, asked, other)).start()
+        other.close()
+
+    def found(self) -> dict[str, Any]:
+        """The result of every property, as soon as the process has ended."""
+        found: dict[str, Any] = self._pipe.recv()
+        return found
+
+
+def _try_answers(answers: Answers, asked: dict[str, Any], pipe: Connection) -> None:
+    pipe.send(answers.run(asked, asked["examples"]))
+
+
 def _try_chunking(trials: Trials, streams: Sequence[Stream], pipe: Connection) -> None:
     pipe.send([trials.chunking(stream) for stream in streams])
 
@@ -378,6 +397,7 @@ def main() -> None:
     known = defaultdict(list)
     for row in asked["regressions"]:
         known[row["property"]].append(row["example"])
+    answers = Apart(Answers(parser, trials.native), asked)
     streams = [
         Stream(
             row["id"],
@@ -394,7 +414,7 @@ def main() -> None:
         "published": trials.published(asked["instances"]),
         "any_text": trials.any_text(known["any_text"]),
     }
-    print(json.dumps(found | {"chunking": chunking.found()}))
+    print(json.dumps(found | {"chunking": chunking.found(), "answers": answers.found()}))
 
 
 if __name__ == "__main__":

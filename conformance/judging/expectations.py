@@ -41,6 +41,31 @@ class Examined(Seen, Protocol):
     def objections(self) -> Sequence[str]: ...
 
 
+class Kind(Protocol):
+    """One kind of what is wrong: its name, the number of answers, and an example as a sentence."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def answers(self) -> int: ...
+
+    @property
+    def sentence(self) -> str: ...
+
+
+class Sorted(Seen, Protocol):
+    """Something that was tried several times, with what went wrong sorted into kinds."""
+
+    @property
+    def trials(self) -> int: ...
+
+    @property
+    def note(self) -> str: ...
+
+    def kinds(self) -> Sequence[Kind]: ...
+
+
 S = TypeVar("S", bound=Seen, covariant=True)
 T = TypeVar("T", bound=Seen)
 
@@ -368,6 +393,35 @@ def expect_no_objection(seen: Examined) -> Finding:
         ObservationError: there was no trial.
     """
     return expect_none(seen.objections(), among=seen.trials, source=seen, note=seen.note)
+
+
+def expect_no_kind(seen: Sorted) -> tuple[Finding, ...]:
+    """There is no kind of finding; each kind that there is gets a finding of its own, which a waiver can name.
+
+    Raises:
+        ObservationError: there was no trial.
+    """
+    kinds, trials = seen.kinds(), seen.trials
+    if trials <= 0:
+        raise ObservationError(f"{seen.source}: nothing was looked at")
+    if not kinds:
+        return (expect_none((), among=trials, source=seen, note=seen.note),)
+    return tuple(
+        record_finding(
+            Finding(
+                Verdict.FAIL,
+                f"{each.kind} (in {each.answers} of {trials} answers): {each.sentence}",
+                f"{each.answers} of {trials}",
+                "none",
+                trials,
+                None,
+                seen.source,
+                seen.note,
+                each.kind,
+            )
+        )
+        for each in kinds
+    )
 
 
 def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CONFIDENCE) -> Finding:

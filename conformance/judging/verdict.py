@@ -47,6 +47,7 @@ class Finding:
     interval: tuple[float, float] | None = None
     source: str = ""
     note: str = ""
+    kind: str = ""  # of what is wrong, where a check tells kinds apart; a waiver may name it
 
 
 @dataclass(frozen=True)

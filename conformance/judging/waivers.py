@@ -1,7 +1,8 @@
 """Waivers: a known FAIL that has an upstream URL and is allowed until a date.
 
-A waiver masks a FAIL after it was judged, and no other verdict. A waiver that is expired, names no check, or applies to
-this run without masking a FAIL is a problem of the run, so outdated waivers are noticed.
+A waiver masks a FAIL after it was judged, and no other verdict. Where a check tells kinds of findings apart, a waiver
+names the kinds that it allows; a FAIL of another kind stays a FAIL. A waiver that is expired, names no check, or
+applies to this run without masking a FAIL is a problem of the run, so outdated waivers are noticed.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Waiver:
     hardware: str = ""
     pair: str = ""
     vllm: Annotated[str, AfterValidator(_version_range)] = ""
+    kinds: tuple[str, ...] = ()  # of findings that it allows; if there are none, it allows the whole check
 
     @property
     def where(self) -> str:
@@ -73,14 +75,23 @@ def load_waivers(directory: Path) -> tuple[Waiver, ...]:
 
 
 def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
-    """The record; a FAIL becomes WAIVED if a waiver that has not expired names its check."""
+    """The record; a FAIL becomes WAIVED if waivers that have not expired allow its check, or every kind that failed."""
     if record.verdict is not Verdict.FAIL:
         return record
-    waiver = next((w for w in waivers if w.check == record.id and today <= w.expires), None)
-    if waiver is None:
+    named = [waiver for waiver in waivers if waiver.check == record.id and today <= waiver.expires]
+    used = [waiver for waiver in named if not waiver.kinds][:1] or [
+        waiver for waiver in named if failed_kinds(record) & set(waiver.kinds)
+    ]
+    allowed = {kind for waiver in used for kind in waiver.kinds}
+    if not used or (all(waiver.kinds for waiver in used) and failed_kinds(record) - allowed):
         return record
-    note = f"{waiver.reason} ({waiver.upstream}; {waiver.owner}, until {waiver.expires})"
-    return replace(record, verdict=Verdict.WAIVED, waiver=note)
+    notes = [f"{waiver.reason} ({waiver.upstream}; {waiver.owner}, until {waiver.expires})" for waiver in used]
+    return replace(record, verdict=Verdict.WAIVED, waiver="; ".join(notes))
+
+
+def failed_kinds(record: Record) -> set[str]:
+    """The kinds of a record's findings that failed; empty text for a finding without a kind."""
+    return {finding.kind for finding in record.findings if finding.verdict is Verdict.FAIL}
 
 
 def problems(
@@ -88,6 +99,7 @@ def problems(
 ) -> tuple[str, ...]:
     """A sentence for each waiver that is expired, names no check, or masked nothing although its check was judged."""
     verdicts = {record.id: record.verdict for record in records}
+    failed = {record.id: failed_kinds(record) for record in records}
     sentences = []
     for waiver in waivers:
         if waiver.check not in known:
@@ -97,4 +109,7 @@ def problems(
         elif verdicts.get(waiver.check, Verdict.WAIVED) not in (Verdict.WAIVED, Verdict.UNSUPPORTED):
             verdict = verdicts[waiver.check]
             sentences.append(f"{waiver.where} matched nothing: {waiver.check} is {verdict}, so delete the row")
+        elif waiver.check in verdicts and verdicts[waiver.check] is not Verdict.UNSUPPORTED:
+            gone = [kind for kind in waiver.kinds if kind not in failed[waiver.check]]
+            sentences += [f"{waiver.where} names a kind that was not found, so delete it: {kind}" for kind in gone]
     return tuple(sentences)

@@ -18,6 +18,8 @@ from conformance.workload.parser_cases import (
     PUBLISHED,
     REGRESSIONS,
     STREAMS,
+    SUITE,
+    TOOLS,
     load_instances,
     load_regressions,
     load_streams,
@@ -56,6 +58,7 @@ def build_request(profile: Profile) -> dict[str, Any]:
         "examples": profile.sizes.parser_examples,
         "streams": load_streams(prompts / STREAMS),
         "instances": load_instances(prompts / PUBLISHED),
+        "suite": [*load_instances(prompts / SUITE), *load_instances(prompts / TOOLS)],
         "regressions": load_regressions(prompts / REGRESSIONS),
     }
 

@@ -16,6 +16,8 @@ from conformance.workload.prompts import load_rows
 
 # In fixtures/prompts.
 STREAMS, PUBLISHED, REGRESSIONS = "streams.jsonl", "json-schema-test-suite.jsonl", "regressions/parsers.jsonl"
+SUITE, TOOLS = "json-schema-test-suite-whole.jsonl", "published-tools.jsonl"
+DRAWN = ("schemas", "names", "near_native", "cut")  # properties of answers whose examples Hypothesis draws
 
 
 @table(frozen=True, config=STRICT)
@@ -78,12 +80,16 @@ def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
     """
     broken = {**found["round_trip"], "any_text": found["any_text"]}
     known = load_regressions(path)
-    rows = [
-        Regression(f"{name}-{_digest(each['counterexample'])}", "Apache-2.0", name, each["counterexample"])
-        for name, each in broken.items()
-        if each["counterexample"]
+    examples = [(name, each["counterexample"]) for name, each in broken.items() if each["counterexample"]]
+    examples += [
+        (name, row["example"])
+        for name, each in found.get("answers", {}).items()
+        if name in DRAWN
+        for row in each["kinds"]
     ]
-    new = [asdict(row) for row in rows if row.id not in {each["id"] for each in known}]
+    rows = [Regression(f"{name}-{_digest(each)}", "Apache-2.0", name, each) for name, each in examples]
+    unique = {row.id: row for row in rows}  # one input may show several kinds
+    new = [asdict(row) for id, row in unique.items() if id not in {each["id"] for each in known}]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in [*known, *new]]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(lines), encoding="utf-8")
@@ -91,8 +97,9 @@ def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
 
 
 def _digest(example: Mapping[str, Any]) -> str:
-    """A short hash of the input text, so that the same example counts once."""
-    return hashlib.sha256(example["text"].encode()).hexdigest()[:8]
+    """A short hash of the input, so that the same example counts once."""
+    text = json.dumps(example["given"], sort_keys=True) if "given" in example else example["text"]
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def load_streams(path: Path) -> list[dict[str, Any]]:

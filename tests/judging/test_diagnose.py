@@ -101,6 +101,28 @@ EXAMPLES = {
         "PARSE-02",
         'unions arguments: <|tool_call>call:set_values{a:<|"|>null<|"|>}<tool_call|> is parsed as []',
     ),
+    "SCHEMAREF": (
+        "PARSE-07",
+        'value changed: below $ref (in 116 of 400 answers): "<|tool_call>"',
+    ),
+    "SCHEMAUNION": ("PARSE-07", 'value changed: below anyOf (in 6 of 400 answers): "<|tool_call>"'),
+    "SCHEMAOPEN": ("PARSE-07", 'value changed: additionalProperties (in 6 of 400 answers): "<|tool_call>"'),
+    "LONGNUM": ("PARSE-09", 'value changed: long integer as a number (in 42 of 400 answers): "<|tool_call>"'),
+    "JSONQUOTES": ("PARSE-10", 'value changed: JSON quotes inside (in 3 of 400 answers): "<|tool_call>"'),
+    "MARKMISSING": ("PARSE-10", 'leaked mark: no opening mark (in 4 of 400 answers): "<|tool_call>"'),
+    "NOCALLPREFIX": ("PARSE-10", 'lost in silence: no call: and no arguments (in 13 of 400 answers): "<|tool_call>"'),
+    "EQUALSIGNS": ("PARSE-10", 'lost in silence: parentheses and equals signs (in 1 of 400 answers): "<|tool_call>"'),
+    "TEXTAFTER": ("PARSE-10", 'lost in silence: text around calls (in 15 of 400 answers): "Let me see."'),
+    "STREAMNAME": ("PARSE-10", 'value changed: blanks around the name (in 17 of 400 answers): "<|tool_call>"'),
+    "CUTCALL": ("PARSE-11", 'value changed: cut name (in 96 of 1037 answers): "<|tool_call>call:sear"'),
+    "OPENTHOUGHT": (
+        "PARSE-12",
+        'value changed: no channel where the prompt opens one, deliveries differ (in 1 of 42 answers): "Hello you."',
+    ),
+    "NOCHANNELBEGIN": (
+        "PARSE-12",
+        'value changed: a channel without its begin, deliveries differ (in 5 of 42 answers): "I look."',
+    ),
     "REASONLEAK": (
         "REASON-03",
         "result-thinking-00 (not streamed, with MTP): a thought in content: 'thought I have the result.'",

@@ -152,6 +152,30 @@ def test_a_waiver_masks_a_fail_and_nothing_else(waiver: Waiver) -> None:
     assert waiving.apply(record("ACC-02", Verdict.FAIL), [waiver], TODAY).verdict is Verdict.FAIL
 
 
+def failed_with(*kinds: str) -> Record:
+    found = tuple(Finding(Verdict.FAIL, kind, "", "", kind=kind) for kind in kinds)
+    return replace(record("ACC-01", Verdict.FAIL), findings=found)
+
+
+def test_a_waiver_of_kinds_masks_these_kinds_and_no_new_one(waiver: Waiver) -> None:
+    one, two = replace(waiver, kinds=("a", "b")), replace(waiver, kinds=("c",), reason="other")
+    masked = waiving.apply(failed_with("a", "c"), [one, two], TODAY)
+    assert masked.verdict is Verdict.WAIVED
+    assert "known" in masked.waiver
+    assert "other" in masked.waiver
+    assert waiving.apply(failed_with("a", "new"), [one, two], TODAY).verdict is Verdict.FAIL
+    assert waiving.apply(record("ACC-01", Verdict.FAIL), [one], TODAY).verdict is Verdict.FAIL, "it has no kind"
+    assert waiving.apply(failed_with("a", "new"), [waiver], TODAY).verdict is Verdict.WAIVED, "it names no kind"
+
+
+def test_a_waived_kind_that_was_not_found_is_a_problem(waiver: Waiver) -> None:
+    one = replace(waiver, kinds=("a", "b"))
+    masked = waiving.apply(failed_with("a"), [one], TODAY)
+    (problem,) = waiving.problems([one], [masked], {"ACC-01"}, TODAY)
+    assert "names a kind that was not found, so delete it: b" in problem
+    assert not waiving.problems([one], [waiving.apply(failed_with("a", "b"), [one], TODAY)], {"ACC-01"}, TODAY)
+
+
 def test_an_expired_waiver_masks_nothing_and_is_a_problem(waiver: Waiver) -> None:
     later = date(2027, 2, 1)
     failed = waiving.apply(record("ACC-01", Verdict.FAIL), [waiver], later)

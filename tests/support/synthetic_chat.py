@@ -101,6 +101,10 @@ def parsers() -> dict[str, Any]:
         "published": dict(whole),
         "chunking": {name: dict(whole) for name in ("call-0", "two-0", "thought-0")},
         "any_text": dict(whole),
+        "answers": {
+            name: {"examples": 200, "refused": 0, "kinds": []}
+            for name in ("schemas", "suite", "names", "near_native", "cut", "thinking")
+        },
     }
 
 

@@ -199,7 +199,18 @@ def parser_raises(d: Documents) -> None:
     d["parsers"]["any_text"]["counterexample"] = {"text": "<|tool_call>", "problem": "IndexError: list index"}
 
 
+def a_kind_is_found(d: Documents) -> None:
+    call = {"name": "pay", "arguments": {"amount": 3}}
+    found = {"reasoning": "", "content": "", "calls": [{"name": "pay", "arguments": {"amount": "3"}}]}
+    text = "<|tool_call>call:pay{amount:3}<tool_call|>"
+    example = {"text": text, "given": {}, "expected": [call], "way": "whole", "found": found}
+    for each in d["parsers"]["answers"].values():
+        each["kinds"] = [{"kind": "value changed: $ref", "answers": 7, "example": example}]
+
+
+KIND = 'value changed: $ref (in 7 of 200 answers): "<|tool_call>call:pay{amount:3}<tool_call|>" is parsed as '
 DAMAGES: list[Row] = [
+    *((f"PARSE-{number:02}", a_kind_is_found, KIND) for number in range(7, 13)),
     (
         "PARSE-01",
         type_lost,
@@ -267,6 +278,8 @@ def nothing_tried(d: Documents) -> None:
     seen = d["parsers"]
     for each in (*seen["round_trip"].values(), *seen["chunking"].values(), seen["published"], seen["any_text"]):
         each["examples"] = 0
+    for each in seen["answers"].values():
+        each["examples"] = 0
 
 
 def nobody_was_wrong(d: Documents) -> None:
@@ -281,7 +294,7 @@ ASKED = [
 ]
 NOTHING: list[Row] = [
     *((id, nothing_asked, "was asked with MTP") for id in ASKED),
-    *((f"PARSE-{number:02}", nothing_tried, "nothing was looked at") for number in range(1, 7)),
+    *((f"PARSE-{number:02}", nothing_tried, "nothing was looked at") for number in range(1, 13)),
     ("API-04", nobody_was_wrong, "nothing was looked at"),
     ("API-07", nobody_was_wrong, "nothing was looked at"),
     ("API-05", nobody_was_wrong, "nothing was looked at"),

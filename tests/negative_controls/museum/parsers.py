@@ -62,6 +62,25 @@ def raises_at_a_call(_said: Any, ids: list[int], vocabulary: dict[str, int]) -> 
         raise KeyError("call")
 
 
+def references_resolved(_said: Any, _ids: list[int], _vocabulary: dict[str, int]) -> None:
+    """No defect, but a mend: schemas reach the conversion with their references resolved, as vllm#46970 wants it."""
+
+
+def with_resolved(node: Any, root: Any, depth: int = 8) -> Any:
+    """A schema with the targets of its local references in their places; a circle ends after ``depth`` references."""
+    if isinstance(node, list):
+        return [with_resolved(each, root, depth) for each in node]
+    if not isinstance(node, dict):
+        return node
+    reference = node.get("$ref")
+    if not isinstance(reference, str) or not reference.startswith("#/") or not depth:
+        return {key: with_resolved(each, root, depth) for key, each in node.items()}
+    target = root
+    for part in reference.split("/")[1:]:
+        target = target[part]
+    return with_resolved({**target, **{key: each for key, each in node.items() if key != "$ref"}}, root, depth - 1)
+
+
 SPOILS: dict[str, Spoil] = {
     each.__name__: each
     for each in (
@@ -71,6 +90,7 @@ SPOILS: dict[str, Spoil] = {
         boundary_swallows_text,
         integers_as_strings,
         raises_at_a_call,
+        references_resolved,
     )
 }
 
@@ -78,6 +98,7 @@ SPOILS: dict[str, Spoil] = {
 def install(defect: Callable[[], str]) -> None:
     """Give the parser the defect that ``defect`` names at each call; none if the name is unknown."""
     from vllm.parser.abstract_parser import DelegatingParser
+    from vllm.parser.engine import parser_engine
     from vllm.parser.engine.parser_engine import ParserEngine
 
     parse, parse_delta, fix = DelegatingParser.parse, DelegatingParser.parse_delta, ParserEngine._fix_arg_types
@@ -101,6 +122,15 @@ def install(defect: Callable[[], str]) -> None:
     def fixed(self: Any, arguments: str, name: str) -> Any:
         return arguments if defect() == integers_as_strings.__name__ else fix(self, arguments, name)
 
+    properties_of = parser_engine.find_tool_properties
+
+    def properties(tools: Any, name: str) -> dict[str, Any]:
+        if defect() != references_resolved.__name__:
+            return dict(properties_of(tools, name))
+        schemas = [tool.function.parameters for tool in tools or () if tool.function.name == name]
+        return dict(with_resolved(schemas[0].get("properties", {}), schemas[0])) if schemas else {}
+
+    parser_engine.find_tool_properties = properties
     DelegatingParser.parse, DelegatingParser.parse_delta, ParserEngine._fix_arg_types = whole, delta, fixed
 
 
