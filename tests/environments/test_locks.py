@@ -285,8 +285,8 @@ def wheel_of(name: str, version: str, tag: str = "py3-none-any") -> str:
 @pytest.fixture
 def releases(folder: Path) -> Path:
     """The checkout with a template, envs/cuda at vLLM 1.4.2, and a uv that resolves vLLM 1.5.0."""
-    shutil.copy2(ROOT / "envs/suite.in", folder / "envs")
-    shutil.copy2(ROOT / "envs/release.in", folder / "envs")
+    for name in ("suite.in", "imports.in", "release.in"):
+        shutil.copy2(ROOT / "envs" / name, folder / "envs")
     (folder / "envs/cuda").mkdir()
     (folder / "envs/cuda/requirements.in").write_text("# made: scripts/lock cuda.\nvllm==1.4.2\n")
     (folder / "envs/cuda/lock.txt").write_text("the lock of 1.4.2\n")
