@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from conformance.commands import (
+    advise,
     calibrate,
     catalogue,
     cli_reference,
@@ -24,8 +25,10 @@ from conformance.commands import (
     graph_table,
     keep_regressions,
     moe_table,
+    pack,
     qualify,
     rejudge,
+    releases,
     sign,
     verify,
 )
@@ -35,8 +38,8 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, rejudge, compare, combine, sign, verify, figure, export),
-    *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
+    *(qualify, rejudge, compare, combine, sign, verify, pack, figure, export),
+    *(catalogue, moe_table, graph_table, releases, advise, calibrate, keep_regressions),
 )
 
 
