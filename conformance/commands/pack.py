@@ -16,13 +16,20 @@ def add_to(commands: Subparsers) -> None:
     parser = add_command(commands, "pack", "pack what judging reads of a finished run, in at most 300 kB", run)
     add_evidence(parser)
     parser.add_argument("--into", type=Path, metavar="FILE", required=True, help="archive to write (.tar.xz)")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="OBSERVATION",
+        help="leave these out with their checks, where something else than vLLM spoiled them",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Pack, and say which observations there was no room for."""
+    """Pack, and say which observations were left out."""
     require_folder_of(options.into)
     with writing(options.into):
-        left_out = pack_release(options.evidence, options.into)
+        left_out = pack_release(options.evidence, options.into, options.without)
     if left_out:
         print(f"Left out, and the checks that need it: {', '.join(left_out)}.")
     return ExitCode.QUALIFIED

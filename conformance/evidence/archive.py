@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,27 @@ OBSERVATIONS = "observations"
 LEFT_OUT = "left_out"  # in the archive's manifest: the observations that the limit left no room for
 
 
-def pack(directory: Path, into: Path, limit: int, forget: Callable[[Path], None]) -> tuple[str, ...]:
-    """Write the archive and return the observations that were left out.
+def pack(
+    directory: Path, into: Path, limit: int, forget: Callable[[Path], None], without: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Write the archive and return the observations that were left out: those of ``without``, and the largest ones.
 
     ``forget`` gets a copy of the folder without them, and removes from its journal the checks that need them.
 
     Raises:
-        UsageError: the folder is not finished, or no archive can be as small as the limit.
+        UsageError: the folder is not finished, lacks an observation of ``without``, or cannot become as small as the
+            limit.
     """
     if not is_finished(directory):
         raise UsageError(f"{directory} has no {MANIFEST}: finish the run with --resume {directory}.")
     copy = into.with_name(f".{into.name}.folder")
     copy_for_judging(directory, copy)
-    left_out: list[str] = []
+    left_out = list(without)
     try:
+        for name in without:
+            _drop(copy, name)
+        if without:
+            forget(copy)
         while True:
             _write_manifest(copy, directory / MANIFEST, left_out)
             packed = _tar(copy, directory.name)
@@ -86,6 +93,13 @@ def remove(copy: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
     if copy.exists():
         copy.rmdir()
+
+
+def _drop(copy: Path, name: str) -> None:
+    path = copy / OBSERVATIONS / f"{name}.json"
+    if not path.exists():
+        raise UsageError(f"There is no observation {name} to leave out; see the names in {OBSERVATIONS}.")
+    path.unlink()
 
 
 def _drop_largest(copy: Path, limit: int) -> str:

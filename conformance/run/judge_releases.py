@@ -30,13 +30,13 @@ UNRECORDED = "was not recorded in"
 VERSIONS = ("vllm", "torch", "transformers")
 
 
-def pack_release(directory: Path, into: Path) -> tuple[str, ...]:
-    """Pack a finished run of a release; returns the observations that there was no room for.
+def pack_release(directory: Path, into: Path, without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Pack a finished run of a release; returns the observations that were left out.
 
     Raises:
-        UsageError: the run is not finished.
+        UsageError: the run is not finished, or lacks an observation of ``without``.
     """
-    return pack(directory, into, LIMIT, forget_unrecorded)
+    return pack(directory, into, LIMIT, forget_unrecorded, without)
 
 
 def forget_unrecorded(copy: Path) -> None:

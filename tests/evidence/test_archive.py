@@ -12,7 +12,7 @@ from support import synthetic
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.archive import LEFT_OUT, pack, unpack
 from conformance.evidence.folder import is_finished, verify
-from conformance.evidence.journal import JOURNAL
+from conformance.evidence.journal import JOURNAL, Journal, read_journal
 from conformance.run.judge_evidence import judge_again
 from conformance.run.judge_releases import pack_release
 
@@ -21,8 +21,15 @@ pytestmark = pytest.mark.usefixtures("no_waivers")
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A recorded healthy run."""
-    return synthetic.record(tmp_path / "run", synthetic.healthy())
+    """A recorded healthy run with its journal."""
+    directory = synthetic.record(tmp_path / "run", synthetic.healthy())
+    found, judgement = judge_again(directory)
+    with Journal(directory / JOURNAL) as journal:
+        journal.header(found)
+        for record in found.records:
+            journal.verdict(record)
+        journal.footer(found, judgement)
+    return directory
 
 
 def test_an_archive_is_judged_as_the_run_was(run: Path, tmp_path: Path) -> None:
@@ -32,7 +39,7 @@ def test_an_archive_is_judged_as_the_run_was(run: Path, tmp_path: Path) -> None:
     directory = unpack(first, tmp_path / "out")
     assert is_finished(directory)
     verify(directory)
-    (whole, _), (again, _) = judge_again(run), judge_again(directory)
+    whole, (again, _) = read_journal(run / JOURNAL), judge_again(directory)
     assert [(it.id, it.verdict) for it in again.records] == [(it.id, it.verdict) for it in whole.records]
 
 
@@ -54,6 +61,17 @@ def test_the_largest_observations_go_first_where_there_is_no_room(run: Path, tmp
     with pytest.raises(UsageError, match="even without observations"):
         pack(run, archive, 10, forget)
     assert not list(tmp_path.glob(".a.tar.xz*"))
+
+
+def test_what_a_busy_machine_spoiled_is_left_out_by_name(run: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.xz"
+    assert pack_release(run, archive, ["numerics"]) == ("numerics",)
+    again, _ = judge_again(unpack(archive, tmp_path / "out"))
+    judged = {record.id for record in again.records}
+    assert "NUM-01" not in judged
+    assert "DRAFT-01" in judged
+    with pytest.raises(UsageError, match="There is no observation numbers to leave out"):
+        pack_release(run, archive, ["numbers"])
 
 
 def test_a_run_that_did_not_finish_is_not_packed(run: Path, tmp_path: Path) -> None:

@@ -350,7 +350,9 @@ def test_a_known_failure_explains_only_its_own_checks() -> None:
 
 def test_a_call_as_text_is_no_loss_of_types() -> None:
     words = "arguments: <|tool_call>call:set_values{g:null}<tool_call|> is parsed as "
-    text = '{"reasoning": "", "content": "<|tool_call>call:set_values{g:null}<tool_call|>", "calls": []} (token by token)'
+    text = (
+        '{"reasoning": "", "content": "<|tool_call>call:set_values{g:null}<tool_call|>", "calls": []} (token by token)'
+    )
     for check, kind in (("PARSE-02", "unions"), ("PARSE-03", "untyped")):
         assert [found.id for found in diagnose(check, f"{kind} {words}{text}", KNOWN)] == ["CALL-AS-TEXT"]
 
@@ -380,7 +382,10 @@ def test_a_fixed_failure_says_since_when(version: str | None, ending: str) -> No
         ('id = "X"', 'key "failure.0.checks" is missing'),
         ('id = "X"\nchecks = ["*"]\nsignature = "("\nupstream = "u"\nadvice = "a"', "regular expression"),
         ('id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvise = "a"', "advi[cs]e"),
-        ('id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvice = "a"\nsince = "next"', "a release of vLLM"),
+        (
+            'id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvice = "a"\nsince = "next"',
+            "a release of vLLM",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_by_name(tmp_path: Path, row: str, sentence: str) -> None:

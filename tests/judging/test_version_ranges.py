@@ -1,4 +1,4 @@
-"""Version ranges of known failures: a red outside, a green inside and a red without a name are errors of the entries."""
+"""Version ranges of known failures: a red outside, a green inside and a red without a name are errors of entries."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ DEATH = KnownFailure(
     *("DEATH", ("*",), "dies", "vLLM 0.30.0; no issue known", "Wait.", "0.31.0", "0.30.0", ("DRAFT-04",), True),
     effect="the server dies",
 )
-LOSS = KnownFailure("LOSS", ("PARSE-02",), "lost", "vllm-project/vllm#1", "Wait.", since="0.24.0", effect="words get lost")
+LOSS = KnownFailure(
+    "LOSS", ("PARSE-02",), "lost", "vllm-project/vllm#1", "Wait.", since="0.24.0", effect="words get lost"
+)
 KNOWN = {failure.id: failure for failure in (DEATH, LOSS)}
 HEALTHY = release("0.31.0", {"PARSE-02": judged("PASS"), "DRAFT-04": judged("PASS")})
 LOSSY = release("0.32.0", {"PARSE-02": judged("FAIL", "LOSS"), "DRAFT-04": judged("PASS")})
@@ -63,7 +65,10 @@ def test_the_release_to_take_served_at_the_highest_level_with_the_fewest_reds_an
 
 def test_the_page_says_why_the_newest_is_not_the_one_to_take() -> None:
     text = page.as_markdown([DEAD, HEALTHY, LOSSY], list(KNOWN.values()))
-    assert "**On cpu use 0.31.0: 2 of 2 checks of level smoke passed, and none failed.** Not the newer 0.32.0: serves" in text
+    assert (
+        "**On cpu use 0.31.0: 2 of 2 checks of level smoke passed, and none failed.** Not the newer 0.32.0: serves"
+        in text
+    )
     assert "| `DEATH` | 0.30.0 | 0.31.0 | the server dies | unreported |" in text
 
 
@@ -133,7 +138,8 @@ def test_the_readme_names_the_release_to_take() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     taken = {each.release for it in page.by_hardware(load_releases()).values() if (each := advised(it))}
     (paragraph,) = [it for it in text.split("\n\n") if "docs/releases.md" in it]
-    assert set(re.findall(r"use (\d+\.\d+\.\d+)|GPUs (\d+\.\d+\.\d+)", paragraph)) and all(it in paragraph for it in taken)
+    assert set(re.findall(r"use (\d+\.\d+\.\d+)|GPUs (\d+\.\d+\.\d+)", paragraph))
+    assert all(it in paragraph for it in taken)
 
 
 @pytest.mark.builds  # fifteen archives take longer than the fast tests may
