@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from conformance.commands import (
+    advise,
     bisect,
     calibrate,
     catalogue,
@@ -28,9 +29,11 @@ from conformance.commands import (
     keep_regressions,
     list,
     moe_table,
+    pack,
     qualify,
     recipe,
     rejudge,
+    releases,
     show,
     sign,
     verify,
@@ -41,8 +44,8 @@ from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, doctor, recipe, rejudge, show, list, history, bisect, compare, combine, sign, verify, figure, export),
-    *(catalogue, moe_table, graph_table, calibrate, keep_regressions),
+    *(qualify, doctor, recipe, rejudge, show, list, history, bisect, compare, combine, sign, verify, pack, figure, export),
+    *(catalogue, moe_table, graph_table, releases, advise, calibrate, keep_regressions),
 )
 
 

@@ -30,12 +30,16 @@ PLATFORMS = "vllm.platforms"
 def moe_config(experts: Experts, moe_backend: str = "auto", **more: Any) -> Any:
     """vLLM's FusedMoEConfig of these experts on one device; ``moe_backend`` as in ``--moe-backend``."""
     parallel = upstream(f"{FUSED_MOE}.config", "FusedMoEParallelConfig")
+    kind = upstream(f"{FUSED_MOE}.config", "FusedMoEConfig")
+    known = inspect.signature(kind).parameters
+    # Up to 0.23 the configuration holds the width of one device's share; on one device that is the whole width.
+    width = "intermediate_size" if "intermediate_size" in known else "intermediate_size_per_partition"
     return _call(
-        upstream(f"{FUSED_MOE}.config", "FusedMoEConfig"),
+        kind,
         num_experts=experts.experts,
         experts_per_token=experts.top_k,
         hidden_dim=experts.hidden,
-        intermediate_size=experts.intermediate,
+        **{width: experts.intermediate},
         num_local_experts=experts.experts,
         num_logical_experts=experts.experts,
         activation=follow(upstream(f"{FUSED_MOE}.activation", "MoEActivation"), experts.activation),

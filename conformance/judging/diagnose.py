@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 from packaging.version import InvalidVersion, Version
@@ -23,11 +23,24 @@ def _regular_expression(text: str) -> str:
     return text
 
 
+def _release(text: str) -> str:
+    try:
+        Version(text)
+    except InvalidVersion:
+        raise ValueError('a release of vLLM, as in "0.24.0"') from None
+    return text
+
+
+Release = Annotated[str, AfterValidator(_release)]
+
+
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class KnownFailure:
     """One documented defect; ``signature`` is searched in the check's message and in the tails of the server logs.
 
-    ``checks`` are the ids or families of checks that the defect may explain, or ``*``.
+    ``checks`` are the ids or families of checks that the defect may explain, or ``*``. ``since`` is the first bad
+    release and ``fixed_in`` the first good one; a side without a release is open. In every release between them one of
+    the checks in ``shows_in`` must name this defect, and outside none may: ``judging/version_ranges.py``.
     """
 
     id: str
@@ -35,7 +48,16 @@ class KnownFailure:
     signature: Annotated[str, AfterValidator(_regular_expression)]
     upstream: str
     advice: str
-    fixed_in: str = ""
+    fixed_in: Release | Literal[""] = ""
+    since: Release | Literal[""] = ""
+    shows_in: tuple[str, ...] = ()
+    cpu_only: bool = False  # whether GPUs are not affected
+    effect: str = ""  # on the user, for a sentence about a release: "the server ends at the first verified draft"
+
+    def holds_in(self, vllm: str) -> bool:
+        """Whether this release is in the range."""
+        begun = not self.since or Version(self.since) <= Version(vllm)
+        return begun and not (self.fixed_in and Version(vllm) >= Version(self.fixed_in))
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)

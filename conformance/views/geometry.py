@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,6 +13,9 @@ from conformance.profile.facts import Draft, Facts
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 BUILT, TENSOR = "built", "a tensor"
+# Attention's scales of the KV cache, one number each, which vLLM sets itself where the checkpoint has none. The draft
+# reads the target's cache, so its attention may know them: vLLM 0.21 to 0.24 register them as parameters.
+CACHE_SCALE = re.compile(r"\.attn\.((q|k|v|prob)_scale|[qkv]_zero_point)$")
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,10 @@ def _build(row: Mapping[str, Any]) -> Build:
         held = tensors.get(f"{path}.weight")
         weight = f"{held['dtype']} {held['shape']}" if held else "no weight"
         layers[path] = Layer(layer["in"], layer["out"], layer["quant_method"], weight, path == EMBEDDING)
-    parameters = {name: held["dtype"] for name, held in row["tensors"].items() if held["kind"] == "parameter"}
+    own = {name for name, held in row["tensors"].items() if CACHE_SCALE.search(name) and held["shape"] in ([], [1])}
+    parameters = {
+        name: held["dtype"] for name, held in row["tensors"].items() if held["kind"] == "parameter" and name not in own
+    }
     return Build(layers, parameters, frozenset(row["tensors"]) - parameters.keys())
 
 

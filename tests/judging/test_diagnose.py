@@ -191,6 +191,21 @@ EXAMPLES = {
     "CPU-LINEAR": ("SPEED-05", "WARNING [utils.py:597] Failed to create oneDNN linear, fallback to torch linear."),
     "CPU-AMX": ("ACC-01", "Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down executor."),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
+    "CPU-GELU-TANH": ("DRAFT-01", "AssertionError: MoEActivation.GELU_TANH is not supported."),
+    "CPU-GUMBEL": (
+        "DRAFT-01",
+        "TypeError: _sample_recovered_tokens_kernel_impl() got an unexpected keyword argument 'USE_FP64_GUMBEL'",
+    ),
+    "CALL-AS-TEXT": (
+        "PARSE-01",
+        'scalars arguments: <|tool_call>call:set_values{v:null}<tool_call|> is parsed as {"reasoning": "", "content": '
+        '"<|tool_call>call:set_values{v:null}<tool_call|>", "calls": []} (token by token) where [] is expected',
+    ),
+    "EXPONENT": (
+        "PARSE-06",
+        "published arguments: <|tool_call>call:set_values{value:1e+308}<tool_call|> is parsed as "
+        '[{"name": "set_values", "arguments": {"value": "1e+308"}}] (whole) where [] is expected',
+    ),
     "CPU-SYNTHETIC": ("CAL-01", "AssertionError: Synthetic acceptance not supported with CPU sampling"),
     "CPU-TEMPERATURE": ("LOSS-04", "the distributions differ: p = 2e-89 (G = 460.6, 14 degrees of freedom, n = 993)"),
     "TOOLARGS": ("TOOL-02", 'weather-01 is get_weather({}) where get_weather({"city": "Oslo"}) is expected'),
@@ -363,6 +378,15 @@ def test_a_known_failure_explains_only_its_own_checks() -> None:
     assert diagnose("SPEED-02", "Using 'MARLIN' NvFp4 MoE backend out of potential backends: []", KNOWN)
 
 
+def test_a_call_as_text_is_no_loss_of_types() -> None:
+    words = "arguments: <|tool_call>call:set_values{g:null}<tool_call|> is parsed as "
+    text = (
+        '{"reasoning": "", "content": "<|tool_call>call:set_values{g:null}<tool_call|>", "calls": []} (token by token)'
+    )
+    for check, kind in (("PARSE-02", "unions"), ("PARSE-03", "untyped")):
+        assert [found.id for found in diagnose(check, f"{kind} {words}{text}", KNOWN)] == ["CALL-AS-TEXT"]
+
+
 def test_checks_that_are_named_exist() -> None:
     assert {check.partition("-")[0] for failure in KNOWN for check in failure.checks} <= {"*", *FAMILIES}
 
@@ -388,6 +412,10 @@ def test_a_fixed_failure_says_since_when(version: str | None, ending: str) -> No
         ('id = "X"', 'key "failure.0.checks" is missing'),
         ('id = "X"\nchecks = ["*"]\nsignature = "("\nupstream = "u"\nadvice = "a"', "regular expression"),
         ('id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvise = "a"', "advi[cs]e"),
+        (
+            'id = "X"\nchecks = ["*"]\nsignature = "s"\nupstream = "u"\nadvice = "a"\nsince = "next"',
+            "a release of vLLM",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_by_name(tmp_path: Path, row: str, sentence: str) -> None:

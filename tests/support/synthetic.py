@@ -172,6 +172,8 @@ def build_of(published: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, 
                 layers["model.embed_tokens"].update({"in": shape[0], "out": shape[1]})
     scale = {"kind": "buffer", "shape": [], "dtype": "float32", "aliases": []}
     tensors["model.layers.0.self_attn.attn._k_scale"] = scale  # vLLM's own, in no checkpoint
+    tensors["model.layers.0.self_attn.attn.k_scale"] = scale | {"kind": "parameter"}  # as up to 0.24
+    tensors["model.layers.0.self_attn.attn.q_zero_point"] = scale | {"kind": "parameter", "shape": [1], "dtype": "int8"}
     return {"class": "Gemma4MTP", "target_quantisation": "", "layers": layers, "tensors": tensors}
 
 

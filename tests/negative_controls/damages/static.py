@@ -208,6 +208,11 @@ def wants_scale(d: Documents) -> None:
     leaked(d)["tensors"]["model.layers.0.mlp.down_proj.input_scale"] = scale
 
 
+def scale_of_each_head(d: Documents) -> None:
+    scales = {"kind": "parameter", "shape": [8], "dtype": "bfloat16", "aliases": []}
+    leaked(d)["tensors"]["model.layers.0.self_attn.attn.k_scale"] = scales
+
+
 def no_place(d: Documents) -> None:
     del leaked(d, "E4B")["tensors"]["masked_embedding.token_ordering"]
 
@@ -266,6 +271,7 @@ DAMAGES: list[Row] = [
     ("GEOM-02", quantised_build, "12B under nvfp4-modelopt: lm_head is ModelOptNvFp4LinearMethod where"),
     ("GEOM-02", float_norm, "12B under nvfp4-modelopt: model.norm.weight is float32 where bfloat16 is expected"),
     ("GEOM-03", wants_scale, "mlp.down_proj.input_scale is a tensor where nothing is expected"),
+    ("GEOM-03", scale_of_each_head, "self_attn.attn.k_scale is a tensor where nothing is expected"),
     ("GEOM-03", no_place, "E4B under nvfp4-modelopt: masked_embedding.token_ordering is absent where"),
 ]
 

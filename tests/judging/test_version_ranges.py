@@ -1,0 +1,59 @@
+"""Version ranges of known failures: a red outside, a green inside and a red without a name are errors of entries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.releases import judged, release
+
+from conformance.judging.diagnose import KnownFailure
+from conformance.judging.version_ranges import range_problems, ranges
+from conformance.profile.release_facts import Release
+
+LEAK = KnownFailure("LEAK", ("PARSE-01",), "leak", "vllm#1", "Wait.", "0.24.0", "0.22.0", ("PARSE-01",), effect="leaks")
+
+
+def on(verdicts: dict[str, str]) -> list[Release]:
+    """A release for each version; a FAIL is named LEAK."""
+    named = {"FAIL": ("LEAK",)}
+    return [release(version, {"PARSE-01": judged(it, *named.get(it, ()))}) for version, it in verdicts.items()]
+
+
+def test_a_range_with_both_ends_on_the_page_is_right() -> None:
+    seen = on({"0.21.0": "PASS", "0.22.0": "FAIL", "0.23.0": "FAIL", "0.24.0": "PASS"})
+    assert range_problems([LEAK], seen) == []
+    (found,) = ranges([LEAK], seen)
+    assert (found.first_bad, found.first_good) == ("0.22.0", "0.24.0")
+
+
+@pytest.mark.parametrize(
+    ("release_", "verdict", "words"),
+    [
+        ("0.21.0", "FAIL", "PARSE-01 shows it in vLLM 0.21.0."),
+        ("0.24.0", "FAIL", "PARSE-01 shows it in vLLM 0.24.0."),
+        ("0.23.0", "PASS", "PARSE-01 passes in vLLM 0.23.0."),
+        ("0.22.0", "PASS", "PARSE-01 passes in vLLM 0.22.0."),
+    ],
+)
+def test_a_red_outside_or_a_green_inside_is_an_error_of_the_entry(release_: str, verdict: str, words: str) -> None:
+    problems = range_problems([LEAK], on({release_: verdict}))
+    assert problems == [f"LEAK holds from 0.22.0 to before 0.24.0, but {words}"]
+
+
+def test_an_unsupported_check_proves_neither_end() -> None:
+    assert range_problems([LEAK], on({"0.22.0": "UNSUPPORTED"})) == []
+
+
+def test_a_red_without_a_name_or_a_range_is_an_error() -> None:
+    nameless = [release("0.22.0", {"MOE-03": judged("FAIL")})]
+    assert range_problems([LEAK], nameless) == [
+        "MOE-03 is FAIL in vLLM 0.22.0, which no known failure with a range names."
+    ]
+    assert range_problems([replace(LEAK, since="", shows_in=())], on({"0.22.0": "FAIL"})) != []
+
+
+def test_another_defect_that_hides_the_check_is_no_green() -> None:
+    hidden = release("0.22.0", {"PARSE-01": judged("ERROR", "OTHER")})
+    other = replace(LEAK, id="OTHER")
+    assert range_problems([LEAK, other], [hidden]) == []
