@@ -22,8 +22,8 @@ PROBE = "conformance.inside_vllm.probe.Probe"
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
 SOCKETS = "VLLM_RPC_BASE_PATH"  # the folder of vLLM's sockets; by default the temporary folder
 KEPT = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "FLASHINFER_WORKSPACE_BASE", SOCKETS)
-# A socket's path has at most 107 bytes on Linux; vLLM adds a slash and a UUID of 36 characters.
-LONGEST_SOCKET_FOLDER = 107 - 37
+# A socket's path has at most 107 bytes on Linux; the suite adds a folder of 21, vLLM a slash and a UUID of 36.
+LONGEST_SOCKET_FOLDER = 107 - 37 - 21
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,13 @@ def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, 
 
 def _short_sockets(inherited: Mapping[str, str]) -> dict[str, str]:
     """The setting that puts vLLM's sockets into /tmp if the path of the temporary folder is too long for them."""
-    temporary = next((inherited[name] for name in ("TMPDIR", "TEMP", "TMP") if inherited.get(name)), "")
-    return {SOCKETS: "/tmp"} if len(os.fsencode(temporary)) > LONGEST_SOCKET_FOLDER else {}
+    long = len(os.fsencode(temporary_folder(inherited))) > LONGEST_SOCKET_FOLDER
+    return {SOCKETS: "/tmp"} if long else {}
+
+
+def temporary_folder(environment: Mapping[str, str]) -> str:
+    """The temporary folder that this environment names; empty if it names none."""
+    return next((environment[name] for name in ("TMPDIR", "TEMP", "TMP") if environment.get(name)), "")
 
 
 def neutral(inherited: Mapping[str, str]) -> dict[str, str]:

@@ -52,6 +52,10 @@ class Image(Executor):
         """Nothing from this shell: an image brings its own environment."""
         return {}
 
+    def private_folder(self, environment: Mapping[str, str]) -> None:
+        """The server has the temporary folder of where it runs."""
+        del environment
+
     def installed(self) -> Installed:
         return _installed(replace(self, gpu=False, checkpoints=()))
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from conformance.serving import remains
 from conformance.serving.command import Launch
 from conformance.serving.installed import Installed, installed_here
 
@@ -56,6 +57,10 @@ class Executor:
         """
         del name, ports
         return launch
+
+    def private_folder(self, environment: Mapping[str, str]) -> Path | None:
+        """The path of a temporary folder that a server here gets for itself; None if it runs elsewhere."""
+        return remains.name_folder(environment)
 
     def fetch(self, file: Path, folder: Path) -> Path:
         """A local path to a file that a server wrote; a file on another machine is copied into the folder.
