@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from conformance.formats.json_files import parse_json
 from conformance.evidence.folder import Evidence
 from conformance.formats import json_lines
 from conformance.formats.tool_call_deltas import add_to_call
@@ -97,7 +98,7 @@ def frames(response: httpx.Response) -> list[dict[str, Any]]:
         ValueError: one of them is an error, or not JSON.
     """
     lines = (line.removeprefix(_DATA) for line in json_lines.lines_of_stream([response.content]))
-    found = [json.loads(line) for line in lines if line and line != _DONE]
+    found = [parse_json(line) for line in lines if line and line != _DONE]
     for frame in found:
         if "error" in frame:
             raise ValueError(frame["error"])

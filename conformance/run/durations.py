@@ -10,6 +10,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from conformance.formats.json_files import parse_json
 from conformance.evidence.folder import write_atomically
 from conformance.profile.profile import Profile, profile_to_json
 
@@ -31,7 +32,7 @@ class Durations:
 def load(profile: Profile) -> Durations | None:
     """The durations of the last finished run with this profile; None if there is no such run."""
     try:
-        document = json.loads(_path(profile).read_text(encoding="utf-8"))
+        document = parse_json(_path(profile).read_text(encoding="utf-8"))
         return Durations(tuple(map(float, document["verdicts"])), float(document["total"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -18,6 +18,7 @@ from contextlib import suppress
 from threading import Thread, Timer
 from typing import Any
 
+from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.serving import logs, processes
 from conformance.serving.command import Launch
@@ -64,7 +65,7 @@ def read_answer(done: Done, failed: str) -> dict[str, Any]:
         ObservationError: it printed no JSON; the sentence begins with ``failed``.
     """
     try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = parse_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
         raise ObservationError(f"{failed}: {reason}", logs.tail(done.stderr)) from None
@@ -135,7 +136,7 @@ class Together:
 
     def _keep(self, line: str) -> None:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             future = self._done[row["module"]]
         except (ValueError, KeyError, TypeError):  # printed by an import
             return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json
 
@@ -58,7 +59,7 @@ def _describe(answer: Mapping[str, Any]) -> str:
 
 def _call(call: Mapping[str, str]) -> str:
     try:
-        return _canonical(call["name"], json.loads(call["arguments"]))
+        return _canonical(call["name"], parse_json(call["arguments"]))
     except ValueError:
         return f"{call['name']} with arguments that are not JSON, {call['arguments']}"
 
