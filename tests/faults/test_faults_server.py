@@ -173,7 +173,10 @@ MID_RUN = {
     "talks for ever later on": ("An answer trickles in, byte by byte, and never ends.", f"{NO_ANSWER} (ReadTimeout"),
     "rubbish from the third on": ("The server answers with a web page.", f"{NO_ANSWER} (JSONDecodeError"),
     "cuts its streams": ("The connection ends in the middle of a stream.", f"{NO_ANSWER} (RemoteProtocolError"),
-    "ends its streams early": ("A stream ends before its last chunk.", f"{NO_ANSWER} (ValueError: the stream has no [DONE]"),
+    "ends its streams early": (
+        "A stream ends before its last chunk.",
+        f"{NO_ANSWER} (ValueError: the stream has no [DONE]",
+    ),
     "loses the mark of the end": ("A stream ends without its [DONE].", f"{NO_ANSWER} (ValueError: the stream has no"),
     "doubles its streams": ("A stream holds every chunk twice.", f"{NO_ANSWER} (ValueError: the stream ends twice"),
     "streams what is not JSON": ("The chunks of a stream are not JSON.", f"{NO_ANSWER} (JSONDecodeError"),

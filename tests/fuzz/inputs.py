@@ -14,7 +14,21 @@ from fuzz.readers import READERS, Reader
 CORPUS = Path(__file__).with_name("corpus")
 WORDS = (
     *(b"{", b"}", b"[", b"]", b'"', b":", b",", b"\n", b"\r", b"\0", b"\\", b"\\u0000", b"\\ud800", b"\xff", b"\xc3"),
-    *(b"null", b"true", b"{}", b"[]", b'""', b"0", b"-1", b"1e999", b"NaN", b"Infinity", b"9" * 30, b"0.5", b"[[" * 3000),
+    *(
+        b"null",
+        b"true",
+        b"{}",
+        b"[]",
+        b'""',
+        b"0",
+        b"-1",
+        b"1e999",
+        b"NaN",
+        b"Infinity",
+        b"9" * 30,
+        b"0.5",
+        b"[[" * 3000,
+    ),
     *(b"data: ", b"[DONE]", b"# TYPE", b"position", b"data_offsets", b"quantization_config", b"../", b"=", b"'", b"#"),
     *("é\u2028\u0085".encode(), "\U0001f600".encode(), b" ", b"\xe2\x80", b"hf_abcdefghijklmnopqrst", b"--api-key "),
 )

@@ -98,7 +98,11 @@ def read_page(raw: bytes) -> None:
 
 CHUNKS: tuple[dict[str, Any], ...] = (
     {"id": "x", "model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "é"}}]},
-    {"model": "m", "choices": [{"index": 0, "delta": {"reasoning": "hm"}, "token_ids": [1, 2]}], "prompt_token_ids": [3]},
+    {
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"reasoning": "hm"}, "token_ids": [1, 2]}],
+        "prompt_token_ids": [3],
+    },
     {"model": "m", "choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{"}}]}}]},
     {"model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
     {"model": "m", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}, "metrics": None},

@@ -28,6 +28,7 @@ class Runner:
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()  # the words of a program that runs the command
 
     @property
     def evidence(self) -> Path:
@@ -48,7 +49,7 @@ class Runner:
         facts.write_text(json.dumps(synthetic.healthy()))
         paths = PYTHONPATH
         return subprocess.Popen(
-            [sys.executable, "-m", "negative_controls.faux_servers.run", phase, str(self.folder), *words],
+            [*self.before, sys.executable, "-m", "negative_controls.faux_servers.run", phase, str(self.folder), *words],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": paths, "KILLED_IN": str(self.folder)} | dict(self.environment),
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from negative_controls.faux_servers import launch
 from negative_controls.faux_servers.mischief import shared_name
 
 from conformance import FIXTURES
+from conformance.commands import main as command
 from conformance.evidence.folder import verify
 from support.faults import Fault
 from support.killed_runs import Runner
@@ -46,6 +49,7 @@ class Scene:
     environment: dict[str, str] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     bounds: dict[str, float] = field(default_factory=dict)
+    before: tuple[str, ...] = ()  # the words of a program that runs the command
     expected = False
 
     @cached_property
@@ -60,7 +64,7 @@ class Scene:
     @cached_property
     def runner(self) -> Runner:
         here = {"TMPDIR": str(self.temporary), "XDG_CACHE_HOME": str(self.folder / "cache")}
-        return Runner(self.folder, here | self.environment)
+        return Runner(self.folder, here | self.environment, self.before)
 
     @property
     def evidence(self) -> Path:
@@ -89,6 +93,16 @@ class Scene:
     def run(self, *more: str, level: str = "smoke", phase: str = "nowhere") -> Ended:
         """Run the command to its end, or kill it when it exceeds the fault's bound by far."""
         return self.end(self.runner.begin(phase, *self.words(*more, level=level)))
+
+    def call(self, *words: str | Path) -> Ended:
+        """Run the command in this process, with the arguments as they are."""
+        begin, said = time.monotonic(), io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said):
+            try:
+                code = command.main([str(word) for word in words])
+            except SystemExit as exit:  # of argparse
+                code = int(exit.code or 0)
+        return Ended(code, said.getvalue(), time.monotonic() - begin, {})
 
     def end(self, process: subprocess.Popen[str], act: Callable[[], None] = lambda: None) -> Ended:
         """Wait for the end of a command that was begun, after ``act``."""

@@ -37,6 +37,8 @@ def settle(fault: str) -> None:
         os.ftruncate(shared, mmap.PAGESIZE)
         _held.extend([listening, mmap.mmap(shared, mmap.PAGESIZE)])
         os.close(shared)
+    if fault == "wants much shared memory":
+        os.posix_fallocate(os.open(f"/dev/shm/{shared_name('')}", os.O_RDWR | os.O_CREAT), 0, 100_000_000)
     if fault == "its worker is killed":
         _held.append(subprocess.Popen([sys.executable, "-c", SLEEP]))
     if fault == "is stubborn":

@@ -26,8 +26,8 @@ from conformance.evidence.journal import Journal
 from conformance.observers import OBSERVERS
 from conformance.profile.profile import Profile
 from conformance.run import prefetch, pytest_plugin, session
-from conformance.serving.command import Launch
-from conformance.serving.pool import ServerPool
+from conformance.serving.command import Launch, vllm_environment
+from conformance.serving.pool import Launcher, ServerPool
 from negative_controls.faux_servers import CHATTY, PROFILE, SIZES, hostile, launch, launcher, with_prompts
 
 SECRETS = {
@@ -65,7 +65,8 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
     plan = json.loads((folder / "plan.json").read_text()) if (folder / "plan.json").exists() else {}
     good = replace(good, command=tuple(plan.get("command") or good.command))
     mtp = {"loading": CHATTY, "leaking": leaking(good), "loading and leaking": leaking(CHATTY)}.get(phase, good)
-    vars(pytest_plugin)["ServerPool"] = partial(ServerPool, launcher=launcher(mtp=mtp))
+    launching = launcher(mtp=mtp)
+    vars(pytest_plugin)["ServerPool"] = partial(ServerPool, launcher=faithful(launching) if plan else launching)
     documents = json.loads((folder / "documents.json").read_text())
     real = set(plan.get("real", ()))
     for name in {name.partition("-")[0] for name in documents} - real:
@@ -77,6 +78,16 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
     arrange(phase, folder)
     getattr(hostile, plan.get("hostile", "nothing"))(folder)
     return command.main(words)
+
+
+def faithful(known: Launcher) -> Launcher:
+    """The launches with the environment that vLLM's servers get."""
+
+    def launching(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
+        environment = vllm_environment(profile, snapshots, inherited)
+        return replace(known(profile, arm, snapshots, inherited), environment=environment)
+
+    return launching
 
 
 def ask_little(folder: Path) -> None:
