@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import openai
 
-from conformance.formats.json_files import parse_json
 from conformance.formats import json_lines
+from conformance.formats.json_files import parse_json
 from conformance.serving.server import Server
 from conformance.workload.chat_cases import Case
 

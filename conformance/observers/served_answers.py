@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,9 +9,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from conformance.formats.json_files import parse_json
 from conformance.evidence.folder import Evidence
 from conformance.formats import json_lines
+from conformance.formats.json_files import parse_json
 from conformance.formats.tool_call_deltas import add_to_call
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import MTP, PLAIN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conformance.errors import ObservationError
 from conformance.evidence.folder import REPORTS, write_atomically
 from conformance.judging.verdict import Judgement, Run
 from conformance.profile.profile import Profile
@@ -20,6 +21,6 @@ def write_reports(run: Run, judgement: Judgement, profile: Profile) -> str:
     try:
         for name, text in zip(REPORTS, texts, strict=True):
             write_atomically(Path(run.evidence) / name, text)
-    except OSError as error:  # read-only evidence can still be judged
+    except ObservationError as error:  # read-only evidence can still be judged
         return f"No report was written: {error}"
     return f"Report: {Path(run.evidence) / REPORTS[0]}"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from conformance.formats.json_files import parse_json
+from conformance.errors import ObservationError
 from conformance.evidence.folder import write_atomically
+from conformance.formats.json_files import parse_json
 from conformance.profile.profile import Profile, profile_to_json
 
 
@@ -41,7 +42,7 @@ def load(profile: Profile) -> Durations | None:
 def save(profile: Profile, durations: Durations) -> None:
     """Keep the durations of a run that has finished, if the cache folder can be written."""
     path = _path(profile)
-    with suppress(OSError):
+    with suppress(OSError, ObservationError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(durations)))
 

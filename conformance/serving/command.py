@@ -138,6 +138,8 @@ def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, 
         "HF_HUB_OFFLINE": "1",  # the checkpoints are local folders; nothing is downloaded
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_SERVER_DEV_MODE": "1",  # for /collective_rpc; the server listens on loopback only
+        # Older vLLM guesses the address of a network card, which nobody reaches behind a VPN or without a route.
+        "VLLM_HOST_IP": "127.0.0.1",
         SNAPSHOT_DIRECTORY: str(snapshots),
         # vLLM's processes rename themselves, which would overwrite the mark by which the suite finds and ends them.
         "SPT_NOENV": "1",

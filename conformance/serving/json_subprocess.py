@@ -18,10 +18,10 @@ from contextlib import suppress
 from threading import Thread, Timer
 from typing import Any
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
+from conformance.formats.json_files import parse_json
 from conformance.serving import logs, processes
-from conformance.serving.command import Launch
+from conformance.serving.command import Launch, neutral
 from conformance.serving.executors import HERE, Executor
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -144,7 +144,7 @@ class Together:
 
 
 def _launch(command: Sequence[str], executor: Executor) -> Launch:
-    launch = Launch(tuple(command), {**executor.inherited, **QUIET})
+    launch = Launch(tuple(command), {**neutral(executor.inherited), **QUIET})
     return executor.adapt_launch(launch, f"conformance-{secrets.token_hex(8)}")
 
 

@@ -26,14 +26,19 @@ _SLACK_SECONDS = 2.0  # between the clock of processes, which counts from the bo
 
 def name_folder(environment: Mapping[str, str]) -> Path:
     """The path of a temporary folder for one server, in the folder of sockets or else in the temporary one."""
-    parent = environment.get(SOCKETS) or temporary_folder(environment) or tempfile.gettempdir()
-    return Path(parent) / f"{PREFIX}{secrets.token_hex(4)}"
+    parent = _existing(environment.get(SOCKETS), temporary_folder(environment))
+    return parent / f"{PREFIX}{secrets.token_hex(4)}"
 
 
 def settings(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables with which a server uses this folder, but goes on to keep compiled code where it always does."""
-    usual = Path(temporary_folder(environment) or tempfile.gettempdir()) / f"torchinductor_{_user()}"
+    usual = _existing(temporary_folder(environment)) / f"torchinductor_{_user()}"
     return {"TMPDIR": str(folder), SOCKETS: str(folder), INDUCTOR: environment.get(INDUCTOR) or str(usual)}
+
+
+def _existing(*folders: str | None) -> Path:
+    """The first of the folders that exists, or else the temporary folder."""
+    return Path(next((folder for folder in folders if folder and Path(folder).is_dir()), tempfile.gettempdir()))
 
 
 def remove(folder: str, since: float | None) -> None:
@@ -66,7 +71,7 @@ def _used() -> Iterator[str]:
         try:
             lines = (process / "maps").read_text(errors="replace").splitlines()
             yield from (line[line.index(str(SHARED)) :] for line in lines if str(SHARED) in line)
-            yield from (os.readlink(file) for file in (process / "fd").iterdir())
+            yield from (str(file.readlink()) for file in (process / "fd").iterdir())
         except OSError:  # it has ended, or belongs to somebody else
             continue
 

@@ -174,7 +174,10 @@ class Start:
         Raises:
             ObservationError: the process could not be started.
         """
-        ports = self._executor.ports()
+        try:
+            ports = self._executor.ports()
+        except OSError as error:
+            raise self._failed(f"could not be started: no port is free ({error})") from None
         own = ("--host", HOST, "--port", str(ports[1]), "--served-model-name", self.server.model)
         launch = replace(self._launch, command=(*self._launch.command, *own))
         launch = self._executor.adapt_launch(launch, self.server.model, ports)

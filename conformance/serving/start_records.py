@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.evidence.folder import now, write_atomically
 from conformance.evidence.redaction import redact_command, redact_environment
+from conformance.formats.json_files import parse_json
 from conformance.formats.json_schema import first_violation
 from conformance.serving.server import Server
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json
+from conformance.formats.json_files import parse_json
 
 
 @dataclass(frozen=True)

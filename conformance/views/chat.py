@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json, same_json
+from conformance.formats.json_files import parse_json
 from conformance.formats.json_schema import violations
 from conformance.formats.toml_tables import convert
 from conformance.formats.tool_call_deltas import add_to_call

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import same_json
 from conformance.formats.decimals import last_number, number
+from conformance.formats.json_files import parse_json
 from conformance.judging.paired import PairedTable
 from conformance.judging.stats import Estimate
 

@@ -281,7 +281,11 @@ class _Delivered:
         raise ValueError(f"the stream has no {_DONE}")
 
     def _require_own(self, model: str) -> None:
-        """Require that the server answers whose name the suite made up: another one may have taken its port."""
+        """Require that the server answers whose name the suite made up: another one may have taken its port.
+
+        Raises:
+            ValueError: it is another one.
+        """
         if self.model is not None and model != self.model:
             raise ValueError(f"the answer is of the model {model!r}, not of {self.model}")
 

@@ -44,8 +44,9 @@ def test_what_somebody_uses_or_had_before_is_kept(segment: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "parent", "compiled"),
     [
-        ({"TMPDIR": "/t"}, "/t", "/t/torchinductor_"),
-        ({"TMPDIR": "/t", "VLLM_RPC_BASE_PATH": "/own"}, "/own", "/t/torchinductor_"),
+        ({"TMPDIR": "/var"}, "/var", "/var/torchinductor_"),
+        ({"TMPDIR": "/var", "VLLM_RPC_BASE_PATH": "/usr"}, "/usr", "/var/torchinductor_"),
+        ({"TMPDIR": "/nowhere"}, tempfile.gettempdir(), f"{tempfile.gettempdir()}/torchinductor_"),
         ({"TORCHINDUCTOR_CACHE_DIR": "/c"}, tempfile.gettempdir(), "/c"),
     ],
 )

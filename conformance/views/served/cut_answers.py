@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from conformance.formats.json_files import parse_json
 from conformance.errors import ObservationError
+from conformance.formats.json_files import parse_json
 from conformance.profile.arms import MTP
 from conformance.views.served.replies import OK, Facts, incomplete
 
