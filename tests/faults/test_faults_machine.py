@@ -14,7 +14,7 @@ LOAD, TOOL = "DRAFT-01", "TOOL-01"
 PASSED = "42 of 42 checks passed"
 
 slow = pytest.mark.faults
-machine = partial(fault, group="machine", seconds=40)
+machine = partial(fault, group="machine", seconds=60)
 harmless = partial(machine, verdict="PASS", code=0, says=PASSED)
 
 HOSTILE = {

@@ -32,7 +32,7 @@ def test_without_a_fault_the_scene_passes(tmp_path: Path) -> None:
 @broken(
     "exits before it is ready",
     done="The server writes a traceback and exits with code 3 while it loads.",
-    seconds=30,
+    seconds=60,
     says="mtp server exited with code 3 after … s: ValueError: backend 'CUTLASS' does not support the device.",
 )
 def test_exits_before_it_is_ready(scene: Scene) -> None:
@@ -44,7 +44,7 @@ def test_exits_before_it_is_ready(scene: Scene) -> None:
 @broken(
     "hangs in silence",
     done="The server writes one line and hangs while it loads.",
-    seconds=30,
+    seconds=60,
     says="mtp server wrote nothing new for 2 s while loading; the last line of its log is: Loading weights",
 )
 def test_hangs_in_silence(scene: Scene) -> None:
@@ -57,7 +57,7 @@ def test_hangs_in_silence(scene: Scene) -> None:
 @broken(
     "hangs and repeats a line",
     done="The server retries for ever while it loads and writes the same line, with the time, for each attempt.",
-    seconds=30,
+    seconds=60,
     says="mtp server wrote nothing new for 2 s while loading; the last line of its log is: No free slot, trying again",
 )
 def test_hangs_and_repeats_a_line(scene: Scene) -> None:
@@ -70,7 +70,7 @@ def test_hangs_and_repeats_a_line(scene: Scene) -> None:
 @broken(
     "loads for ever",
     done="The server writes new lines for ever and never gets ready.",
-    seconds=30,
+    seconds=60,
     says="mtp server was not ready after 4 s; the last line of its log is: Loading weights: part",
 )
 def test_loads_for_ever(scene: Scene) -> None:
@@ -98,7 +98,7 @@ def test_writes_a_gigabyte_of_noise(scene: Scene) -> None:
 @broken(
     "writes what is not UTF-8",
     done="The server writes bytes that are not UTF-8, and then an error.",
-    seconds=30,
+    seconds=60,
     says="mtp server exited with code 1 after … s: ValueError: caf�",
 )
 def test_writes_what_is_not_utf8(scene: Scene) -> None:
@@ -129,7 +129,7 @@ SPOILED = {
 @pytest.mark.parametrize(
     "does",
     [
-        pytest.param(does, marks=broken(name, done=done, seconds=40, says=says), id=name)
+        pytest.param(does, marks=broken(name, done=done, seconds=60, says=says), id=name)
         for name, (does, done, says) in SPOILED.items()
     ],
 )
@@ -143,7 +143,7 @@ def test_is_never_ready(scene: Scene, does: str) -> None:
 @broken(
     "serves another model",
     done="The server serves a model of another name than the one that the run gave it.",
-    seconds=30,
+    seconds=60,
     says="another server there serves …, theirs",
 )
 def test_serves_another_model(scene: Scene) -> None:
@@ -191,7 +191,7 @@ MID_RUN = {
 @pytest.mark.parametrize(
     "does",
     [
-        pytest.param(does, marks=broken(f"in mid-run: {does}", done=done, seconds=40, says=says), id=does)
+        pytest.param(does, marks=broken(f"in mid-run: {does}", done=done, seconds=60, says=says), id=does)
         for does, (done, says) in MID_RUN.items()
     ],
 )
@@ -232,7 +232,7 @@ def test_counts_wrongly(scene: Scene, does: str) -> None:
     done="The server and a child in a session of its own ignore SIGTERM at the end of the run.",
     verdict="PASS",
     code=0,
-    seconds=40,
+    seconds=60,
     says="42 of 42 checks passed",
 )
 def test_ignores_sigterm(scene: Scene) -> None:

@@ -53,7 +53,7 @@ INTERRUPTED = {
 @pytest.mark.parametrize(
     "phase",
     [
-        pytest.param(phase, marks=user(name, done=done, code=4, seconds=30, says="stopped after"), id=phase)
+        pytest.param(phase, marks=user(name, done=done, code=4, seconds=60, says="stopped after"), id=phase)
         for phase, (name, done) in INTERRUPTED.items()
     ],
 )
@@ -70,7 +70,7 @@ def test_interrupted(scene: Scene, phase: str) -> None:
     "Ctrl-C in a request",
     done="The user interrupts the run while it waits for an answer that never ends.",
     code=4,
-    seconds=30,
+    seconds=60,
     says="stopped after",
 )
 def test_interrupted_in_a_request(scene: Scene) -> None:
@@ -94,7 +94,7 @@ def test_interrupted_in_a_request(scene: Scene) -> None:
     "Ctrl-C twice",
     done="The user interrupts the run twice, while a server that ignores SIGTERM is stopped.",
     code=4,
-    seconds=40,
+    seconds=60,
     says="KeyboardInterrupt",
 )
 def test_interrupted_twice(scene: Scene) -> None:
@@ -114,7 +114,7 @@ KILLED = {
 @pytest.mark.parametrize(
     "named",
     [
-        pytest.param(name, marks=user(name, done=done, code=-number, seconds=30, says=""), id=name)
+        pytest.param(name, marks=user(name, done=done, code=-number, seconds=60, says=""), id=name)
         for name, (done, number) in KILLED.items()
     ],
 )
@@ -130,7 +130,7 @@ def test_killed(scene: Scene, named: str) -> None:
     done="qualify … | head -1: the reader of the output ends after one line.",
     verdict="PASS",
     code=0,
-    seconds=40,
+    seconds=60,
     says="",
 )
 def test_a_reader_that_goes_away(scene: Scene) -> None:
