@@ -1,4 +1,20 @@
-"""One server: started in its own process session, verified, and stopped with every process that it spawned."""
+"""One server: started in its own process session, verified, and stopped with every process that it spawned.
+
+The life of a server::
+
+    named ──spawn──► loading ──/health answers──► healthy ──own model, one token──► ready ──close──► stopping
+      │                │                            │                                 │                 │
+      │ no port,       │ exits, is killed,          │ another model, no JSON,         │ a request       │ SIGTERM, and
+      │ no program     │ says nothing new,          │ no token                        │ fails, and it   │ SIGKILL after
+      │                │ is not ready in time       │                                 │ is dead         │ the grace
+      ▼                ▼                            ▼                                 ▼                 ▼
+    failed ◄───────────┴────────────────────────────┴─────────────────────────────── died             stopped
+
+``Start`` is the way from named to ready; every step that fails raises ObservationError, and whoever waits stops the
+server. From named on, a record in the evidence names it. So its pool, another process, or the watchdog of a killed run
+can stop it in any state. Whatever its end, its processes end, its temporary folder is removed, and secrets are removed
+from its log.
+"""
 
 from __future__ import annotations
 

@@ -11,12 +11,16 @@ from support.scene import Scene
 UNMENDED = Path(__file__).with_name("unmended.txt")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A fault whose name is listed fails today."""
+    """Mark the slow faults; a fault whose name is listed fails today."""
     listed = UNMENDED.read_text().splitlines() if UNMENDED.exists() else []
     for item in items:
-        if any(mark.args[0].name in listed for mark in item.iter_markers("fault")):
-            item.add_marker(pytest.mark.xfail(strict=True))
+        for mark in item.iter_markers("fault"):
+            if not mark.args[0].quick:
+                item.add_marker("faults")
+            if mark.args[0].name in listed:
+                item.add_marker(pytest.mark.xfail(strict=True))
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from conformance import FIXTURES
 EMBEDDED = FIXTURES / "models/micro-26b-a4b"
 SINGLE = "model.safetensors"
 
-slow = pytest.mark.faults
 checkpoint = partial(fault, group="checkpoint", seconds=60)
 Change = Callable[[Path, Path], None]  # of the folders of target and draft
 
@@ -275,7 +274,6 @@ DAMAGED: dict[str, tuple[str, Change, str, str, int, str]] = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "named",
     [

@@ -13,7 +13,6 @@ from support.scene import Scene
 LOAD, TOOL = "DRAFT-01", "TOOL-01"
 PASSED = "42 of 42 checks passed"
 
-slow = pytest.mark.faults
 machine = partial(fault, group="machine", seconds=60)
 harmless = partial(machine, verdict="PASS", code=0, says=PASSED)
 
@@ -99,7 +98,6 @@ HOSTILE = {
 WITH_LOAD = ("port_taken", "no_ports", "full_at_record", "full_at_observation", "full_at_junit", "full_at_manifest")
 
 
-@slow
 @pytest.mark.parametrize("how", [pytest.param(how, marks=mark, id=how) for how, mark in HOSTILE.items()])
 def test_the_machine_is_hostile(scene: Scene, how: str) -> None:
     scene.serve(real=["tools"])
@@ -139,7 +137,6 @@ SHELL = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "named", [pytest.param(name, marks=harmless(name, done=done), id=name) for name, (done, _) in SHELL.items()]
 )
@@ -149,7 +146,6 @@ def test_the_shell_changes_nothing(scene: Scene, named: str) -> None:
     scene.expect(scene.run(), TOOL)
 
 
-@slow
 @harmless("TMPDIR of 90 characters", done="The path of the temporary folder is longer than a socket's path may be.")
 def test_a_long_temporary_folder(scene: Scene) -> None:
     folder = scene.folder / ("t" * 90)
@@ -160,7 +156,6 @@ def test_a_long_temporary_folder(scene: Scene) -> None:
     assert list(folder.iterdir()) == []
 
 
-@slow
 @harmless("64 open files", done="ulimit -n 64 holds for the run and its servers.")
 def test_few_open_files(scene: Scene) -> None:
     scene.before = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
@@ -168,7 +163,6 @@ def test_few_open_files(scene: Scene) -> None:
     scene.expect(scene.run(), TOOL)
 
 
-@slow
 @harmless(
     "blanks and non-ASCII letters", done="Paths of pair, hardware and evidence have blanks and non-ASCII letters."
 )
@@ -179,7 +173,6 @@ def test_blanks_and_other_letters(scene: Scene) -> None:
     scene.expect(scene.run(), TOOL)
 
 
-@slow
 @machine(
     "evidence that is read-only",
     done="The folder of the evidence cannot be made.",
@@ -193,7 +186,6 @@ def test_evidence_that_is_read_only(scene: Scene) -> None:
     scene.expect(ended)
 
 
-@slow
 @machine(
     "killed for want of memory",
     done="The kernel kills the server with SIGKILL while it loads.",
@@ -206,7 +198,6 @@ def test_killed_for_want_of_memory(scene: Scene) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @harmless("two runs at once", done="Two runs begin in one checkout at the same time, each with its own evidence.")
 def test_two_runs_at_once(scene: Scene) -> None:
     scene.serve(real=["tools"])
@@ -218,7 +209,6 @@ def test_two_runs_at_once(scene: Scene) -> None:
     assert scene.fault.matches(said)
 
 
-@slow
 @machine(
     "two runs into one folder",
     done="A second run is begun into the folder of one that still records.",
@@ -240,7 +230,6 @@ def can_mount() -> bool:
     return done is not None and done.returncode == 0
 
 
-@slow
 @machine(
     "shared memory of 64 MB",
     done="/dev/shm has 64 MB, as in a container without --shm-size, and the server wants 100.",
@@ -256,7 +245,6 @@ def test_little_shared_memory(scene: Scene) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @machine(
     "a small disk",
     done="The evidence lies on a file system of 300 kB.",

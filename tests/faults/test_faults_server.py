@@ -14,11 +14,10 @@ LOAD = "DRAFT-01"  # needs a server that came up
 TOOL = "TOOL-01"  # needs answers of a server
 ACCEPTED = "ACC-01"  # needs counters of a server
 
-slow = pytest.mark.faults  # only scripts/test --all runs it
 broken = partial(fault, group="server", verdict="ERROR", code=4)
 
 
-@slow
+@pytest.mark.faults
 def test_without_a_fault_the_scene_passes(tmp_path: Path) -> None:
     said = "Passed at level smoke, which is no qualification: micro-26b-a4b-nvfp4 on cpu, 42 of 42 checks passed."
     scene = Scene(Fault("none", "server", "", "PASS", 0, 60.0, said), tmp_path)
@@ -34,13 +33,13 @@ def test_without_a_fault_the_scene_passes(tmp_path: Path) -> None:
     done="The server writes a traceback and exits with code 3 while it loads.",
     seconds=60,
     says="mtp server exited with code 3 after … s: ValueError: backend 'CUTLASS' does not support the device.",
+    quick=True,
 )
 def test_exits_before_it_is_ready(scene: Scene) -> None:
     scene.serve(script="crashing")
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @broken(
     "hangs in silence",
     done="The server writes one line and hangs while it loads.",
@@ -53,7 +52,6 @@ def test_hangs_in_silence(scene: Scene) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @broken(
     "hangs and repeats a line",
     done="The server retries for ever while it loads and writes the same line, with the time, for each attempt.",
@@ -66,7 +64,6 @@ def test_hangs_and_repeats_a_line(scene: Scene) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @broken(
     "loads for ever",
     done="The server writes new lines for ever and never gets ready.",
@@ -79,7 +76,6 @@ def test_loads_for_ever(scene: Scene) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @broken(
     "writes 1 GB of noise",
     done="The server writes 1 GB into its log while it loads, and then an error.",
@@ -94,7 +90,6 @@ def test_writes_a_gigabyte_of_noise(scene: Scene) -> None:
     assert (scene.evidence / "logs/mtp.log").stat().st_size < 1 << 27
 
 
-@slow
 @broken(
     "writes what is not UTF-8",
     done="The server writes bytes that are not UTF-8, and then an error.",
@@ -125,7 +120,6 @@ SPOILED = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "does",
     [
@@ -139,7 +133,6 @@ def test_is_never_ready(scene: Scene, does: str) -> None:
     scene.expect(scene.run(), LOAD)
 
 
-@slow
 @broken(
     "serves another model",
     done="The server serves a model of another name than the one that the run gave it.",
@@ -152,6 +145,7 @@ def test_serves_another_model(scene: Scene) -> None:
 
 
 NO_ANSWER = "mtp server: prompt code-0 got no usable answer"
+QUICK = ("its engine dies", "doubles its streams")
 MID_RUN = {
     "its process dies": (
         "The server's process ends in the middle of a request, without a word.",
@@ -187,11 +181,14 @@ MID_RUN = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "does",
     [
-        pytest.param(does, marks=broken(f"in mid-run: {does}", done=done, seconds=60, says=says), id=does)
+        pytest.param(
+            does,
+            marks=broken(f"in mid-run: {does}", done=done, seconds=60, says=says, quick=does in QUICK),
+            id=does,
+        )
         for does, (done, says) in MID_RUN.items()
     ],
 )
@@ -212,7 +209,6 @@ METRICS = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "does",
     [
@@ -225,7 +221,6 @@ def test_counts_wrongly(scene: Scene, does: str) -> None:
     scene.expect(scene.run(level="qualify"), ACCEPTED)
 
 
-@slow
 @fault(
     "ignores SIGTERM and has a child of its own session",
     group="server",

@@ -18,7 +18,6 @@ from support.scene import Scene
 
 from conformance import FIXTURES
 
-slow = pytest.mark.faults
 user = partial(fault, group="user", verdict="-")
 
 
@@ -49,7 +48,6 @@ INTERRUPTED = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "phase",
     [
@@ -65,7 +63,6 @@ def test_interrupted(scene: Scene, phase: str) -> None:
     signalled(scene, phase, signal.SIGINT)
 
 
-@slow
 @user(
     "Ctrl-C in a request",
     done="The user interrupts the run while it waits for an answer that never ends.",
@@ -89,7 +86,6 @@ def test_interrupted_in_a_request(scene: Scene) -> None:
     scene.expect(scene.end(process, act))
 
 
-@slow
 @user(
     "Ctrl-C twice",
     done="The user interrupts the run twice, while a server that ignores SIGTERM is stopped.",
@@ -110,11 +106,14 @@ KILLED = {
 }
 
 
-@slow
 @pytest.mark.parametrize(
     "named",
     [
-        pytest.param(name, marks=user(name, done=done, code=-number, seconds=60, says=""), id=name)
+        pytest.param(
+            name,
+            marks=user(name, done=done, code=-number, seconds=60, says="", quick=name == "SIGTERM"),
+            id=name,
+        )
         for name, (done, number) in KILLED.items()
     ],
 )
@@ -123,7 +122,6 @@ def test_killed(scene: Scene, named: str) -> None:
     signalled(scene, "observing", KILLED[named][1])
 
 
-@slow
 @fault(
     "a reader that goes away",
     group="user",
@@ -290,7 +288,7 @@ INPUTS: dict[str, tuple[str, Callable[[Scene], list[str]], int, str]] = {
 @pytest.mark.parametrize(
     "named",
     [
-        pytest.param(name, marks=user(name, done=done, code=code, seconds=20, says=says), id=name)
+        pytest.param(name, marks=user(name, done=done, code=code, seconds=20, says=says, quick=True), id=name)
         for name, (done, _, code, says) in INPUTS.items()
     ],
 )

@@ -24,9 +24,10 @@ class Fault:
     group: str
     done: str  # a sentence
     verdict: str  # of the check that needs what the fault spoils; "-" if nothing is judged
-    code: int | None  # the exit code of the command; None if a signal ends it
+    code: int  # the exit code of the command, negative for that of a signal
     seconds: float
     says: str
+    quick: bool = False  # whether scripts/test runs it without --all
 
     def matches(self, text: str) -> bool:
         """Whether the text says what it must."""
@@ -38,7 +39,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    name: str, *, group: str, done: str, verdict: str, code: int | None, seconds: float, says: str
+    name: str, *, group: str, done: str, verdict: str, code: int, seconds: float, says: str, quick: bool = False
 ) -> pytest.MarkDecorator:
     """Declare the fault that a test, or one parameter of it, is about.
 
@@ -47,5 +48,5 @@ def fault(
     """
     if name in FAULTS or group not in GROUPS:
         raise ValueError(f"fault {name!r} in group {group!r} is declared twice, or its group is unknown")
-    FAULTS[name] = made = Fault(name, group, done, verdict, code, seconds, says)
+    FAULTS[name] = made = Fault(name, group, done, verdict, code, seconds, says, quick)
     return pytest.mark.fault(made)
