@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from functools import partial
 
 import pytest
 from support.faults import fault
+from support.nvml import B300, GB10, H100, Card, nvml
 from support.scene import Scene
+
+from conformance.profile import gpus
 
 LOAD, TOOL = "DRAFT-01", "TOOL-01"
 PASSED = "42 of 42 checks passed"
@@ -260,3 +264,75 @@ def test_a_small_disk(scene: Scene) -> None:
     scene.before = ("unshare", "-m", "sh", "-c", mount, "sh")
     scene.serve(real=["tools"])
     scene.expect(scene.run())
+
+
+GPUS: dict[str, tuple[str, tuple[Card, ...], dict[str, str], str | None, int, str]] = {
+    "no NVIDIA driver": ("NVML finds no driver.", (), {"fails": "DriverNotLoaded"}, None, 0, "on cpu, level static"),
+    "NVML that does not answer": (
+        "NVML fails with an error that says nothing.",
+        (H100,),
+        {"fails": "Unknown"},
+        None,
+        2,
+        "NVML does not answer: Unknown; choose by --hardware one of",
+    ),
+    "NVML of another driver": (
+        "NVML begins and then fails, as after an update of the driver without a restart.",
+        (H100,),
+        {"late": "Unknown"},
+        None,
+        2,
+        "NVML does not answer: Unknown; choose by --hardware one of",
+    ),
+    "fields that are not supported": (
+        "A GB10 has no memory of its own and no power limit.",
+        (GB10,),
+        {},
+        None,
+        0,
+        "gb10",
+    ),
+    "GPUs of two kinds": (
+        "The machine has an H100 and a B300.",
+        (H100, B300),
+        {},
+        None,
+        2,
+        "this machine has GPUs of several kinds, NVIDIA H100",
+    ),
+    "CUDA_VISIBLE_DEVICES: a UUID": ("It names the whole UUID.", (H100, B300), {}, "GPU-1a5b-4e67", 0, "on b300"),
+    "CUDA_VISIBLE_DEVICES: a prefix": ("It names the start of a UUID.", (H100, B300), {}, "GPU-1a", 0, "on b300"),
+    "CUDA_VISIBLE_DEVICES: MIG": ("It names an instance of a shared GPU.", (H100, B300), {}, "MIG-7", 0, "on h100"),
+    "CUDA_VISIBLE_DEVICES: empty": ("It is empty.", (H100,), {}, "", 0, "on cpu"),
+    "CUDA_VISIBLE_DEVICES: -1": ("It is -1.", (H100,), {}, "-1", 0, "on cpu"),
+    "CUDA_VISIBLE_DEVICES: unknown": (
+        "It names a GPU that is not there.",
+        (H100,),
+        {},
+        "GPU-ffff",
+        2,
+        "NVML does not answer: Not Found; choose by --hardware one of",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param(
+            name,
+            marks=fault(name, group="machine", done=done, verdict="-", code=code, seconds=20, says=says, quick=True),
+            id=name,
+        )
+        for name, (done, *_, code, says) in GPUS.items()
+    ],
+)
+def test_nvml_and_the_gpus_it_shows(scene: Scene, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    _, cards, errors, visible, *_ = GPUS[named]
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(*cards, **errors))
+    (scene.folder / "meminfo").write_text("MemTotal:       125370736 kB\n")  # of a GB10's machine
+    monkeypatch.setattr(gpus, "_MEMINFO", scene.folder / "meminfo")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    scene.expect(scene.call("--plan", "--level=static"))
