@@ -22,6 +22,11 @@ PAIR = 'target = "./target"\ndraft = "./draft"\nk = 4\nquantisation = "nvfp4"\n'
 SECONDS = 60
 
 
+def heed_interrupts() -> None:
+    """Let a run heed Ctrl-C also if the tests run in the background of a shell, which ignores it for them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs the command in a folder of its own; ``environment`` is added to this process's."""
@@ -56,6 +61,7 @@ class Runner:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
 
     def run(self, phase: str, *words: str) -> tuple[int, str]:
