@@ -119,7 +119,8 @@ def _without_tokens(text: str, values: re.Pattern[str] | None) -> str:
 
 
 def _values(environment: Mapping[str, str]) -> re.Pattern[str] | None:
-    secrets = {value for name, value in environment.items() if SECRET_NAME.search(name)}
+    # Another thread may change the environment meanwhile: pytest sets a variable for each test.
+    secrets = {environment.get(name, "") for name in list(environment) if SECRET_NAME.search(name)}
     return _alternatives(frozenset(secrets))
 
 

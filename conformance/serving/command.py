@@ -158,6 +158,11 @@ def temporary_folder(environment: Mapping[str, str]) -> str:
     return next((environment[name] for name in ("TMPDIR", "TEMP", "TMP") if environment.get(name)), "")
 
 
+def shell() -> dict[str, str]:
+    """This process's environment. Another thread may change it meanwhile: pytest sets a variable for each test."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
+
+
 def neutral(inherited: Mapping[str, str]) -> dict[str, str]:
     """The part of a shell's environment that cannot interfere with the observations."""
     return {name: value for name, value in inherited.items() if name in KEPT or not name.startswith(FOREIGN)}

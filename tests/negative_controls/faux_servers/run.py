@@ -77,7 +77,8 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
         ask_little(folder)
     arrange(phase, folder)
     getattr(hostile, plan.get("hostile", "nothing"))(folder)
-    return command.main(words)
+    sys.argv[1:] = words
+    return command.main()
 
 
 def faithful(known: Launcher) -> Launcher:
