@@ -8,6 +8,7 @@ exit codes: 0 qualified (every check that was asked for passed), 1 not qualified
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from conformance.commands import (
 )
 from conformance.commands.closed_output import outlive_reader
 from conformance.commands.parsers import Subparsers
+from conformance.judging.verdict import ExitCode
 from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
@@ -53,6 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except REFUSALS as error:
         return report_refusal(error)
+    except KeyboardInterrupt:  # pytest heeds the first one
+        print("qualify: interrupted twice: servers are ended in the background; --resume goes on", file=sys.stderr)
+        if arguments is None:  # threads may wait for servers, which end when this process has ended
+            sys.stdout.flush()
+            os._exit(ExitCode.INSTRUMENT)
+        return ExitCode.INSTRUMENT
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, Subparsers]:
