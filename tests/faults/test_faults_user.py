@@ -111,7 +111,7 @@ KILLED = {
     [
         pytest.param(
             name,
-            marks=user(name, done=done, code=-number, seconds=60, says="", quick=name == "SIGTERM"),
+            marks=user(name, done=done, code=-number, seconds=60, says=""),
             id=name,
         )
         for name, (done, number) in KILLED.items()

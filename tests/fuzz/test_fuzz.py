@@ -17,7 +17,7 @@ BROKEN = UNMENDED.read_text().splitlines() if UNMENDED.exists() else []
 def test_it_reads_or_refuses(name: str) -> None:
     reader = READERS[name]
     assert all(fails(reader, sample) is None for sample in reader.samples)
-    assert run(name, 40)[1] == ""
+    assert run(name, 25)[1] == ""
 
 
 @pytest.mark.parametrize(
