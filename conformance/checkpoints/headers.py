@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +149,7 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
         raise Damaged(f"{folder / INDEX} has no weight_map")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(map(str, placed.values()))):
-        if Path(name).name != name or len(os.fsencode(name)) > _LONGEST_NAME:
+        if Path(name).name != name or len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
             raise Damaged(f"{folder / INDEX} names {name[:80]!r}, which is not a file of its folder")
         tensors |= _read_header(folder / name)
     for name, file in placed.items():
