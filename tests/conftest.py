@@ -17,6 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     config.pluginmanager.register(Budgets())
     config.addinivalue_line("markers", "server: starts a real vLLM server, which takes tens of seconds")
+    config.addinivalue_line("markers", "faults: one of the slow faults, which scripts/test runs with --all only")
+    config.addinivalue_line("markers", "fault(declared): what goes wrong here; see support/faults.py")
     config.addinivalue_line("markers", "alone: measures time, so nothing may run beside it")
     config.addinivalue_line("markers", "quick: starts a real server, and scripts/test runs it without --all too")
     config.addinivalue_line("markers", "builds: builds a whole environment, which takes a minute")

@@ -18,6 +18,7 @@ from conformance.profile.profile import Pair
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_LONGEST_NAME = 255  # bytes, of a file on Linux
 TOKEN_ORDER = "masked_embedding.token_ordering"  # in drafts with ordered embeddings
 
 
@@ -160,7 +161,9 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     if not isinstance(placed, dict):
         raise Damaged(f"{folder / INDEX} has no weight_map")
     tensors: dict[str, Tensor] = {}
-    for name in sorted(set(placed.values())):
+    for name in sorted(set(map(str, placed.values()))):
+        if Path(name).name != name or len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:
+            raise Damaged(f"{folder / INDEX} names {name[:80]!r}, which is not a file of its folder")
         tensors |= _read_header(folder / name)
     for name, file in placed.items():
         if name not in tensors or tensors[name].file.name != file:
@@ -193,7 +196,9 @@ def _tensors(path: Path, header: dict[str, Any], data: int, size: int) -> dict[s
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        begin, end = entry["data_offsets"]
+        begin, end = map(int, entry["data_offsets"])
+        if not 0 <= begin <= end:
+            raise ValueError(f"{name} lies at bytes {begin} to {end}")
         if data + end > size:
             raise Damaged(f"{path} is cut short: {name} ends at byte {data + end} of {size}")
         tensors[name] = Tensor(str(entry["dtype"]), tuple(entry["shape"]), path, data + begin, data + end)

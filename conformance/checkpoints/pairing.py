@@ -7,12 +7,13 @@ transformers' ``Gemma4AssistantForCausalLM`` and vLLM's ``gemma4_mtp.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.checkpoints.headers import Damaged, Tensor, read_headers, read_json
+from conformance.checkpoints.headers import SINGLE, Damaged, Tensor, read_headers, read_json, read_optional_json
 
 DRAFT_TYPES = {"gemma4_assistant": "gemma4_text", "gemma4_unified_assistant": "gemma4_unified_text"}
 TARGET_TYPES = {"gemma4": "gemma4_text", "gemma4_unified": "gemma4_unified_text"}
@@ -20,6 +21,7 @@ TEXT_TYPES = frozenset(TARGET_TYPES.values())
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 FULL = "full_attention"
 EMBEDDING = "embed_tokens.weight"
+_ADAPTER = re.compile(r"\.lora_(A|B|embedding)|\.modules_to_save\.")
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def refusals(target: Path, draft: Path) -> list[str]:
         implied = implied_tensors(configs["draft"])
         held = read_headers(draft)
         found = [*_draft_tensors(draft, configs["draft"], implied, held), *_target_embedding(target, configs["target"])]
+        found += [*_adapter(target), *_refused_sampling(target)]
         return found + list(_belong_together(target, draft, configs["target"], configs["draft"]))
     except Missing as missing:
         return [f"draft {draft / 'config.json'}: {missing}"]
@@ -244,6 +247,20 @@ def _target_embedding(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
                 f"target {folder / 'config.json'}: {text.prefix}vocab_size and hidden_size are {list(want)} "
                 f"but {name} is {list(tensor.shape)}"
             )
+
+
+def _adapter(target: Path) -> Iterator[str]:
+    """The matrices of a LoRA, which vLLM does not load, so that it serves another model than the one that was tuned."""
+    left = [name for name in read_headers(target) if _ADAPTER.search(name)]
+    if left:
+        yield f"target {target / SINGLE}: holds {len(left)} tensors of a LoRA, such as {left[0]}; merge them"
+
+
+def _refused_sampling(target: Path) -> Iterator[str]:
+    """Settings of every request that vLLM answers with status 400 (``_validate_spec_decode`` of its SamplingParams)."""
+    path = target / "generation_config.json"
+    if value := (read_optional_json(path) or {}).get("min_p"):
+        yield f"target {path}: min_p is {value}, and vLLM refuses every request with min_p while it drafts; remove it"
 
 
 def _belong_together(

@@ -8,6 +8,7 @@ verify: 0 signed or authentic, 1 not authentic, 2 usage
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -40,11 +41,28 @@ from conformance.commands import (
 )
 from conformance.commands.closed_output import outlive_reader
 from conformance.commands.parsers import Subparsers
+from conformance.judging.verdict import ExitCode
 from conformance.run.refusal import REFUSALS, report_refusal
 from conformance.serving.installed import installed_here
 
 SUBCOMMANDS = (
-    *(qualify, doctor, recipe, rejudge, show, list, history, bisect, compare, combine, sign, verify, pack, figure, export),
+    *(
+        qualify,
+        doctor,
+        recipe,
+        rejudge,
+        show,
+        list,
+        history,
+        bisect,
+        compare,
+        combine,
+        sign,
+        verify,
+        pack,
+        figure,
+        export,
+    ),
     *(catalogue, moe_table, graph_table, releases, advise, calibrate, keep_regressions),
 )
 
@@ -62,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except REFUSALS as error:
         return report_refusal(error)
+    except KeyboardInterrupt:  # pytest heeds the first one
+        print("qualify: interrupted twice: servers are ended in the background; --resume goes on", file=sys.stderr)
+        if arguments is None:  # threads may wait for servers, which end when this process has ended
+            sys.stdout.flush()
+            os._exit(ExitCode.INSTRUMENT)
+        return ExitCode.INSTRUMENT
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, Subparsers]:

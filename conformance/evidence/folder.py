@@ -93,6 +93,7 @@ class Evidence:
         self.directory = directory
         self.recording = recording
         self._owned: FileLock | None = None
+        self._unkept: dict[str, ObservationError] = {}  # why an observation could not be written
 
     @property
     def logs(self) -> Path:
@@ -165,8 +166,22 @@ class Evidence:
             return _read_observation(name, path)
         with waiting(FileLock(self._locks / f"{name}.lock").acquire, lambda: f"the observation {name}", tell):
             if not path.exists():
-                write_atomically(path, _json(_make_observation(name, make)))
+                self._keep(name, path, make)
         return _read_observation(name, path)
+
+    def _keep(self, name: str, path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
+        """Make an observation and write it down; where that fails, it is not made again for each check.
+
+        Raises:
+            ObservationError: it cannot be written.
+        """
+        if name in self._unkept:
+            raise self._unkept[name]
+        try:
+            write_atomically(path, _json(_make_observation(name, make)))
+        except ObservationError as error:
+            self._unkept[name] = error
+            raise
 
     def holds(self, name: str) -> bool:
         """Whether the observation exists."""
@@ -279,10 +294,19 @@ def now() -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write another file and rename it, so that a reader or a crash never meets an incomplete file."""
+    """Write another file and rename it, so that a reader or a crash never meets an incomplete file.
+
+    Raises:
+        ObservationError: the file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ObservationError(f"{path} cannot be written ({error.strerror})") from None
 
 
 def making() -> str:

@@ -6,7 +6,8 @@ A stopped run writes no footer, so a reader sees that the file is incomplete.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,14 @@ class Journal:
     """Writes ``verdicts.jsonl`` and flushes every line, so that a kill loses at most one line."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        """Begin the file.
+
+        Raises:
+            ObservationError: it cannot be written; the other methods raise it too.
+        """
+        self._path = path
+        with self._written():
+            self._file = path.open("w", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -57,11 +65,20 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._file.close()
+        with self._written():
+            self._file.close()
 
     def _line(self, document: dict[str, Any]) -> None:
-        self._file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        with self._written():
+            self._file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ObservationError(f"{self._path} cannot be written ({error.strerror})") from None
 
 
 def read_journal(path: Path) -> Run:

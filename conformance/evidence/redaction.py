@@ -13,12 +13,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from conformance.formats.secrets import SECRET_FLAG, SECRET_NAME, SECRET_WORDS, is_secret
 
 MARK = "<redacted>"
+LARGEST_LOG = 1 << 26  # bytes that evidence keeps of a log: half from its beginning, half from its end
 SHORTEST = 6  # characters; a shorter value is a placeholder such as EMPTY, and may be part of other words
 
 _SHAPES = re.compile(
@@ -81,19 +82,36 @@ def redact_environment(chosen: Mapping[str, str], environment: Mapping[str, str]
 
 
 def redact_file(path: Path, environment: Mapping[str, str] = os.environ) -> None:
-    """Replace the secrets in a file that another program has written; a binary or missing file is left alone."""
+    """Replace the secrets in a file that another program has written, and cut the middle out of a log that is too long.
+
+    A binary or missing file is left alone.
+    """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = both_ends(file, LARGEST_LOG) if path.suffix == ".log" else file.read()
+        size = path.stat().st_size
     except FileNotFoundError:
         return
     if b"\0" in raw:
         return
     text = raw.decode("utf-8", errors="surrogateescape")
     clean = redact_text(text, environment)
-    if clean != text:
+    if clean != text or len(raw) != size:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_bytes(clean.encode("utf-8", errors="surrogateescape"))
         part.replace(path)
+
+
+def both_ends(file: BinaryIO, largest: int) -> bytes:
+    """The content of a file; if it is larger, its first and last lines, and between them how much is missing."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size <= largest:
+        return file.read(largest)
+    head = file.read(largest // 2).rpartition(b"\n")[0]
+    file.seek(size - largest // 2)
+    tail = file.read(largest // 2).partition(b"\n")[2]
+    return b"%b\n[%d bytes are left out here]\n%b" % (head, size - len(head) - len(tail), tail)
 
 
 def _without_tokens(text: str, values: re.Pattern[str] | None) -> str:
@@ -101,7 +119,8 @@ def _without_tokens(text: str, values: re.Pattern[str] | None) -> str:
 
 
 def _values(environment: Mapping[str, str]) -> re.Pattern[str] | None:
-    secrets = {value for name, value in environment.items() if SECRET_NAME.search(name)}
+    # Another thread may change the environment meanwhile: pytest sets a variable for each test.
+    secrets = {environment.get(name, "") for name in list(environment) if SECRET_NAME.search(name)}
     return _alternatives(frozenset(secrets))
 
 

@@ -37,7 +37,10 @@ def violations(schema: Mapping[str, Any], document: Any) -> Iterator[Violation]:
 
 def first_violation(schema: Path, document: Any) -> Violation | None:
     """The first thing in the document that the schema of this file does not allow."""
-    return next(_violations(_validator(schema), document), None)
+    try:
+        return next(_violations(_validator(schema), document), None)
+    except UnicodeEncodeError as error:  # JSON can escape what no UTF-8 can hold
+        return Violation((), f"a text holds half of a surrogate pair ({error.reason})")
 
 
 def _violations(validator: Draft202012Validator, document: Any) -> Iterator[Violation]:

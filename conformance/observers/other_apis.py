@@ -14,6 +14,7 @@ import httpx
 import openai
 
 from conformance.formats import json_lines
+from conformance.formats.json_files import parse_json
 from conformance.serving.server import Server
 from conformance.workload.chat_cases import Case
 
@@ -153,4 +154,4 @@ def _events(text: str) -> Iterator[dict[str, Any]]:
     for _, line in json_lines.numbered_lines(text):
         data = line.removeprefix("data:").strip()
         if line.startswith("data:") and data != "[DONE]":
-            yield json.loads(data)
+            yield parse_json(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import httpx
 
 from conformance.evidence.folder import Evidence
 from conformance.formats import json_lines
+from conformance.formats.json_files import parse_json
 from conformance.formats.tool_call_deltas import add_to_call
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import MTP, PLAIN
@@ -97,7 +97,7 @@ def frames(response: httpx.Response) -> list[dict[str, Any]]:
         ValueError: one of them is an error, or not JSON.
     """
     lines = (line.removeprefix(_DATA) for line in json_lines.lines_of_stream([response.content]))
-    found = [json.loads(line) for line in lines if line and line != _DONE]
+    found = [parse_json(line) for line in lines if line and line != _DONE]
     for frame in found:
         if "error" in frame:
             raise ValueError(frame["error"])

@@ -178,12 +178,21 @@ def _handles(nvml: Any) -> list[Any]:
     """
     named = os.environ.get(VISIBLE)
     if named is None:
-        return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        return _all_handles(nvml)
     words = itertools.takewhile(_NAME.fullmatch, map(str.strip, named.split(",")))
     return [
-        nvml.nvmlDeviceGetHandleByIndex(int(word)) if word.isdigit() else nvml.nvmlDeviceGetHandleByUUID(word)
-        for word in words
+        nvml.nvmlDeviceGetHandleByIndex(int(word)) if word.isdigit() else _handle_by_uuid(nvml, word) for word in words
     ]
+
+
+def _all_handles(nvml: Any) -> list[Any]:
+    return [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+
+
+def _handle_by_uuid(nvml: Any, word: str) -> Any:
+    """The GPU whose UUID begins so, as CUDA takes it; NVML itself knows whole UUIDs only, and those of MIG."""
+    found = [handle for handle in _all_handles(nvml) if str(nvml.nvmlDeviceGetUUID(handle)).startswith(word)]
+    return found[0] if len(found) == 1 else nvml.nvmlDeviceGetHandleByUUID(word)
 
 
 def _gpus(nvml: Any) -> Iterator[Gpu]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from conformance import FIXTURES
@@ -35,14 +36,17 @@ UTILISATION: Final = "--gpu-memory-utilization"
 UNLOCKED: Final = "unlocked"  # instead of an environment's name: installed versions are compared with no lock
 
 
+Seconds = Annotated[float, Field(gt=0)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Bounds:
     """How long to wait before it counts as a failure, in seconds."""
 
-    load_seconds: float  # from the start of the process to the first generated token
-    silence_seconds: float  # without a new byte in the log, while loading
-    request_seconds: float  # for one request
-    stop_seconds: float  # from SIGTERM to SIGKILL
+    load_seconds: Seconds  # from the start of the process to the first generated token
+    silence_seconds: Seconds  # without a new line in the log, while loading
+    request_seconds: Seconds  # for one request
+    stop_seconds: Seconds  # from SIGTERM to SIGKILL
 
 
 @dataclass(frozen=True, config=STRICT)

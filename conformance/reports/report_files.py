@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from conformance.errors import ObservationError
 from conformance.evidence.folder import REPORTS, write_atomically
 from conformance.reports.html import as_html
 from conformance.reports.markdown import as_markdown
@@ -18,6 +19,6 @@ def write_reports(report: Report) -> str:
     try:
         for name, text in zip(REPORTS, texts, strict=True):
             write_atomically(folder / name, text)
-    except OSError as error:  # read-only evidence can still be judged
+    except ObservationError as error:  # read-only evidence can still be judged
         return f"No report was written: {error}"
     return f"Report: {folder / REPORTS[0]}"

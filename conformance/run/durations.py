@@ -10,7 +10,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from conformance.errors import ObservationError
 from conformance.evidence.folder import write_atomically
+from conformance.formats.json_files import parse_json
 from conformance.profile.profile import Profile, profile_to_json
 
 
@@ -31,7 +33,7 @@ class Durations:
 def load(profile: Profile) -> Durations | None:
     """The durations of the last finished run with this profile; None if there is no such run."""
     try:
-        document = json.loads(_path(profile).read_text(encoding="utf-8"))
+        document = parse_json(_path(profile).read_text(encoding="utf-8"))
         return Durations(tuple(map(float, document["verdicts"])), float(document["total"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -40,7 +42,7 @@ def load(profile: Profile) -> Durations | None:
 def save(profile: Profile, durations: Durations) -> None:
     """Keep the durations of a run that has finished, if the cache folder can be written."""
     path = _path(profile)
-    with suppress(OSError):
+    with suppress(OSError, ObservationError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(durations)))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from conformance.run.recorder import Recorder
 
 # Plugins that write into the working directory, or import modules that no check needs.
 PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+
+# Settings of the user's own pytest, which could leave checks out of a run.
+SHELL = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")
 
 Found = tuple[Run, Judgement]
 
@@ -39,8 +43,19 @@ class Result:
 def run_checks(words: Sequence[str]) -> tuple[int, Result]:
     """Run pytest with these arguments; return the exit code and the result."""
     result = Result()
-    code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *words], plugins=[result]))
+    with _without(SHELL):
+        code = int(pytest.main([str(PACKAGE), *PLUGINS_OFF, *words], plugins=[result]))
     return code, result
+
+
+@contextlib.contextmanager
+def _without(names: Sequence[str]) -> Iterator[None]:
+    """The environment without these variables, which are put back."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def judge_again(directory: Path) -> Found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sw
 # A step of the server costs about the same for one answer and for eight.
 SHARED_AT_ONCE = 8
 AS_SERVED = "FEATURE-"  # these checks need two more servers
+_ABANDON_SECONDS = 1.0
 UNTIMED = "texts"  # this fixture waits for the first observation after the load, which is not timed
 # Modules that the reference of PARITY imports. A second import of the same module waits for the first.
 SLOW_IMPORTS = ("conformance.reference.draft_steps", "transformers.models.gemma4.modeling_gemma4")
@@ -84,8 +85,9 @@ class Prefetch:
     def pytest_sessionfinish(self) -> None:
         """Finish the background work before the servers are stopped and the evidence is closed."""
         self._over = True
-        if not all(work.done() for work in self._work):
-            self._servers.abandon()
+        while not all(work.done() for work in self._work):
+            self._servers.abandon()  # again and again, because a thread may have been about to start one
+            wait(self._work, _ABANDON_SECONDS)
         for pool in (self._background, self._asking):  # the first one fills the second
             pool.shutdown()
         for work in self._work:

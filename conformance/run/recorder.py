@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -55,9 +57,10 @@ class Recorder:
         evidence = self.session.evidence
         if evidence.recording and not self.problems:
             self._resumed = evidence.begun
-            self.session.begin()
-            self.journal = Journal(evidence.directory / JOURNAL)
-            self.journal.header(self.session.run())
+            with self._written():
+                self.session.begin()
+                self.journal = Journal(evidence.directory / JOURNAL)
+                self.journal.header(self.session.run())
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Record a problem of the instrument if a check file cannot be imported."""
@@ -74,7 +77,8 @@ class Recorder:
         self.records.append(record)
         self._moments.append(time.monotonic() - self._begin)
         if self.journal:
-            self.journal.verdict(record)
+            with self._written():
+                self.journal.verdict(record)
         asked = len(self.session.run().expected)
         self.progress.judged(record.verdict, asked)
         self.progress(f"{record.verdict} {record.id}, {len(self.records)} of {asked} checks judged")
@@ -91,13 +95,15 @@ class Recorder:
         whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if not whole:
             self.problems.append(f"stopped after {len(self.records)} checks{self._how_to_go_on()}")
-        run = self.session.run(self.records, self.problems)
-        run = replace(run, complete=run.complete and whole)
-        judgement = judge_run(run)
+        run, judgement = self._judge(whole)
+        if self.journal:
+            try:
+                self._close_evidence(self.journal, run, judgement)
+            except (ObservationError, OSError) as error:
+                self.problems.append(str(error))
+                run, judgement = self._judge(whole=False)
         self.result = run, judgement
         session.exitstatus = judgement.exit_code
-        if self.journal:
-            self._close_evidence(self.journal, run, judgement)
         if self.session.reports and self.session.evidence.begun:
             report = gather(run, judgement, self.session.profile)
             self.figures = tuple(row for _, row in report.figures)
@@ -119,6 +125,20 @@ class Recorder:
     def _how_to_go_on(self) -> str:
         evidence = self.session.evidence
         return f" (qualify --resume {evidence.directory} goes on)" if evidence.recording and evidence.begun else ""
+
+    def _judge(self, whole: bool) -> tuple[Run, Judgement]:
+        run = self.session.run(self.records, self.problems)
+        run = replace(run, complete=run.complete and whole)
+        return run, judge_run(run)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """End the run if evidence cannot be written: it could not be finished."""
+        try:
+            yield
+        except (ObservationError, OSError) as error:
+            self.problems.append(str(error))
+            pytest.exit(str(error))
 
     def _close_evidence(self, journal: Journal, run: Run, judgement: Judgement) -> None:
         self.session.evidence.redact()

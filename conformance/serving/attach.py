@@ -96,6 +96,11 @@ class AttachedServer(Server):
     without_probe: str = field(default="", repr=False)
 
     @property
+    def names_itself(self) -> bool:
+        """vLLM answers under the first of its names, whichever it is asked by."""
+        return False
+
+    @property
     def base_url(self) -> str:
         return self.url
 

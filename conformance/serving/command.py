@@ -22,8 +22,8 @@ PROBE = "conformance.inside_vllm.probe.Probe"
 FOREIGN = ("VLLM_", "OMP_", "KMP_", "GOMP_", "CONFORMANCE_", "CUDA_LAUNCH_BLOCKING", "FLASHINFER_")
 SOCKETS = "VLLM_RPC_BASE_PATH"  # the folder of vLLM's sockets; by default the temporary folder
 KEPT = ("VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "FLASHINFER_WORKSPACE_BASE", SOCKETS)
-# A socket's path has at most 107 bytes on Linux; vLLM adds a slash and a UUID of 36 characters.
-LONGEST_SOCKET_FOLDER = 107 - 37
+# A socket's path has at most 107 bytes on Linux; the suite adds a folder of 21, vLLM a slash and a UUID of 36.
+LONGEST_SOCKET_FOLDER = 107 - 37 - 21
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, 
         "HF_HUB_OFFLINE": "1",  # the checkpoints are local folders; nothing is downloaded
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_SERVER_DEV_MODE": "1",  # for /collective_rpc; the server listens on loopback only
+        # Older vLLM guesses the address of a network card, which nobody reaches behind a VPN or without a route.
+        "VLLM_HOST_IP": "127.0.0.1",
         SNAPSHOT_DIRECTORY: str(snapshots),
         # vLLM's processes rename themselves, which would overwrite the mark by which the suite finds and ends them.
         "SPT_NOENV": "1",
@@ -147,8 +149,18 @@ def vllm_environment(profile: Profile, snapshots: Path, inherited: Mapping[str, 
 
 def _short_sockets(inherited: Mapping[str, str]) -> dict[str, str]:
     """The setting that puts vLLM's sockets into /tmp if the path of the temporary folder is too long for them."""
-    temporary = next((inherited[name] for name in ("TMPDIR", "TEMP", "TMP") if inherited.get(name)), "")
-    return {SOCKETS: "/tmp"} if len(os.fsencode(temporary)) > LONGEST_SOCKET_FOLDER else {}
+    long = len(os.fsencode(temporary_folder(inherited))) > LONGEST_SOCKET_FOLDER
+    return {SOCKETS: "/tmp"} if long else {}
+
+
+def temporary_folder(environment: Mapping[str, str]) -> str:
+    """The temporary folder that this environment names; empty if it names none."""
+    return next((environment[name] for name in ("TMPDIR", "TEMP", "TMP") if environment.get(name)), "")
+
+
+def shell() -> dict[str, str]:
+    """This process's environment. Another thread may change it meanwhile: pytest sets a variable for each test."""
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
 def neutral(inherited: Mapping[str, str]) -> dict[str, str]:

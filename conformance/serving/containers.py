@@ -20,7 +20,7 @@ from conformance import FIXTURES, PACKAGE
 from conformance.errors import ObservationError, UsageError
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 from conformance.serving import logs
-from conformance.serving.command import Launch, neutral
+from conformance.serving.command import Launch, neutral, shell
 from conformance.serving.executors import Executor, Ports
 from conformance.serving.installed import SUITE, Installed
 from conformance.serving.json_subprocess import ask_subprocess
@@ -52,6 +52,10 @@ class Image(Executor):
         """Nothing from this shell: an image brings its own environment."""
         return {}
 
+    def private_folder(self, environment: Mapping[str, str]) -> None:
+        """The server has the temporary folder of where it runs."""
+        del environment
+
     def installed(self) -> Installed:
         return _installed(replace(self, gpu=False, checkpoints=()))
 
@@ -75,7 +79,7 @@ class Image(Executor):
             *launch.command[1:],
         )
         at_once = ("--time", "0") if self.program == "podman" else ()  # it had its time to stop before
-        return Launch(command, {**neutral(os.environ), **settings}, (self.program, "rm", "--force", *at_once, name))
+        return Launch(command, {**neutral(shell()), **settings}, (self.program, "rm", "--force", *at_once, name))
 
     def _folders(self, settings: Mapping[str, str]) -> Iterator[str]:
         """The mounted folders: suite and checkpoints read-only, caches and snapshots writable."""

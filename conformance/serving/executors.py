@@ -5,12 +5,12 @@ A launch is written as if it ran on this machine. Its executor adapts it so that
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from conformance.serving.command import Launch
+from conformance.serving import remains
+from conformance.serving.command import Launch, shell
 from conformance.serving.installed import Installed, installed_here
 
 HOST = "127.0.0.1"
@@ -34,7 +34,7 @@ class Executor:
     @property
     def inherited(self) -> Mapping[str, str]:
         """The environment that a process inherits there."""
-        return os.environ
+        return shell()
 
     def installed(self) -> Installed:
         """The vLLM and the suite that are installed there.
@@ -56,6 +56,10 @@ class Executor:
         """
         del name, ports
         return launch
+
+    def private_folder(self, environment: Mapping[str, str]) -> Path | None:
+        """The path of a temporary folder that a server here gets for itself; None if it runs elsewhere."""
+        return remains.name_folder(environment)
 
     def fetch(self, file: Path, folder: Path) -> Path:
         """A local path to a file that a server wrote; a file on another machine is copied into the folder.

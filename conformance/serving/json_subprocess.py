@@ -19,8 +19,9 @@ from threading import Thread, Timer
 from typing import Any
 
 from conformance.errors import ObservationError
+from conformance.formats.json_files import parse_json
 from conformance.serving import logs, processes
-from conformance.serving.command import Launch
+from conformance.serving.command import Launch, neutral
 from conformance.serving.executors import HERE, Executor
 
 QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -64,7 +65,7 @@ def read_answer(done: Done, failed: str) -> dict[str, Any]:
         ObservationError: it printed no JSON; the sentence begins with ``failed``.
     """
     try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = parse_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         reason = logs.telling_line(done.stderr) or f"exit code {done.returncode}"
         raise ObservationError(f"{failed}: {reason}", logs.tail(done.stderr)) from None
@@ -135,7 +136,7 @@ class Together:
 
     def _keep(self, line: str) -> None:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             future = self._done[row["module"]]
         except (ValueError, KeyError, TypeError):  # printed by an import
             return
@@ -143,7 +144,7 @@ class Together:
 
 
 def _launch(command: Sequence[str], executor: Executor) -> Launch:
-    launch = Launch(tuple(command), {**executor.inherited, **QUIET})
+    launch = Launch(tuple(command), {**neutral(executor.inherited), **QUIET})
     return executor.adapt_launch(launch, f"conformance-{secrets.token_hex(8)}")
 
 

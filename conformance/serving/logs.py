@@ -5,24 +5,61 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from conformance.evidence.redaction import redact_text
+from conformance.evidence.redaction import both_ends, redact_text
 
 TAIL_LINES = 40
+LARGEST = 1 << 25  # bytes that are read of a log: half from its beginning, half from its end
+END = 1 << 16  # bytes that are read for its last lines
+ENGINE_DIED = "EngineDeadError"  # after which the API server ends too
+_MOST_LINES = 100_000  # that are remembered
 
 # (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] message
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)*([A-Z]{4,8}\s+[\d-]+\s+[\d:.]+\s+)?(\[[^\]]+:\d+\]\s*)?")
 _ERROR = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Interrupt|Exit)): (\S.*)$|^\S*: error: (\S.*)$")
+_CLOCK = re.compile(r"\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d(?:[.,]\d+)?")
 # vLLM's front processes repeat that an inner process failed; the cause is further up in the log.
 _ECHO = re.compile(r"see (root cause|stack trace)|for (the )?root cause", re.IGNORECASE)
 _VALIDATION = re.compile(r"^\d+ validation errors? for ")
 
 
-def read(path: Path) -> str:
-    """The whole log without secrets; empty if there is no log."""
+def read(path: Path, largest: int = LARGEST) -> str:
+    """The log without secrets, and without its middle if it is larger; empty if there is no log."""
     try:
-        return redact_text(path.read_text(encoding="utf-8", errors="replace"))
+        with path.open("rb") as file:
+            return redact_text(both_ends(file, largest).decode("utf-8", errors="replace"))
     except FileNotFoundError:
         return ""
+
+
+def read_end(path: Path) -> str:
+    """The end of the log without secrets; empty if there is no log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - END))
+            return redact_text(file.read(END).decode("utf-8", errors="replace"))
+    except FileNotFoundError:
+        return ""
+
+
+class News:
+    """Tells whether a log that grows has new lines; a line that only differs in its time is not new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place, self._rest = path, 0, b""
+        self._seen: set[str] = set()
+
+    def any(self) -> bool:
+        """Whether there is a line that was not there at the last call; lines in a flood are not all looked at."""
+        with self._path.open("rb") as file:
+            self._place = max(self._place, self._path.stat().st_size - END)
+            file.seek(self._place)
+            added = file.read(END)
+        self._place += len(added)
+        *whole, self._rest = re.split(rb"[\r\n]", self._rest + added)
+        lines = {_CLOCK.sub("", bare(line.decode("utf-8", errors="replace"))) for line in whole} - {""}
+        new = not lines <= self._seen
+        self._seen = lines if len(self._seen) > _MOST_LINES else self._seen | lines
+        return new
 
 
 def bare(line: str) -> str:

@@ -86,7 +86,7 @@ def read_positions(server: Server) -> list[str]:
     Raises:
         ObservationError: the server does not answer, or /metrics cannot be read.
     """
-    labels = {sample.labels["position"] for sample in _samples(server) if sample.name == PER_POSITION}
+    labels = {sample.labels.get("position", "") for sample in _samples(server) if sample.name == PER_POSITION}
     return sorted(labels, key=lambda label: (len(label), label))
 
 
@@ -198,7 +198,7 @@ def parse(text: str) -> Counters:
         ValueError: a counter is missing.
     """
     samples = _all(text)
-    positions = sorted({int(sample.labels["position"]) for sample in samples if sample.name == PER_POSITION})
+    positions = sorted({int(sample.labels.get("position", "")) for sample in samples if sample.name == PER_POSITION})
     if positions != list(range(len(positions))):
         raise ValueError(f"{PER_POSITION} has positions {positions}")
     return Counters(

@@ -385,10 +385,11 @@ class ServerPool:
 
         def keep(server: Server) -> None:
             if server.pid is None:
-                write_start(evidence.directory, server, launch.environment)
+                write_start(evidence.directory, server, start.environment)
             self._write(name, {"ready": False, "server": _public_record(server)})
 
-        return Start(launch, name, log, self._profile.hardware.bounds, keep, self.executor)
+        start = Start(launch, name, log, self._profile.hardware.bounds, keep, self.executor)
+        return start
 
     def _stop_leftover(self, arm: str) -> None:
         """Stop a server that a process began to start before it died."""

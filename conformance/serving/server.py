@@ -1,4 +1,20 @@
-"""One server: started in its own process session, verified, and stopped with every process that it spawned."""
+"""One server: started in its own process session, verified, and stopped with every process that it spawned.
+
+The life of a server::
+
+    named ──spawn──► loading ──/health answers──► healthy ──own model, one token──► ready ──close──► stopping
+      │                │                            │                                 │                 │
+      │ no port,       │ exits, is killed,          │ another model, no JSON,         │ a request       │ SIGTERM, and
+      │ no program     │ says nothing new,          │ no token                        │ fails, and it   │ SIGKILL after
+      │                │ is not ready in time       │                                 │ is dead         │ the grace
+      ▼                ▼                            ▼                                 ▼                 ▼
+    failed ◄───────────┴────────────────────────────┴─────────────────────────────── died             stopped
+
+``Start`` is the way from named to ready; every step that fails raises ObservationError, and whoever waits stops the
+server. From named on, a record in the evidence names it. So its pool, another process, or the watchdog of a killed run
+can stop it in any state. Whatever its end, its processes end, its temporary folder is removed, and secrets are removed
+from its log.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +34,14 @@ import psutil
 from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.redaction import redact_file
 from conformance.profile.profile import Bounds
-from conformance.serving import logs, processes
+from conformance.serving import logs, processes, remains
 from conformance.serving.command import Launch
 from conformance.serving.executors import HERE, HOST, Executor
 
 _LOOK_SECONDS = 0.1  # between two checks of a loading server
 _LOOKS_A_REPORT = 10
 _ANSWER_SECONDS = 5.0  # for /health and /v1/models
+_DEATH_SECONDS = 5.0  # until the API server ends after its engine has died
 
 Progress = Callable[[str], None]
 
@@ -40,6 +57,7 @@ class Server:
     command: tuple[str, ...]
     pid: int | None = None
     created: float | None = None
+    folder: str = ""  # its own temporary folder, which is removed after its end
     end: tuple[str, ...] = ()  # a command that ends the server if it is not a process of this machine
     process: subprocess.Popen[bytes] | None = field(default=None, compare=False, repr=False)  # only in its parent
 
@@ -56,6 +74,11 @@ class Server:
     def headers(self) -> dict[str, str]:
         """The headers of requests that do not go through the official client."""
         return {}
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether its answers bear the name by which it was asked."""
+        return True
 
     @property
     def alive(self) -> bool:
@@ -82,14 +105,18 @@ class Server:
             raise ObservationError(f"{self.name} server: processes {left} survived SIGKILL", self.log_tail())
         if problem:
             raise ObservationError(f"{self.name} server may still run: {problem}", self.log_tail())
+        remains.remove(self.folder, self.created)
         redact_file(self.log)
 
     def log_tail(self) -> str:
         """The last lines of the server's log."""
-        return logs.tail(logs.read(self.log))
+        return logs.tail(logs.read_end(self.log))
 
     def failure(self, what: str) -> ObservationError:
         """The error for a request that failed. If the server is dead, its death is the cause that the error names."""
+        deadline = time.monotonic() + _DEATH_SECONDS * (logs.ENGINE_DIED in self.log_tail())
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
         if self.alive:
             return ObservationError(f"{self.name} server: {what}", self.log_tail())
         text = logs.read(self.log)
@@ -152,8 +179,9 @@ class Start:
         model = f"conformance-{name}-{secrets.token_hex(8)}"
         self.server = Server(name, model, 0, log, launch.command)
         self._launch, self._bounds, self._keep, self._executor = launch, bounds, keep, executor
+        self.environment: Mapping[str, str] = launch.environment  # ``spawn`` adds the server's own temporary folder
         self._begin = self._grown = time.monotonic()
-        self._size = 0
+        self._news = logs.News(log)
         self.exit_code: int | None = None  # of a process that ended by itself
 
     def spawn(self) -> None:
@@ -162,21 +190,31 @@ class Start:
         Raises:
             ObservationError: the process could not be started.
         """
-        ports = self._executor.ports()
+        try:
+            ports = self._executor.ports()
+        except OSError as error:
+            raise self._failed(f"could not be started: no port is free ({error})") from None
         own = ("--host", HOST, "--port", str(ports[1]), "--served-model-name", self.server.model)
         launch = replace(self._launch, command=(*self._launch.command, *own))
         launch = self._executor.adapt_launch(launch, self.server.model, ports)
-        self.server = replace(self.server, port=ports[0], command=launch.command, end=launch.end)
+        folder = self._executor.private_folder(launch.environment)
+        own_folder = remains.settings(folder, launch.environment) if folder else {}
+        self.environment = {**launch.environment, **own_folder}
+        self.server = replace(
+            self.server, port=ports[0], command=launch.command, end=launch.end, folder=str(folder or "")
+        )
         self._keep(self.server)
         self._begin = self._grown = time.monotonic()
         try:
+            if folder:
+                folder.mkdir(mode=0o700)
             with self.server.log.open("wb") as sink:
                 process = subprocess.Popen(
                     self.server.command,
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
-                    env={**launch.environment, processes.MARK: self.server.model},
+                    env={**self.environment, processes.MARK: self.server.model},
                     start_new_session=True,
                 )
         except OSError as error:
@@ -192,7 +230,7 @@ class Start:
 
     def status(self) -> str:
         """A line for the user that says what the server is doing."""
-        line = logs.last_line(logs.read(self.server.log)) or "no output yet"
+        line = logs.last_line(logs.read_end(self.server.log)) or "no output yet"
         return f"loading {self.server.name} … {self.seconds:.0f} s: {line}"
 
     def ready(self) -> bool:
@@ -220,17 +258,17 @@ class Start:
         raise self._failed(f"{how} after {self.seconds:.0f} s: {reason}")
 
     def _require_in_time(self) -> None:
-        now, size = time.monotonic(), self.server.log.stat().st_size
-        if size != self._size:
-            self._grown, self._size = now, size
+        now = time.monotonic()
+        if self._news.any():
+            self._grown = now
         allowed, silent = self._bounds.load_seconds, self._bounds.silence_seconds
         if now - self._begin > allowed:
             raise self._failed(f"was not ready after {allowed:g} s; {self._last_words()}")
         if now - self._grown > silent:
-            raise self._failed(f"wrote nothing for {silent:g} s while loading; {self._last_words()}")
+            raise self._failed(f"wrote nothing new for {silent:g} s while loading; {self._last_words()}")
 
     def _last_words(self) -> str:
-        line = logs.last_line(logs.read(self.server.log))
+        line = logs.last_line(logs.read_end(self.server.log))
         return f"the last line of its log is: {line}" if line else "its log is empty"
 
     def _failed(self, what: str) -> ObservationError:

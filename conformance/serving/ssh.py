@@ -7,7 +7,6 @@ this machine.
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 
 from conformance.errors import ObservationError, UsageError
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
-from conformance.serving.command import Launch
+from conformance.serving.command import Launch, shell
 from conformance.serving.executors import HOST, Executor, Ports, free_port
 from conformance.serving.installed import Installed, installed_here
 from conformance.serving.json_subprocess import ask_subprocess
@@ -52,6 +51,10 @@ class Host(Executor):
         """Nothing from this shell: a login on the host brings its own environment."""
         return {}
 
+    def private_folder(self, environment: Mapping[str, str]) -> None:
+        """The server has the temporary folder of where it runs."""
+        del environment
+
     def installed(self) -> Installed:
         return _installed(self)
 
@@ -63,11 +66,11 @@ class Host(Executor):
         settings = {name: value for name, value in launch.environment.items() if name != SNAPSHOT_DIRECTORY}
         there = ("env", *(f"{key}={value}" for key, value in settings.items()), self.python, *launch.command[1:])
         if ports is None:
-            return Launch(self._by_ssh(there), os.environ)
+            return Launch(self._by_ssh(there), shell())
         # The watchdog needs another mark than the client here, whose mark is the name: the host may be this machine.
         watchdog = (self.python, "-m", SSH_WATCHDOG, name + THERE, str(self.grace))
         forward = ("-L", f"{HOST}:{ports[0]}:{HOST}:{ports[1]}")
-        return Launch(self._by_ssh((*watchdog, *there), *forward), os.environ, self._by_ssh(watchdog))
+        return Launch(self._by_ssh((*watchdog, *there), *forward), shell(), self._by_ssh(watchdog))
 
     def fetch(self, file: Path, folder: Path) -> Path:
         """A copy of the host's file in the folder.

@@ -11,6 +11,7 @@ from pathlib import Path
 from conformance.errors import ObservationError
 from conformance.evidence.folder import now, write_atomically
 from conformance.evidence.redaction import redact_command, redact_environment
+from conformance.formats.json_files import parse_json
 from conformance.formats.json_schema import first_violation
 from conformance.serving.server import Server
 
@@ -52,7 +53,7 @@ def read_starts(directory: Path) -> list[Started]:
     found = []
     for path in sorted((directory / FOLDER).glob("*.json")):
         try:
-            note = json.loads(path.read_text(encoding="utf-8"))
+            note = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ObservationError(f"{path} cannot be read: {error}") from error
         if wrong := first_violation(SCHEMA, note):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.evidence.redaction import redact_file
-from conformance.serving import processes
+from conformance.serving import processes, remains
 
 
 def watch(folder: Path, grace: float) -> subprocess.Popen[bytes]:
@@ -37,6 +37,7 @@ def end_recorded_servers(folder: Path, grace: float) -> list[str]:
             survivors += [f"process {pid}" for pid in left]
             if server["end"] and (problem := processes.run_end(server["end"], grace)):
                 survivors.append(f"a server, since {problem}")
+            remains.remove(server["folder"], server["created"])
             redact_file(Path(server["log"]))
             path.unlink(missing_ok=True)
     return survivors

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json
+from conformance.formats.json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _describe(answer: Mapping[str, Any]) -> str:
 
 def _call(call: Mapping[str, str]) -> str:
     try:
-        return _canonical(call["name"], json.loads(call["arguments"]))
+        return _canonical(call["name"], parse_json(call["arguments"]))
     except ValueError:
         return f"{call['name']} with arguments that are not JSON, {call['arguments']}"
 

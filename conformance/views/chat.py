@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import canonical_json, same_json
+from conformance.formats.json_files import parse_json
 from conformance.formats.json_schema import violations
 from conformance.formats.toml_tables import convert
 from conformance.formats.tool_call_deltas import add_to_call
@@ -180,7 +181,7 @@ def _call_problems(place: int, call: Call, asked: Mapping[str, Any], case: Case)
     if call.name != asked["name"]:
         yield f"call {place} calls {call.name} where {asked['name']} was asked for"
     try:
-        arguments = json.loads(call.arguments)
+        arguments = parse_json(call.arguments)
     except ValueError:
         yield f"the arguments of call {place} are not JSON: {_cut(call.arguments)}"
         return
@@ -216,7 +217,7 @@ def check_text(answer: Answer) -> Iterator[str]:
 
 def _json_problems(content: str, expected: Any, case: Case) -> Iterator[str]:
     try:
-        value = json.loads(content)
+        value = parse_json(content)
     except ValueError:
         yield f"content is not JSON: {_cut(content)}"
         return
@@ -275,7 +276,7 @@ def _answer(case: Case, row: Mapping[str, Any]) -> Answer:
 
 def _canonical(call: Call) -> tuple[str, str]:
     try:
-        return call.name, canonical_json(json.loads(call.arguments))
+        return call.name, canonical_json(parse_json(call.arguments))
     except ValueError:
         return call.name, call.arguments
 

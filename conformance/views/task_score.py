@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Self
 from conformance.errors import ObservationError
 from conformance.formats.canonical_json import same_json
 from conformance.formats.decimals import last_number, number
+from conformance.formats.json_files import parse_json
 from conformance.judging.paired import PairedTable
 from conformance.judging.stats import Estimate
 
@@ -91,7 +91,7 @@ def _short(text: str, limit: int = 60) -> str:
 
 def _same_calls(answer: Facts, expected: Any) -> bool:
     try:
-        calls = [{"name": call["name"], "arguments": json.loads(call["arguments"])} for call in answer["calls"]]
+        calls = [{"name": call["name"], "arguments": parse_json(call["arguments"])} for call in answer["calls"]]
     except ValueError:
         return False
     return same_json(calls, expected)
@@ -101,7 +101,7 @@ def _same_value(answer: Facts, expected: Any) -> bool:
     """The whole text, or the block of code in it."""
     block = _BLOCK.search(answer["content"])
     try:
-        return same_json(json.loads(block[1] if block else answer["content"]), expected)
+        return same_json(parse_json(block[1] if block else answer["content"]), expected)
     except ValueError:
         return False
 

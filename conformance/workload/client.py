@@ -205,7 +205,8 @@ class Client:
         ):
             for line in json_lines.lines_of_stream(response.iter_bytes()):
                 arrived.append((time.perf_counter() - begin, line))
-            return _Delivered(arrived, stream, time.perf_counter() - begin)
+            model = self._server.model if self._server.names_itself else None
+            return _Delivered(arrived, stream, time.perf_counter() - begin, model)
 
     def _parse(self, prompt: Prompt, delivered: _Delivered) -> Answer:
         with self._usable(prompt):
@@ -237,12 +238,14 @@ class _Delivered:
     lines: Sequence[tuple[float, str]]
     streamed: bool
     seconds: float
+    model: str | None  # that must have answered; None if it may have another name
 
     def answer(self, name: str) -> Answer:
         return self._streamed(name) if self.streamed else self._whole(name)
 
     def _whole(self, name: str) -> Answer:
         completion: Any = ChatCompletion.construct(**json.loads("\n".join(line for _, line in self.lines)))
+        self._require_own(completion.model)
         choice = completion.choices[0]
         parts = _Parts(choice.message.content or "", _reasoning(choice.message))
         for call in choice.message.tool_calls or []:
@@ -254,11 +257,14 @@ class _Delivered:
     def _streamed(self, name: str) -> Answer:
         parts, finish, usage = _Parts("", ""), None, None
         for arrival, chunk in self._chunks():
+            self._require_own(chunk.model)
             usage = chunk.usage or usage
             parts.take(chunk)
             for choice in chunk.choices:
                 if parts.add(choice):
                     parts.arrivals.append(arrival)
+                if finish and choice.finish_reason:
+                    raise ValueError("the stream ends twice")
                 finish = choice.finish_reason or finish
         return parts.answer(name, finish, usage, self.seconds)
 
@@ -272,6 +278,16 @@ class _Delivered:
                 if "error" in said:
                     raise ValueError(said["error"])
                 yield arrival, ChatCompletionChunk.construct(**said)
+        raise ValueError(f"the stream has no {_DONE}")
+
+    def _require_own(self, model: str) -> None:
+        """Require that the server answers whose name the suite made up: another one may have taken its port.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        if self.model is not None and model != self.model:
+            raise ValueError(f"the answer is of the model {model!r}, not of {self.model}")
 
 
 class _Parts:

@@ -109,3 +109,13 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_table_of_faults_is_that_of_today() -> None:
+    made = "import faults.__main__ as made; print(made.page(), end='')"
+    paths = os.pathsep.join(map(str, (ROOT / "tests", ROOT / "tests/faults", ROOT)))
+    done = subprocess.run(
+        [sys.executable, "-c", made], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True
+    )
+    assert (ROOT / "docs/faults.md").read_text(encoding="utf-8") == done.stdout, "out of date: run scripts/faults"
+    assert done.stdout.count(" s | ") >= 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.paths import ROOT
@@ -141,3 +142,17 @@ def test_a_profile_holds_no_secrets(tmp_path: Path) -> None:
     pair.write_text('target = "./t"\ndraft = "./d"\nk = 4\nquantisation = "nvfp4"\nserve_args = ["--api-key", "abc"]\n')
     with pytest.raises(UsageError, match=r'two\.toml: key "serve_args" has --api-key, a secret'):
         load_pair(pair)
+
+
+class Changing(dict[str, str]):
+    """An environment from which pytest removes a variable while another thread reads it."""
+
+    def __getitem__(self, name: str) -> str:
+        raise KeyError(name)
+
+    def items(self) -> Any:
+        return ((name, self[name]) for name in self)
+
+
+def test_an_environment_may_change_meanwhile() -> None:
+    assert redact_text("hello", Changing(A_TOKEN="secret-word")) == "hello"

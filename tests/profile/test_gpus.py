@@ -54,7 +54,15 @@ def test_a_gpu_is_taken_for_its_profile(here: Here, cards: list[Card], name: str
 
 @pytest.mark.parametrize(
     ("visible", "seen"),
-    [("1", [H200]), ("2, 0", [B300, H100]), ("GPU-2", [B300]), ("1,-1,0", [H200]), ("", []), ("-1", [])],
+    [
+        ("1", [H200]),
+        ("2, 0", [B300, H100]),
+        ("GPU-2a5b-4e67", [B300]),
+        ("MIG-7", [H100]),
+        ("1,-1,0", [H200]),
+        ("", []),
+        ("-1", []),
+    ],
 )
 def test_a_shared_hosts_other_gpus_are_no_concern(
     here: Here, monkeypatch: pytest.MonkeyPatch, visible: str, seen: list[Card]

@@ -173,7 +173,7 @@ def test_a_container_that_does_not_listen_is_removed(docker: Docker, tmp_path: P
     start = Start(SILENT_IN_PYTHON, "mtp", tmp_path / "log", bounds, lambda _: None, PLACE)
     outcome = start_together([start], 0.5, print)["mtp"]
     assert isinstance(outcome, ObservationError)
-    assert "wrote nothing for 1.5 s while loading" in outcome.sentence
+    assert "wrote nothing new for 1.5 s while loading" in outcome.sentence
     assert docker.running() == {}
 
 

@@ -1,4 +1,4 @@
-"""A real server where the path of the temporary folder is long."""
+"""A real server where the path of the temporary folder is long; it leaves nothing but compiled code."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def test_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     servers = ServerPool(load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke"), recording(tmp_path / "evidence"))
     try:
-        assert servers.plain().alive
+        server = servers.plain()
+        assert server.alive
+        assert list(Path(server.folder).iterdir())  # vLLM's sockets
     finally:
         servers.close()
+    assert not Path(server.folder).exists()
+    assert [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor")] == []

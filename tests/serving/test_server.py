@@ -97,14 +97,15 @@ def test_a_kill_from_outside_is_named(starter: Starter) -> None:
 def test_silence_has_a_bound_of_its_own(starter: Starter) -> None:
     with pytest.raises(ObservationError) as raised:
         starter.start(SILENT, replace(BOUNDS, silence_seconds=1.5))
-    assert "wrote nothing for 1.5 s while loading" in raised.value.sentence
+    assert "wrote nothing new for 1.5 s while loading" in raised.value.sentence
     assert starter.left() == []
 
 
 def test_a_server_that_talks_but_never_gets_ready_meets_the_other_bound(starter: Starter) -> None:
     with pytest.raises(ObservationError) as raised:
         starter.start(CHATTY, replace(BOUNDS, load_seconds=2, silence_seconds=1.5))
-    assert raised.value.sentence == ("mtp server was not ready after 2 s; the last line of its log is: Loading weights")
+    said = "mtp server was not ready after 2 s; the last line of its log is: Loading weights: part "
+    assert raised.value.sentence.startswith(said)
     assert starter.left() == []
 
 
@@ -286,9 +287,9 @@ def test_the_command_of_each_arm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shell", "sockets"),
     [
-        ({"TMPDIR": "/t" * 36}, "/tmp"),
-        ({"TMPDIR": "/t" * 35}, None),
-        ({"TMPDIR": "/ä" * 24}, "/tmp"),  # bytes count
+        ({"TMPDIR": "/t" * 25}, "/tmp"),
+        ({"TMPDIR": "/t" * 24}, None),
+        ({"TMPDIR": "/ä" * 17}, "/tmp"),  # bytes count
         ({"TMPDIR": "", "TEMP": "/t" * 40}, "/tmp"),
         ({}, None),
         ({"TMPDIR": "/t" * 36, "VLLM_RPC_BASE_PATH": "/own"}, "/own"),

@@ -135,7 +135,7 @@ def test_a_start_that_hangs_is_ended(tmp_path: Path) -> None:
     start = Start(SILENT_IN_PYTHON, "mtp", tmp_path / "log", bounds, lambda _: None, PLACE)
     outcome = start_together([start], 0.5, print)["mtp"]
     assert isinstance(outcome, ObservationError)
-    assert "wrote nothing for 2.5 s while loading; the last line of its log is: loading" in outcome.sentence
+    assert "wrote nothing new for 2.5 s while loading; the last line of its log is: loading" in outcome.sentence
     assert left(start.server.model, 0) == []
 
 

@@ -22,12 +22,18 @@ PAIR = 'target = "./target"\ndraft = "./draft"\nk = 4\nquantisation = "nvfp4"\n'
 SECONDS = 60
 
 
+def heed_interrupts() -> None:
+    """Let a run heed Ctrl-C also if the tests run in the background of a shell, which ignores it for them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs the command in a folder of its own; ``environment`` is added to this process's."""
 
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: tuple[str, ...] = ()  # the words of a program that runs the command
 
     @property
     def evidence(self) -> Path:
@@ -48,13 +54,14 @@ class Runner:
         facts.write_text(json.dumps(synthetic.healthy()))
         paths = PYTHONPATH
         return subprocess.Popen(
-            [sys.executable, "-m", "negative_controls.faux_servers.run", phase, str(self.folder), *words],
+            [*self.before, sys.executable, "-m", "negative_controls.faux_servers.run", phase, str(self.folder), *words],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": paths, "KILLED_IN": str(self.folder)} | dict(self.environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
 
     def run(self, phase: str, *words: str) -> tuple[int, str]:

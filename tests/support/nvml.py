@@ -53,12 +53,20 @@ def nvml(*cards: Card, fails: str = "", late: str = "") -> ModuleType:
             raise errors[late](late)
         return len(cards)
 
+    def by_uuid(uuid: str) -> Card:
+        """The card with the whole UUID; an instance of MIG is taken for a card."""
+        whole = {made.nvmlDeviceGetUUID(card): card for card in cards} | {"MIG-7": cards[0]}
+        if uuid not in whole:
+            raise errors["Unknown"]("Not Found")
+        return whole[uuid]
+
     made.NVML_CLOCK_SM, made.NVML_CLOCK_MEM = 1, 2
     made.nvmlInit, made.nvmlShutdown, made.nvmlDeviceGetCount = begin, lambda: None, count
     made.nvmlSystemGetDriverVersion = lambda: "590.44.01"
     made.nvmlSystemGetCudaDriverVersion_v2 = lambda: 13010
     made.nvmlDeviceGetHandleByIndex = lambda number: cards[number]
-    made.nvmlDeviceGetHandleByUUID = lambda uuid: cards[int(uuid.removeprefix("GPU-"))]
+    made.nvmlDeviceGetHandleByUUID = by_uuid
+    made.nvmlDeviceGetUUID = lambda card: f"GPU-{cards.index(card)}a5b-4e67"
     made.nvmlDeviceGetName = lambda card: card.name
     made.nvmlDeviceGetCudaComputeCapability = lambda card: card.capability
     made.nvmlDeviceGetMemoryInfo = lambda card: type("Memory", (), {"total": told(card.memory), "used": card.used})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from conformance.errors import ObservationError
+from conformance.formats.json_files import parse_json
 from conformance.profile.arms import MTP
 from conformance.views.served.replies import OK, Facts, incomplete
 
@@ -72,7 +72,7 @@ def _part_of(cut: str, whole: str) -> bool:
     if whole.startswith(cut):
         return True
     try:
-        found, right = json.loads(cut), json.loads(whole)
+        found, right = parse_json(cut), parse_json(whole)
     except ValueError:
         return False
     return isinstance(found, dict) and all(name in right and right[name] == value for name, value in found.items())

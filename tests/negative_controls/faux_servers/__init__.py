@@ -69,7 +69,11 @@ def _shell(script: str) -> Launch:
 
 LOADING = "echo 'INFO 11-23 14:25:00 [loader.py:7] Loading weights'"
 SILENT = _shell(f"{LOADING}; sleep 600")  # writes one line and then nothing more
-CHATTY = _shell(f"while :; do {LOADING}; sleep 0.1; done")  # loads for ever, and writes lines about it
+LOADS = (
+    'i=0; while :; do i=$((i+1)); echo "INFO 11-23 14:25:00 [loader.py:7] Loading weights: part $i"; sleep 0.1; done'
+)
+CHATTY = _shell(LOADS)  # loads for ever, and writes lines about it
+RETRIES = 'while :; do echo "WARNING $(date +%m-%d\\ %H:%M:%S) [shm.py:9] No free slot, trying again"; sleep 0.1; done'
 
 
 def launch(script: str, *arguments: str) -> Launch:

@@ -13,6 +13,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import mischief  # this file is run as a script
+
 LATE_SECONDS = 0.05
 TOKENS = 9  # of every answer: one from the prompt, then two drafts of 4 with 3 of them accepted each
 DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
@@ -115,7 +117,7 @@ class State:
         for position, value in enumerate(positions):
             labels = f'engine="0",model_name="{self.name}",position="{position}"'
             lines.append(f"vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels}}} {value}.0")
-        return "\n".join(lines) + "\n"
+        return mischief.metrics(self.fault, "\n".join(lines) + "\n", self.looks)
 
 
 def leak() -> None:
@@ -189,6 +191,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(json.dumps({"results": [answer]} if answer else {"error": "unknown"}))
         elif self.path == "/v1/completions" and "n" not in question:
             self.send(json.dumps(self.frame("text_completion", self.completions(question), 1)))
+        elif refused := mischief.refusal(self.state.fault, self.state.asked + 1):
+            self.state.asked += 1
+            self.send(refused[1], status=refused[0])
         elif self.state.rubbish(question):
             self.send("<html>It works!</html>", "text/html")
         elif self.path == "/v1/completions":
@@ -265,12 +270,22 @@ class Handler(BaseHTTPRequestHandler):
         chunks[0]["prompt_token_ids"] = PROMPT_IDS
         chunks.append(self.frame("chat.completion.chunk", [], tokens))
         body = "".join(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
-        self.send(body, "text/event-stream")
+        whole = self.state.fault != "cuts its streams" or self.state.asked < mischief.SPOILED
+        if whole:
+            self.send(mischief.stream(self.state.fault, body), "text/event-stream")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode()[: len(body) // 2])
+        self.close_connection = True
 
     def frame(self, kind: str, choices: list[Any], tokens: int | None) -> dict[str, Any]:
         usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 12} if tokens is not None else None
         told = {"metrics": {"speculative_decoding": self.state.speculation()}} if self.state.tells else {}
-        row = {"id": "x", "object": kind, "created": 1, "model": self.state.name, "choices": choices, "usage": usage}
+        other = self.state.fault == "answers for another" and self.state.asked > 1
+        name = "somebody-else" if other else self.state.name
+        row = {"id": "x", "object": kind, "created": 1, "model": name, "choices": choices, "usage": usage}
         return row | (told if usage else {})
 
     def pieces(self, question: dict[str, Any]) -> list[str]:
@@ -299,10 +314,15 @@ def main() -> None:
     parser.add_argument("--speculative-config", default="")
     parser.add_argument("--enforce-eager", action="store_true")
     parser.add_argument("--says", default="", help="a line of its log")
+    parser.add_argument("--wants", default="", help="a setting NAME=VALUE without which it does not start")
     options = parser.parse_args()
+    name, _, wanted = options.wants.partition("=")
+    if os.environ.get(name) != (wanted or None):
+        raise ValueError(f"{name} is {os.environ.get(name)}")
     print(options.speculative_config, options.says, sep="\n", flush=True)
     print("INFO 11-23 14:25:00 [api_server.py:1] Using CPU Unquantized MoE backend", flush=True)
     Handler.state = State(options)
+    mischief.settle(options.fault)
     ThreadingHTTPServer((options.host, options.port), Handler).serve_forever()
 
 

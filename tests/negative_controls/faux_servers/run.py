@@ -3,6 +3,9 @@
 Called as ``python -m negative_controls.faux_servers.run PHASE FOLDER WORDS…``. The facts come from
 FOLDER/documents.json. When it reaches PHASE, it makes the file FOLDER/reached and hangs. The name of every observation
 that it makes is a line of FOLDER/made. In the phase "leaking" servers, facts and failures contain SECRETS.
+
+FOLDER/plan.json, if there is one, says what goes wrong: ``command`` is that of the server with MTP, ``real`` names the
+observations that are made and not made up, and ``hostile`` a function of hostile.py that spoils this process.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from conformance.errors import ObservationError
 from conformance.evidence import folder as evidence_folder
 from conformance.evidence.journal import Journal
 from conformance.observers import OBSERVERS
+from conformance.profile.profile import Profile
 from conformance.run import prefetch, pytest_plugin, session
-from conformance.serving.command import Launch
-from conformance.serving.pool import ServerPool
-from negative_controls.faux_servers import CHATTY, launch, launcher
+from conformance.serving.command import Launch, vllm_environment
+from conformance.serving.pool import Launcher, ServerPool
+from negative_controls.faux_servers import CHATTY, PROFILE, SIZES, hostile, launch, launcher, with_prompts
 
 SECRETS = {
     "HF_TOKEN": "the-value-of-a-token",
@@ -58,17 +62,57 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
     prefetch.SLOW_IMPORTS = ()
     vars(session)["load_waivers"] = lambda _: ()
     good = launch("good", "--k", "4")
+    plan = json.loads((folder / "plan.json").read_text()) if (folder / "plan.json").exists() else {}
+    good = replace(good, command=tuple(plan.get("command") or good.command))
     mtp = {"loading": CHATTY, "leaking": leaking(good), "loading and leaking": leaking(CHATTY)}.get(phase, good)
-    vars(pytest_plugin)["ServerPool"] = partial(ServerPool, launcher=launcher(mtp=mtp))
+    launching = launcher(mtp=mtp)
+    vars(pytest_plugin)["ServerPool"] = partial(ServerPool, launcher=faithful(launching) if plan else launching)
     documents = json.loads((folder / "documents.json").read_text())
-    for name in {name.partition("-")[0] for name in documents}:
+    real = set(plan.get("real", ()))
+    for name in {name.partition("-")[0] for name in documents} - real:
         OBSERVERS[name] = partial(observe, name, documents, folder, phase)
+    if plan:
+        prefetch.OFF_LINE = ()  # their documents are made up, so no vLLM needs to be asked
+    if real:
+        ask_little(folder)
     arrange(phase, folder)
-    return command.main(words)
+    getattr(hostile, plan.get("hostile", "nothing"))(folder)
+    sys.argv[1:] = words
+    return command.main()
+
+
+def faithful(known: Launcher) -> Launcher:
+    """The launches with the environment that vLLM's servers get."""
+
+    def launching(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
+        environment = vllm_environment(profile, snapshots, inherited)
+        return replace(known(profile, arm, snapshots, inherited), environment=environment)
+
+    return launching
+
+
+def ask_little(folder: Path) -> None:
+    """Give the run a few prompts, whose answers the good server knows, and few rounds."""
+    load = session.load_profile
+
+    def with_little(*which: str) -> Profile:
+        profile = replace(load(*which), prompts=folder / "asked")
+        return profile if profile.level == "smoke" else replace(profile, sizes=SIZES)
+
+    if not (folder / "asked").exists():
+        with_prompts(PROFILE, folder / "asked")
+    vars(session)["load_profile"] = with_little
 
 
 def observe(
-    name: str, documents: Mapping[str, Any], folder: Path, phase: str, _profile: Any, servers: ServerPool, *_: Any
+    name: str,
+    documents: Mapping[str, Any],
+    folder: Path,
+    phase: str,
+    _profile: Any,
+    servers: ServerPool,
+    *_: Any,
+    group: str = "",
 ) -> Mapping[str, Any]:
     """A document; for ``LOOKING`` the server with MTP is started first."""
     with (folder / "made").open("a") as made:
@@ -79,7 +123,7 @@ def observe(
             Hanging(folder)()
     if phase == "leaking" and name == "tools":
         raise ObservationError(f"{' '.join(SECRETS.values())} was refused", "\n".join(SECRETS.values()))
-    facts: dict[str, Any] = documents[name]
+    facts: dict[str, Any] = documents[f"{name}-{group}" if group else name]
     if phase == "leaking" and name == "moe":
         facts["log_lines"] += SECRETS.values()
     return facts
