@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from conformance import LOCKS
-from conformance.commands.documents import print_to_stderr, show
+from conformance.commands.output.documents import print_to_stderr, show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.journal import JOURNAL, read_journal

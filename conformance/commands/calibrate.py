@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from conformance.commands.documents import print_to_stderr, put_between, show, with_table
+from conformance.commands.output.documents import print_to_stderr, put_between, show, with_table
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.judging.verdict import ExitCode
 from conformance.profile.profile import load_profile

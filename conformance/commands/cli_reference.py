@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 
-from conformance.commands.documents import put_between
+from conformance.commands.output.documents import put_between
 from conformance.commands.parsers import Subparsers, add_command, add_forms
 from conformance.judging.verdict import ExitCode
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance.commands.documents import print_to_stderr, show
+from conformance.commands.output.documents import print_to_stderr, show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.reports import fleet_table
 from conformance.reports.progress import Progress

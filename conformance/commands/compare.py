@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance.commands.documents import show
+from conformance.commands.output.documents import show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.reports.comparison import rendering
 from conformance.reports.comparison.changes import Comparison, Side, compare

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from conformance.commands.documents import show
+from conformance.commands.output.documents import show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.errors import UsageError
 from conformance.profile.profile import UNLOCKED, Profile, load_profile

@@ -8,16 +8,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from conformance.commands.documents import write, writing
+from conformance.commands.output.documents import write, writing
 from conformance.commands.parsers import Subparsers, add_command, add_evidence
 from conformance.errors import UsageError
 from conformance.evidence.folder import MANIFEST, is_finished, sha256
 from conformance.judging.verdict import ExitCode
 from conformance.profile.recipes import recipe_hardware
-from conformance.reports import inferencex
-from conformance.reports.github import workflow_commands
+from conformance.reports.exports import inferencex
+from conformance.reports.exports.github import workflow_commands
+from conformance.reports.exports.recipe_entry import as_yaml
 from conformance.reports.markdown import as_markdown
-from conformance.reports.recipe_entry import as_yaml
 from conformance.reports.report import gather
 from conformance.reports.source import Source
 from conformance.run.judge_evidence import judge_again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from conformance.commands.documents import require_folder_of, write
+from conformance.commands.output.documents import require_folder_of, write
 from conformance.commands.parsers import Subparsers, add_command, add_evidence
 from conformance.judging.verdict import ExitCode
 from conformance.reports.source import Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from conformance import FIXTURES
-from conformance.commands.documents import FORMAT, show, writing
+from conformance.commands.output.documents import FORMAT, show, writing
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms
 from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import ExitCode

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance.commands.documents import show
+from conformance.commands.output.documents import show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.judging.verdict import ExitCode
 from conformance.reports.runs_table import find_runs, list_as_json, list_as_text

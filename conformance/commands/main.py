@@ -39,7 +39,7 @@ from conformance.commands import (
     sign,
     verify,
 )
-from conformance.commands.closed_output import outlive_reader
+from conformance.commands.output.closed_output import outlive_reader
 from conformance.commands.parsers import Subparsers
 from conformance.judging.verdict import ExitCode
 from conformance.run.refusal import REFUSALS, report_refusal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from conformance.commands.documents import put_between, show, with_table
+from conformance.commands.output.documents import put_between, show, with_table
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.judging.verdict import ExitCode
 from conformance.observers.moe_oracle import ask_vllm

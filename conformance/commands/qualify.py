@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from conformance.commands.documents import require_folder_of, show, write
+from conformance.commands.output.documents import require_folder_of, show, write
 from conformance.commands.parsers import Subparsers, add_command, add_judging
 from conformance.judging.verdict import ExitCode
 from conformance.reports import plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conformance import FIXTURES
 from conformance.commands import qualify
-from conformance.commands.documents import print_to_stderr, write, writing
+from conformance.commands.output.documents import print_to_stderr, write, writing
 from conformance.commands.parsers import Subparsers, add_command, add_judging
 from conformance.errors import UsageError
 from conformance.judging.verdict import ExitCode

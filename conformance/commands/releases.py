@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from conformance import FIXTURES
-from conformance.commands.documents import print_to_stderr, put_between, show, write
+from conformance.commands.output.documents import print_to_stderr, put_between, show, write
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.judging.diagnose import load_known_failures
 from conformance.judging.verdict import ExitCode
@@ -55,6 +55,6 @@ def write_pictures(folder: Path, releases: tuple[Release, ...]) -> None:
     """Write the pictures of the page beside it."""
     write(folder / page.PICTURE, picture.as_svg(releases))
     if any(each.figures for each in releases):
-        from conformance.reports.releases import figure  # matplotlib takes a second to import
+        from conformance.reports.releases import figure_by_release  # matplotlib takes a second to import
 
-        write(folder / page.FIGURE, figure.as_svg(releases))
+        write(folder / page.FIGURE, figure_by_release.as_svg(releases))

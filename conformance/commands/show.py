@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance.commands import documents
+from conformance.commands.output import documents
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms
 from conformance.errors import UsageError
 from conformance.formats import toml_tables

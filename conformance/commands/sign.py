@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from conformance.commands.documents import show
+from conformance.commands.output.documents import show
 from conformance.commands.parsers import Subparsers, add_command, add_evidence, add_forms
 from conformance.evidence import attestation
 from conformance.evidence.folder import ATTESTATION

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from conformance.commands.documents import FORMAT, show
+from conformance.commands.output.documents import FORMAT, show
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms
 from conformance.evidence import attestation
 from conformance.evidence.folder import REPORTS

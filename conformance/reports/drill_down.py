@@ -241,7 +241,7 @@ class _Rows:
     def __init__(self, folder: Path) -> None:
         self._found: dict[str, tuple[str, Document]] = {}
         for path in sorted((folder if folder.is_dir() else FIXTURES / "prompts").glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8").split("\n"):  # strings may hold other line ends
                 row = parse_json(line) if line.strip() else None
                 if isinstance(row, dict) and isinstance(row.get("id"), str):
                     self._found.setdefault(row["id"], (path.name, row))

@@ -95,7 +95,7 @@ def test_the_catalogue_has_three_forms(capfd: pytest.CaptureFixture[str]) -> Non
     assert len(json.loads(texts[2])) == len(catalogue())
 
 
-PRINT_NO_RESULT = ("figure", "export", "completion", "cli-reference")  # export prints nothing but JSON
+PRINT_NO_RESULT = ("figure", "export", "pack", "completion", "cli-reference")  # export prints nothing but JSON
 
 
 @pytest.mark.parametrize("command", [name for name in make_parser()[1].choices if name not in PRINT_NO_RESULT])

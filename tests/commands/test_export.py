@@ -17,8 +17,8 @@ from conformance.commands.main import main
 from conformance.evidence.folder import new_header
 from conformance.judging.verdict import judge_run
 from conformance.profile.profile import load_profile
-from conformance.reports import inferencex
-from conformance.reports.recipe_entry import as_yaml
+from conformance.reports.exports import inferencex
+from conformance.reports.exports.recipe_entry import as_yaml
 from conformance.views.load import Load
 
 # As utils/process_result.py of InferenceX writes them for one node, without the latencies.

@@ -72,3 +72,14 @@ def test_regressions_and_signatures(tmp_path: Path, capsys: pytest.CaptureFixtur
     document = json.loads(capsys.readouterr().out)
     validator("verify").validate(document)
     assert not document["authentic"]
+
+
+def test_releases_and_what_to_expect_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["releases", "--json"]) == 0
+    validator("releases").validate(json.loads(capsys.readouterr().out))
+    assert main(["advise", "--json", "--vllm", "0.30.0", "--hardware", "cpu"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    validator("advise").validate(document)
+    assert [each["hardware"] for each in document["judged"]] == ["cpu"]
+    del document["judged"][0]["sentence"]
+    assert list(validator("advise").iter_errors(document))

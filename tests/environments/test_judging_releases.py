@@ -27,7 +27,7 @@ exit 1
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script in a checkout with locks of 0.30.0 and 0.31.0, and a Python that only notes what it is asked."""
-    found = load_script(ROOT / "scripts/releases")
+    found = load_script("releases")
     for name in ("releases/0.30.0", "releases/0.31.0", "cpu"):
         folder = tmp_path / "envs" / name
         folder.mkdir(parents=True)

@@ -128,7 +128,7 @@ PUBLISHED = [name for name in PAIRS if name.startswith("gemma-4-")]
 
 def test_the_hardware_and_the_pairs_are_those_that_are_promised() -> None:
     blackwell = ["b200", "b300", "gb10", "rtx-5090", "rtx-pro-6000", "thor"]
-    hopper = ["h100", "h100-small", "h100-small-eager", "h200", "h200-small"]
+    hopper = ["h100", "h100-small", "h100-small-eager", "h200", "h200-small", "h200-x2"]
     assert sorted(HARDWARE) == sorted([*blackwell, *hopper, "ampere", "cpu"])
     assert len(PUBLISHED) == 9
 

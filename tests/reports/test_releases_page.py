@@ -18,7 +18,7 @@ from conformance.judging.version_ranges import range_problems
 from conformance.profile.profile import load_profile
 from conformance.profile.release_facts import load_releases
 from conformance.reports.markdown import between
-from conformance.reports.releases import figure, page, picture
+from conformance.reports.releases import figure_by_release, page, picture
 from conformance.reports.releases.expectation import expectation
 from conformance.reports.releases.outlook import advised, sentence
 from conformance.run.judge_releases import LIMIT, judge_archives
@@ -88,22 +88,22 @@ def test_the_figure_shows_what_was_measured() -> None:
     measured = [release(it, {}) for it in ("0.31.0", "0.32.0")]
     for each in measured:
         each.figures["speedup 1"] = (2.5, 2.4, 2.6)  # type: ignore[index]
-    assert "0.32.0" in figure.as_svg(measured)
+    assert "0.32.0" in figure_by_release.as_svg(measured)
     with pytest.raises(ValueError, match="no release has a figure"):
-        figure.as_svg([HEALTHY])
+        figure_by_release.as_svg([HEALTHY])
 
 
 def test_advice_names_what_holds_here_and_leaves_out_what_holds_on_cpus_only() -> None:
     failures = list(KNOWN.values())
     cpu, gpu = (load_profile(name, "micro-26b-a4b-nvfp4", "smoke").hardware for name in ("cpu", "gb10"))
-    here, there = ("\n".join(expectation("0.30.0+cpu", it, [DEAD, HEALTHY], failures)) for it in (cpu, gpu))
+    here, there = ("\n".join(expectation("0.30.0+cpu", it, [DEAD, HEALTHY], failures).lines()) for it in (cpu, gpu))
     assert "0.30.0: do not use on cpu" in here
     assert "On cpu use 0.31.0" in here
     assert "DEATH (unreported): Wait." in here
     assert "DEATH (unreported): Wait." not in there
     assert "(judged on cpu, not on gb10)" in there
     with pytest.raises(UsageError, match="is no version"):
-        list(expectation("newest", cpu, [], failures))
+        expectation("newest", cpu, [], failures)
 
 
 def test_a_broken_file_of_releases_is_refused_with_the_mend(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""What to expect of one release on one hardware, as lines for a terminal."""
+"""What to expect of one release on one hardware, for a terminal and for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -14,9 +16,68 @@ from conformance.reports.releases.outlook import red, reference, sentence
 from conformance.reports.releases.page import advice, by_hardware
 
 
+@dataclass(frozen=True)
+class Red:
+    """A verdict that is no PASS, and the ids of known failures that match it."""
+
+    verdict: str
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a kept run found in the release; ``red`` has the known failures of each check that did not pass."""
+
+    hardware: str
+    sentence: str
+    red: Mapping[str, Red]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A known failure whose range of releases holds this one."""
+
+    id: str
+    reference: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Kept runs of a release, its known failures, and the release to take, as sentences."""
+
+    vllm: str
+    hardware: str
+    judged: tuple[Judged, ...]
+    known_failures: tuple[Named, ...]
+    advice: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """As lines for a terminal."""
+        yield f"vLLM {self.vllm} on {self.hardware}"
+        yield ""
+        if not self.judged:
+            yield f"No run of {self.vllm} is kept here: scripts/releases {self.vllm} judges it."
+        for each in self.judged:
+            elsewhere = each.hardware != self.hardware
+            yield each.sentence + f" (judged on {each.hardware}, not on {self.hardware})" * elsewhere
+            yield from (f"  {id} {found.verdict}: {', '.join(found.failures)}" for id, found in each.red.items())
+        yield ""
+        yield f"Known failures whose range holds {self.vllm}:"
+        yield from (f"  {each.id} ({each.reference}): {each.advice}" for each in self.known_failures)
+        if not self.known_failures:
+            yield "  none"
+        yield ""
+        yield from self.advice
+
+    def document(self) -> dict[str, Any]:
+        """As ``expectation.schema.json`` describes it."""
+        return {"format": 1, **asdict(self)}
+
+
 def expectation(
     vllm: str, hardware: Hardware, releases: Sequence[Release], failures: Sequence[KnownFailure]
-) -> Iterator[str]:
+) -> Expectation:
     """The judged outcome of this release, the defects whose range holds it, and the release to take.
 
     Raises:
@@ -27,28 +88,21 @@ def expectation(
     except InvalidVersion:
         raise UsageError(f"--vllm {vllm} is no version; give one of vLLM's, such as 0.32.0.") from None
     known = {failure.id: failure for failure in failures}
-    judged = [each for each in releases if each.release == number]
-    yield f"vLLM {number} on {hardware.name}"
-    yield ""
-    if not judged:
-        yield f"No run of {number} is kept here: scripts/releases {number} judges it."
-    for each in judged:
-        where = "" if each.hardware == hardware.name else f" (judged on {each.hardware}, not on {hardware.name})"
-        yield f"{sentence(each, known)}{where}"
-        yield from (
-            f"  {check} {verdict.verdict}: {', '.join(verdict.failures)}" for check, verdict in red(each).items()
+    judged = tuple(
+        Judged(
+            each.hardware,
+            sentence(each, known),
+            {id: Red(str(found.verdict), tuple(found.failures)) for id, found in red(each).items()},
         )
-    yield ""
-    yield f"Known failures whose range holds {number}:"
-    named = [
-        failure
+        for each in releases
+        if each.release == number
+    )
+    named = tuple(
+        Named(failure.id, reference(failure), failure.advice)
         for failure in failures
         if failure.since and failure.holds_in(number) and (hardware.memory == "host" or not failure.cpu_only)
-    ]
-    yield from (f"  {failure.id} ({reference(failure)}): {failure.advice}" for failure in named)
-    if not named:
-        yield "  none"
-    yield ""
+    )
     groups = by_hardware(releases)
-    for name in [hardware.name] if hardware.name in groups else list(groups):
-        yield from advice(name, groups[name], known)
+    names = [hardware.name] if hardware.name in groups else list(groups)
+    lines = tuple(line for name in names for line in advice(name, groups[name], known))
+    return Expectation(number, hardware.name, judged, named, lines)

@@ -1,0 +1,1 @@
+"""What subcommands share to print and to write."""

@@ -1,0 +1,1 @@
+"""Forms of a result for other projects: GitHub, InferenceX, vLLM's recipes."""
