@@ -63,7 +63,7 @@ def test_the_progress_line_says_how_long_the_rest_takes() -> None:
     progress = Progress(said.append, terminal=True, clock=lambda: 0.0)
     progress.left = lambda elapsed: 300.0 - elapsed
     progress("loading mtp")
-    assert said[-1].endswith("[   0 s, about 5 min left] loading mtp")
+    assert said[-1].endswith("[   0 s, about 5 min left]\nloading mtp")
 
 
 def test_durations_are_in_minutes_where_seconds_do_not_matter() -> None:

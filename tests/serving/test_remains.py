@@ -46,7 +46,7 @@ def test_what_somebody_uses_or_had_before_is_kept(segment: Path) -> None:
     [
         ({"TMPDIR": "/var"}, "/var", "/var/torchinductor_"),
         ({"TMPDIR": "/var", "VLLM_RPC_BASE_PATH": "/usr"}, "/usr", "/var/torchinductor_"),
-        ({"TMPDIR": "/nowhere"}, tempfile.gettempdir(), f"{tempfile.gettempdir()}/torchinductor_"),
+        ({"TMPDIR": "/no/such/folder"}, tempfile.gettempdir(), f"{tempfile.gettempdir()}/torchinductor_"),
         ({"TORCHINDUCTOR_CACHE_DIR": "/c"}, tempfile.gettempdir(), "/c"),
     ],
 )
