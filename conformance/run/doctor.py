@@ -182,6 +182,9 @@ def _temporary(patient: Patient) -> Line:
     machine, longest = patient.machine, LONGEST_SOCKET_FOLDER
     if not machine.temporary_writable:
         return Line("TMPDIR", State.FAIL, f"{machine.temporary} cannot be written", "set TMPDIR to a folder that can")
+    if machine.temporary_missing:
+        said = f"{machine.temporary_missing} does not exist: {machine.temporary} is used"
+        return Line("TMPDIR", State.WARN, said, "set TMPDIR to a folder that exists")
     if machine.sockets and len(machine.sockets.encode()) > longest:
         said = f"{SOCKETS} has {len(machine.sockets.encode())} characters, and sockets allow {longest}"
         return Line("TMPDIR", State.FAIL, said, f"unset {SOCKETS}, or name a shorter folder")

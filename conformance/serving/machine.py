@@ -53,12 +53,14 @@ class Machine:
     engines: tuple[str, ...]  # programs that run containers
     caches: Mapping[str, bool]  # folder of compiled kernels -> whether it holds something
     now: datetime
+    temporary_missing: str = ""  # what the environment names instead, which does not exist
 
 
 def look_at_machine(evidence: Path) -> Machine:
     """The facts about this machine; ``evidence`` is the folder that the run would write. This starts nothing."""
     installed, folder = installed_here(), _nearest(evidence)
-    temporary = Path(next((os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "/tmp"))
+    named = next((os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "/tmp")
+    temporary = Path(named if Path(named).is_dir() else tempfile.gettempdir())
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor),
         vllm=installed.vllm,
@@ -74,6 +76,7 @@ def look_at_machine(evidence: Path) -> Machine:
         shared_memory_gb=shutil.disk_usage(SHARED_MEMORY).free / GB if SHARED_MEMORY.is_dir() else None,
         temporary=temporary,
         temporary_writable=_can_write(temporary),
+        temporary_missing="" if Path(named).is_dir() else named,
         sockets=os.environ.get(SOCKETS),
         no_port=_why_no_port(),
         encoding=locale.getpreferredencoding(False),
@@ -139,7 +142,8 @@ def _why_no_port() -> str:
 
 def _caches() -> tuple[Path, ...]:
     """Where vLLM, Triton and FlashInfer keep what they have compiled."""
-    vllm = Path(os.environ.get("VLLM_CACHE_ROOT") or Path.home() / ".cache" / "vllm") / "torch_compile_cache"
-    triton = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
-    flashinfer = Path(os.environ.get("FLASHINFER_WORKSPACE_BASE") or Path.home()) / ".cache" / "flashinfer"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (the method raises for a user who has no home)
+    vllm = Path(os.environ.get("VLLM_CACHE_ROOT") or home / ".cache" / "vllm") / "torch_compile_cache"
+    triton = Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
+    flashinfer = Path(os.environ.get("FLASHINFER_WORKSPACE_BASE") or home) / ".cache" / "flashinfer"
     return vllm, triton, flashinfer

@@ -189,7 +189,7 @@ DAMAGED: dict[str, tuple[str, Change, str, str, int, str]] = {
         "CKPT-09",
         "FAIL",
         1,
-        "FAIL CKPT-09 The chat template renders like a published version of Gemma 4's template. question is Be kind.",
+        "FAIL CKPT-09 The chat template renders like a published version of Gemma 4's template. … question is Be kind.",
     ),
     "no generation config": (
         "generation_config.json is missing.",

@@ -182,7 +182,7 @@ def test_blanks_and_other_letters(scene: Scene) -> None:
     done="The folder of the evidence cannot be made.",
     verdict="-",
     code=2,
-    says="cannot be recorded into",
+    says="disk: 0.0 GB free in /proc, … GB needed; free some, or name another folder by --evidence",
 )
 def test_evidence_that_is_read_only(scene: Scene) -> None:
     scene.serve()
@@ -253,8 +253,8 @@ def test_little_shared_memory(scene: Scene) -> None:
     "a small disk",
     done="The evidence lies on a file system of 300 kB.",
     verdict="-",
-    code=4,
-    says="No space left on device",
+    code=2,
+    says="disk: 0.0 GB free in … GB needed; free some, or name another folder by --evidence",
 )
 def test_a_small_disk(scene: Scene) -> None:
     if not can_mount():

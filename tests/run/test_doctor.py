@@ -109,6 +109,7 @@ def test_a_run_refuses_a_machine_on_which_it_cannot_succeed(broken: Machine, nam
     ("doubtful", "name"),
     [
         (replace(SOUND, temporary=Path("/" + 90 * "x")), "TMPDIR"),
+        (replace(SOUND, temporary_missing="/no/such/folder"), "TMPDIR"),
         (replace(SOUND, disk_gb=2.0), "disk"),
         (replace(SOUND, open_files=256), "ulimits"),
         (replace(SOUND, encoding="ANSI_X3.4-1968"), "locale"),
