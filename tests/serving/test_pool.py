@@ -38,7 +38,8 @@ from conformance.serving.pool import ServerPool
 owns = sys.argv[2] == "owner"
 servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
-print(json.dumps(servers.mtp().record()), flush=True)
+record = json.dumps(servers.mtp().record())  # an interrupt is lost while objects of this line are freed
+print(record, flush=True)
 if owns:
     time.sleep(60)
 servers.close()
