@@ -17,10 +17,11 @@ from pathlib import Path
 import psutil
 
 from conformance.profile import gpus
-from conformance.serving.command import SOCKETS
+from conformance.serving.command import SOCKETS, temporary_folder
 from conformance.serving.containers import PROGRAMS
 from conformance.serving.executors import free_port
 from conformance.serving.installed import installed_here
+from conformance.serving.remains import existing_folder
 
 SHARED_MEMORY = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
@@ -59,8 +60,8 @@ class Machine:
 def look_at_machine(evidence: Path) -> Machine:
     """The facts about this machine; ``evidence`` is the folder that the run would write. This starts nothing."""
     installed, folder = installed_here(), _nearest(evidence)
-    named = next((os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), "/tmp")
-    temporary = Path(named if Path(named).is_dir() else tempfile.gettempdir())
+    named = temporary_folder(os.environ)
+    temporary = existing_folder(named)
     return Machine(
         python=(sys.version_info.major, sys.version_info.minor),
         vllm=installed.vllm,
@@ -76,7 +77,7 @@ def look_at_machine(evidence: Path) -> Machine:
         shared_memory_gb=shutil.disk_usage(SHARED_MEMORY).free / GB if SHARED_MEMORY.is_dir() else None,
         temporary=temporary,
         temporary_writable=_can_write(temporary),
-        temporary_missing="" if Path(named).is_dir() else named,
+        temporary_missing="" if not named or Path(named).is_dir() else named,
         sockets=os.environ.get(SOCKETS),
         no_port=_why_no_port(),
         encoding=locale.getpreferredencoding(False),

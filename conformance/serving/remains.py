@@ -26,17 +26,17 @@ _SLACK_SECONDS = 2.0  # between the clock of processes, which counts from the bo
 
 def name_folder(environment: Mapping[str, str]) -> Path:
     """The path of a temporary folder for one server, in the folder of sockets or else in the temporary one."""
-    parent = _existing(environment.get(SOCKETS), temporary_folder(environment))
+    parent = existing_folder(environment.get(SOCKETS), temporary_folder(environment))
     return parent / f"{PREFIX}{secrets.token_hex(4)}"
 
 
 def settings(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables with which a server uses this folder, but goes on to keep compiled code where it always does."""
-    usual = _existing(temporary_folder(environment)) / f"torchinductor_{_user()}"
+    usual = existing_folder(temporary_folder(environment)) / f"torchinductor_{_user()}"
     return {"TMPDIR": str(folder), SOCKETS: str(folder), INDUCTOR: environment.get(INDUCTOR) or str(usual)}
 
 
-def _existing(*folders: str | None) -> Path:
+def existing_folder(*folders: str | None) -> Path:
     """The first of the folders that exists, or else the temporary folder."""
     return Path(next((folder for folder in folders if folder and Path(folder).is_dir()), tempfile.gettempdir()))
 
