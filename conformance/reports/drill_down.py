@@ -5,6 +5,7 @@ Everything comes from recorded evidence. The cases are those that the sentence o
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -100,7 +101,7 @@ class _Server:
 def drill_down(record: Record, source: Source) -> DrillDown:
     """The requests, answers and log lines behind one verdict. Damaged evidence gives less, and no error."""
     files = tuple(dict.fromkeys(name for each in record.findings for name in each.source.split(", ") if name))
-    server, rows = _server(source), _Rows(source.profile.prompts)
+    server, rows = _server(source), _rows(source.profile.prompts)
     found: dict[str, Case] = {}
     left = 0
     for case in _cases(record, files, source, server, rows):
@@ -144,6 +145,12 @@ def _cases(record: Record, files: Sequence[str], source: Source, server: _Server
         elif name in ("load", "near_ties"):
             document, read = source.observation("load") if source.holds("load") else {}, _load_cases
         yield from read(document, text, server, rows)
+
+
+@functools.cache
+def _rows(folder: Path) -> _Rows:
+    """The rows of a folder, which is read once for all verdicts."""
+    return _Rows(folder)
 
 
 def _named(id: str, text: str) -> bool:
