@@ -134,15 +134,15 @@ def make(folder: Path, size: str, quantisation: str, device: str, seed: int = 0)
     maker = Maker.of(device, seed)
     write_target(folder / "target", config, layout, maker, tokens)
     write_draft(folder / "draft", draft.config, shapes, maker, tokens)
-    write_pair(folder, size, quantisation)
+    write_pair(folder, size, quantisation, multimodal="vision_config" in config)
 
 
-def write_pair(folder: Path, size: str, quantisation: str) -> None:
+def write_pair(folder: Path, size: str, quantisation: str, *, multimodal: bool) -> None:
     """Write ``random-SIZE-QUANTISATION.toml``: how the weights in this folder are served."""
     held = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     served = tomllib.loads(RATES.read_text(encoding="utf-8"))
     args = served["serve_args"]
-    if "vision_config" not in json.loads((folder / "target" / "config.json").read_text(encoding="utf-8")):
+    if not multimodal:
         at = args.index("--limit-mm-per-prompt")
         args = args[:at] + args[at + 2 :]
     rest = {"quantisation": quantisation, "weights_gb": round(held / 1e9, 1), "serve_args": args}

@@ -78,13 +78,14 @@ class _Target:
     architecture: str
     text_config: Mapping[str, Any]
     quantised_linears: Mapping[str, int] | None = None
-    multimodal: Multimodal | None = None
+    multimodal: bool = False  # whether it has what the sizes share around the text model
 
 
 @dataclass(frozen=True, config=STRICT)
 class _Shared:
     text_config: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
+    multimodal: Multimodal | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -289,9 +290,8 @@ def _draft(row: _Draft, shared: _Shared) -> Draft:
 def _target(row: _Target, shared: _Shared) -> Target:
     kinds = ([SLIDING] * (row.group - 1) + [FULL]) * row.groups
     text = {**shared.text_config, **row.text_config, **dict.fromkeys(row.null), "layer_types": kinds}
-    return Target(
-        row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {}, row.multimodal
-    )
+    around = shared.multimodal if row.multimodal else None
+    return Target(row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {}, around)
 
 
 def _layer_shapes(layers: Layers, kinds: list[str]) -> Iterator[tuple[str, Shape]]:
