@@ -18,7 +18,12 @@ from conformance.views.load import Load
 
 
 @check(
-    "ACC-01", level="qualify", severity="slow", response="inspect-draft", claim="Acceptance length reaches its floor."
+    "ACC-01",
+    level="qualify",
+    severity="slow",
+    response="inspect-draft",
+    oracle="published",
+    claim="Acceptance length reaches its floor.",
 )
 def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
     """1 + accepted / drafts, the mean number of tokens that one target step yields, over all requests."""
@@ -32,6 +37,7 @@ def test_acceptance_length(load: Looks[Load], floors: Floors) -> None:
     level="qualify",
     severity="slow",
     response="inspect-draft",
+    oracle="published",
     claim="Joint acceptance reaches its floor at every draft position.",
 )
 def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
@@ -50,6 +56,7 @@ def test_joint_acceptance(load: Looks[Load], floors: Floors) -> None:
     level="qualify",
     severity="slow",
     response="inspect-draft",
+    oracle="paired",
     claim="Concurrent requests do not reduce acceptance length.",
 )
 def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) -> None:
@@ -66,6 +73,8 @@ def test_acceptance_at_concurrency(load: Looks[Load], tolerances: Tolerances) ->
     level="qualify",
     severity="slow",
     response="inspect-draft",
+    oracle="self-consistent",
+    no_better_oracle="Nobody publishes figures of such a pair, so its reference is this project's own earlier runs.",
     claim="Acceptance length reaches the floor set by this pair's own reference figure.",
 )
 def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
@@ -78,6 +87,7 @@ def test_acceptance_of_the_pair(load: Looks[Load], floors: Floors) -> None:
     level="qualify",
     severity="slow",
     response="inspect-draft",
+    oracle="published",
     claim="Acceptance length on each kind of prompts reaches the figure known for this pair.",
     upstream="vllm#47920",
 )

@@ -13,6 +13,7 @@ from conformance.views.chat import Chat
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="OpenAI's Responses API gives the same calls and texts as the chat API.",
     chats=("responses",),
 )
@@ -26,6 +27,7 @@ def test_responses(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Anthropic's Messages API gives the same calls and texts as the chat API.",
     chats=("anthropic",),
 )
@@ -39,6 +41,7 @@ def test_anthropic_messages(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="The completions API gives the same texts for the rendered prompts as the chat API.",
     chats=("completions",),
 )
@@ -52,6 +55,7 @@ def test_completions(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="guard-client",
+    oracle="published",
     claim="The server refuses invalid requests with a 4xx status, never with a 5xx.",
 )
 def test_wrong_requests(bad_requests: Misuse) -> None:
@@ -64,6 +68,8 @@ def test_wrong_requests(bad_requests: Misuse) -> None:
     level="qualify",
     severity="blocks serving",
     response="restart-server",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM's gauges show what it still holds for a client that has left.",
     claim="The server frees the resources of clients that disconnect during an answer.",
 )
 def test_disconnects(bad_requests: Misuse) -> None:
@@ -76,6 +82,7 @@ def test_disconnects(bad_requests: Misuse) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="After invalid requests and disconnects the server gives the same answer as before.",
 )
 def test_answer_after_misuse(bad_requests: Misuse) -> None:
@@ -89,6 +96,7 @@ def test_answer_after_misuse(bad_requests: Misuse) -> None:
     level="qualify",
     severity="wrong output",
     response="guard-client",
+    oracle="published",
     claim="The server refuses broken schemas and grammars with a 4xx status, never with a 5xx.",
     upstream="vllm#57725",
 )

@@ -14,6 +14,7 @@ from conformance.views.steps.step_time import StepTime
     level="qualify",
     severity="informational",
     response="correct-launch",
+    oracle="paired",
     claim="The servers with and without MTP differ in nothing that changes their speed, except MTP.",
 )
 def test_arms_are_alike(resolved_config: ResolvedConfig) -> None:
@@ -27,6 +28,7 @@ def test_arms_are_alike(resolved_config: ResolvedConfig) -> None:
     level="qualify",
     severity="informational",
     response="measure-again",
+    oracle="paired",
     claim="MTP does not shorten the time to the first token, at any prompt length.",
 )
 def test_first_token_is_no_earlier(first_tokens: FirstTokens) -> None:
@@ -44,6 +46,7 @@ def test_first_token_is_no_earlier(first_tokens: FirstTokens) -> None:
     level="qualify",
     severity="informational",
     response="measure-again",
+    oracle="paired",
     claim="A step with drafts is no faster than a step without.",
 )
 def test_step_is_no_faster(step_time: StepTime) -> None:

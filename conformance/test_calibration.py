@@ -12,6 +12,7 @@ from conformance.views.calibration import Calibration
     level="qualify",
     severity="informational",
     response="distrust-intervals",
+    oracle="independent",
     claim="The suite's confidence intervals contain the true acceptance rates where these are known.",
 )
 def test_calibration(calibration: Calibration) -> None:

@@ -13,6 +13,7 @@ from conformance.views.static import Headers, Refusals
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="independent",
     claim="The draft's file holds exactly the tensors that its config implies.",
 )
 def test_draft_tensors(draft_checkpoint: Headers) -> None:
@@ -25,6 +26,7 @@ def test_draft_tensors(draft_checkpoint: Headers) -> None:
     level="static",
     severity="blocks serving",
     response="fetch-checkpoint",
+    oracle="independent",
     claim="The headers and configs of draft and target are compatible.",
 )
 def test_draft_matches_target(refusals: Refusals, draft_checkpoint: Headers) -> None:
@@ -37,6 +39,7 @@ def test_draft_matches_target(refusals: Refusals, draft_checkpoint: Headers) -> 
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="independent",
     claim="The draft has no keys, values or head of its own, and its token ordering lists every token once.",
 )
 def test_draft_has_no_foreign_tensors(published: Published) -> None:
@@ -50,6 +53,7 @@ def test_draft_has_no_foreign_tensors(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="published",
     claim="The draft's tensors and config match the published draft of its size.",
 )
 def test_draft_is_the_published_one(published: Published) -> None:
@@ -62,6 +66,7 @@ def test_draft_is_the_published_one(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="published",
     claim="The target's config and tensor totals match the published target of its size.",
 )
 def test_target_is_the_published_one(published: Published) -> None:
@@ -74,6 +79,7 @@ def test_target_is_the_published_one(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="independent",
     claim="The target's quantisation settings match its tensors.",
     upstream="vllm#41683",
 )
@@ -87,6 +93,7 @@ def test_quantisation_fits_the_tensors(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="published",
     claim="The target's stop tokens are those of an instruction-tuned Gemma 4.",
 )
 def test_target_is_instruction_tuned(published: Published) -> None:
@@ -99,6 +106,7 @@ def test_target_is_instruction_tuned(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="published",
     claim="The special tokens have the ids that Gemma 4 gives them.",
 )
 def test_special_tokens(published: Published) -> None:
@@ -111,6 +119,7 @@ def test_special_tokens(published: Published) -> None:
     level="static",
     severity="wrong output",
     response="fetch-checkpoint",
+    oracle="published",
     claim="The chat template renders like a published version of Gemma 4's template.",
 )
 def test_chat_template(published: Published) -> None:

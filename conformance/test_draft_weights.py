@@ -15,6 +15,7 @@ UNQUANTISED = ("UnquantizedLinearMethod", "UnquantizedEmbeddingMethod")
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="The draft's MLP is as wide as its checkpoint says.",
     upstream="vllm#41745",
 )
@@ -28,6 +29,7 @@ def test_draft_mlp_sizes(draft_load: DraftLoad, draft_checkpoint: Headers) -> No
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="published",
     claim="The draft is BF16 and unquantised in the server.",
     upstream="vllm#41745",
 )
@@ -42,6 +44,7 @@ def test_draft_is_unquantised(draft_load: DraftLoad) -> None:
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="The draft's weights equal those of its checkpoint byte for byte.",
 )
 def test_draft_bytes(draft_load: DraftLoad, draft_checkpoint: Headers) -> None:

@@ -17,6 +17,7 @@ SHARED_EMBEDDING = '"the draft uses the target\'s embedding"'
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="published",
     claim="The draft uses the target's embedding.",
     upstream="vllm#43957",
 )
@@ -30,6 +31,7 @@ def test_draft_shares_the_embedding(wiring: Wiring) -> None:
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="The draft uses its own output head, which is as wide as the draft.",
 )
 def test_draft_has_its_own_head(wiring: Wiring, pair_config: PairConfig) -> None:
@@ -42,6 +44,7 @@ def test_draft_has_its_own_head(wiring: Wiring, pair_config: PairConfig) -> None
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="The draft scales its embedding by the square root of the target's width.",
 )
 def test_embedding_scale(wiring: Wiring, pair_config: PairConfig, numeric_bounds: Mapping[str, Bound]) -> None:
@@ -55,6 +58,7 @@ def test_embedding_scale(wiring: Wiring, pair_config: PairConfig, numeric_bounds
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="Each draft layer reads the keys and values of the last target layer of its kind.",
     upstream="vllm#41745",
 )
@@ -68,6 +72,7 @@ def test_draft_reads_the_right_layers(wiring: Wiring, pair_config: PairConfig) -
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="published",
     claim="All draft steps of a proposal use the same position.",
     upstream="vllm#47920",
 )
@@ -81,6 +86,8 @@ def test_positions_are_constant(wiring: Wiring) -> None:
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="self-consistent",
+    no_better_oracle="No checkpoint holds KV scales for the draft; they are those of the layer that it reads.",
     claim="Each draft layer uses the KV scales of the target layer that it reads.",
     upstream="vllm#49262",
 )
@@ -94,6 +101,8 @@ def test_kv_scales(wiring: Wiring) -> None:
     level="smoke",
     severity="slow",
     response="change-release",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM counts its drafts, and every ACC check relies on the count.",
     claim="The server drafts k tokens in each step and counts acceptance at every position from 0 to k - 1.",
 )
 def test_positions_are_counted(wiring: Wiring) -> None:
@@ -109,6 +118,7 @@ def test_positions_are_counted(wiring: Wiring) -> None:
     level="smoke",
     severity="slow",
     response="correct-launch",
+    oracle="published",
     claim="Draft and target use the attention backend expected on this hardware.",
     upstream="vllm#48082",
 )

@@ -23,6 +23,7 @@ from conformance.views.served.token_scores import TokenScores
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="After a hit of the prefix cache, every answer is the one that the same prompt gets without a hit.",
     upstream="vllm#43559",
 )
@@ -37,6 +38,8 @@ def test_answers_after_hits(prefix_caching: PrefixCaching, tolerances: Tolerance
     level="qualify",
     severity="slow",
     response="correct-launch",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM counts the hits of its cache; FEATURE-01 compares the texts that come of them.",
     claim="The prefix cache finds every prompt that it holds, and no other one.",
     upstream="vllm#54360",
 )
@@ -52,6 +55,7 @@ def test_hits_of_the_prefix_cache(prefix_caching: PrefixCaching) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Sampling options choose the same tokens with MTP as without.",
     upstream="vllm#52311",
 )
@@ -68,6 +72,7 @@ def test_options_that_choose_tokens(sampling_options: SamplingOptions) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Answers end at the same token and character with MTP as without.",
     upstream="vllm#47616",
 )
@@ -82,6 +87,7 @@ def test_options_that_end_answers(sampling_options: SamplingOptions) -> None:
     level="qualify",
     severity="informational",
     response="guard-client",
+    oracle="paired",
     claim="vLLM accepts every sampling option with MTP that it accepts without.",
     upstream="vllm#42744",
 )
@@ -96,6 +102,8 @@ def test_refused_options(sampling_options: SamplingOptions) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="self-consistent",
+    no_better_oracle="The form of a logprob follows from its definition; FEATURE-07 compares the values.",
     claim="Every token of an answer and of its prompt has its own logprob, a finite number that is at most zero.",
     upstream="vllm#34497",
 )
@@ -109,6 +117,7 @@ def test_form_of_logprobs(token_scores: TokenScores) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Logprobs with MTP differ from those without no more than these differ from themselves.",
     upstream="vllm#53488",
 )
@@ -125,6 +134,7 @@ def test_values_of_logprobs(token_scores: TokenScores, tolerances: Tolerances) -
     level="qualify",
     severity="wrong output",
     response="guard-client",
+    oracle="paired",
     claim="A tool call that max_tokens cuts is reported as cut, and no call has half a name or another value.",
     upstream="vllm#47903",
 )
@@ -143,6 +153,7 @@ def test_cut_calls(cut_answers: CutAnswers) -> None:
     level="qualify",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="A thought or text that max_tokens cuts is reported as cut, and has as many tokens as asked for.",
 )
 def test_cut_thoughts(cut_answers: CutAnswers) -> None:
@@ -160,6 +171,7 @@ def test_cut_thoughts(cut_answers: CutAnswers) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Prompts longer than a chunk are answered as without MTP, up to the last token of the context.",
 )
 def test_long_prompts(context_limit: ContextLimit, tolerances: Tolerances) -> None:
@@ -173,6 +185,7 @@ def test_long_prompts(context_limit: ContextLimit, tolerances: Tolerances) -> No
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Requests that vLLM preempts get the same answers, in full, and as many drafts are accepted.",
 )
 def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> None:
@@ -186,6 +199,7 @@ def test_preempted_requests(preemption: Preemption, tolerances: Tolerances) -> N
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="With a seed, a request that is repeated gets the same text, and another seed gives another text.",
     upstream="vllm#6038",
 )
@@ -199,6 +213,7 @@ def test_seeds(seeds: Seeds) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="A thought ends at its budget with MTP as without.",
     upstream="vllm#39573",
 )
@@ -213,6 +228,8 @@ def test_thinking_budgets(thinking_budget: ThinkingBudget, tolerances: Tolerance
     level="qualify",
     severity="slow",
     response="correct-launch",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM counts the tokens that it computes; only the length of the prompt is known besides.",
     claim="vLLM computes the tokens of a prompt that its prefix cache does not have, and no others.",
     upstream="vllm#54360",
 )
@@ -226,6 +243,7 @@ def test_hits_are_used(prefix_caching: PrefixCaching) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="With VLLM_BATCH_INVARIANT, every answer with MTP is the one without, to the last token.",
     upstream="vllm#54506",
 )
@@ -240,6 +258,7 @@ def test_batch_invariance(batch_invariance: Combination) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="With LoRA switched on, the model itself answers with MTP as without.",
 )
 def test_lora(lora: Combination, tolerances: Tolerances) -> None:
@@ -253,6 +272,7 @@ def test_lora(lora: Combination, tolerances: Tolerances) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="With expert parallelism, answers with MTP are those without.",
 )
 def test_expert_parallelism(expert_parallel: Combination, tolerances: Tolerances) -> None:
@@ -266,6 +286,7 @@ def test_expert_parallelism(expert_parallel: Combination, tolerances: Tolerances
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="With the other model runner, answers with MTP are those without.",
     upstream="vllm#52311",
 )
@@ -280,6 +301,7 @@ def test_other_model_runner(other_model_runner: Combination, tolerances: Toleran
     level="qualify",
     severity="slow",
     response="measure-again",
+    oracle="paired",
     claim="In the configuration that people serve, requests in a row are faster with MTP.",
 )
 def test_mtp_pays_as_served(served_load: ServedLoad, floors: Floors) -> None:

@@ -14,6 +14,8 @@ from conformance.views.steps.graph_steps import GraphSteps
     level="static",
     severity="slow",
     response="correct-launch",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM's dispatcher knows which graph a batch gets; GRAPH-03 sees a lost graph by its cost.",
     claim="vLLM captures a full CUDA graph for every number of requests, with and without MTP, on every hardware.",
     upstream="vllm#54933",
 )
@@ -27,6 +29,8 @@ def test_graphs_cover_decoding(cuda_graphs: CudaGraphs) -> None:
     level="qualify",
     severity="slow",
     response="correct-launch",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM counts the graphs that its steps run from; GRAPH-03 sees a lost graph by its cost.",
     claim="Every step of decoding runs from a full CUDA graph, with and without MTP, at every number of requests.",
     upstream="vllm#53407",
 )
@@ -41,6 +45,7 @@ def test_decoding_runs_from_full_graphs(graph_steps: GraphSteps) -> None:
     level="qualify",
     severity="slow",
     response="correct-launch",
+    oracle="paired",
     claim="One more request at once does not cost tokens/s.",
 )
 def test_no_cliff(graph_steps: GraphSteps, tolerances: Tolerances) -> None:

@@ -15,6 +15,7 @@ REFUSAL = r"^(ValueError|NotImplementedError): .*(?i:moe[ _]backend)"
     level="smoke",
     severity="slow",
     response="change-kernel",
+    oracle="published",
     claim="The experts run on the MoE backend expected on this hardware.",
     upstream="vllm#42027",
 )
@@ -29,6 +30,7 @@ def test_moe_backend(moe: Moe) -> None:
     level="qualify",
     severity="blocks serving",
     response="change-release",
+    oracle="published",
     claim="The server refuses to start with a MoE backend that cannot serve, and vLLM gives the reason.",
 )
 def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
@@ -41,6 +43,7 @@ def test_moe_refusal(moe_refusal: MoeRefusal) -> None:
     level="static",
     severity="slow",
     response="change-kernel",
+    oracle="published",
     claim="vLLM selects the expected MoE backend on every SM.",
     upstream="vllm#42027",
 )
@@ -54,6 +57,8 @@ def test_moe_choice(moe_oracle: MoeOracle) -> None:
     level="static",
     severity="informational",
     response="change-release",
+    oracle="self-consistent",
+    no_better_oracle="Only vLLM knows which backend cannot serve; MOE-03 compares its choice with recorded facts.",
     claim="vLLM raises a ValueError with a reason for a requested MoE backend that cannot serve.",
 )
 def test_moe_requests(moe_oracle: MoeOracle) -> None:
@@ -66,6 +71,7 @@ def test_moe_requests(moe_oracle: MoeOracle) -> None:
     level="static",
     severity="slow",
     response="change-kernel",
+    oracle="published",
     claim="No GPU falls back to EMULATION.",
     upstream="vllm#42027",
 )
@@ -79,6 +85,8 @@ def test_moe_emulation(moe_oracle: MoeOracle) -> None:
     level="smoke",
     severity="slow",
     response="change-kernel",
+    oracle="self-consistent",
+    no_better_oracle="Classes of experts have other names in each release; MOE-01 compares the backend with a fact.",
     claim="Every MoE layer of the running server uses the same class of experts.",
 )
 def test_moe_classes(moe: Moe) -> None:
@@ -91,6 +99,7 @@ def test_moe_classes(moe: Moe) -> None:
     level="qualify",
     severity="slow",
     response="change-kernel",
+    oracle="published",
     claim="The device executes the kernel of the expected MoE backend.",
 )
 def test_moe_kernels(kernels: Kernels) -> None:

@@ -15,6 +15,7 @@ from conformance.views.texts import Form, Texts
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Greedy texts with and without MTP differ no more often than two runs without MTP do.",
 )
 def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
@@ -30,6 +31,7 @@ def test_texts_are_equal(texts: Texts, tolerances: Tolerances) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Greedy texts with and without MTP first differ only at near-ties.",
     upstream="vllm#54506",
 )
@@ -44,6 +46,7 @@ def test_divergences_are_near_ties(texts: Texts, tolerances: Tolerances) -> None
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Answers with MTP have the same endings and lengths as without, and contain no padding and no loops.",
 )
 def test_form_of_answers(form: Form, tolerances: Tolerances) -> None:
@@ -59,6 +62,7 @@ def test_form_of_answers(form: Form, tolerances: Tolerances) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="At temperature 1 the next tokens follow the same distribution with and without MTP.",
 )
 def test_samples_are_distributed_alike(sampling: Sampling, likeness: Likeness) -> None:

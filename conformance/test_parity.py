@@ -17,6 +17,7 @@ from conformance.views.parity import Parity
     level="qualify",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="First draft steps get the target's hidden state, later steps get the draft's, and the position is constant.",
 )
 def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances: Tolerances) -> None:
@@ -33,6 +34,7 @@ def test_inputs(parity: Parity, numeric_bounds: Mapping[str, Bound], tolerances:
     level="qualify",
     severity="slow",
     response="change-release",
+    oracle="independent",
     claim="Each draft step gives the same output as the draft in transformers.",
 )
 def test_outputs(parity: Parity, numeric_bounds: Mapping[str, Bound], near_tie: NearTie) -> None:

@@ -12,6 +12,7 @@ from conformance.views.parsers import Parsers
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns typed arguments unchanged.",
 )
 def test_typed_arguments(parsers: Parsers) -> None:
@@ -24,6 +25,7 @@ def test_typed_arguments(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns arguments unchanged if their schema allows several types.",
     upstream="vllm#39679",
 )
@@ -37,6 +39,7 @@ def test_arguments_of_several_types(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser keeps the JSON type of arguments whose schema names no type.",
     upstream="vllm#47906",
 )
@@ -50,6 +53,7 @@ def test_untyped_arguments(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="paired",
     claim="The parser gives the same result wherever an answer is cut into deltas.",
     upstream="vllm#41967",
 )
@@ -63,6 +67,8 @@ def test_chunking(parsers: Parsers) -> None:
     level="static",
     severity="blocks serving",
     response="change-release",
+    oracle="self-consistent",
+    no_better_oracle="Arbitrary text has no right result, so only what may never happen is known.",
     claim="No text makes the parser fail or invent content.",
 )
 def test_any_text(parsers: Parsers) -> None:
@@ -75,6 +81,7 @@ def test_any_text(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns the valid instances of published JSON schemas unchanged.",
 )
 def test_published_instances(parsers: Parsers) -> None:
@@ -87,6 +94,7 @@ def test_published_instances(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns arguments unchanged under the schemas that tools really have.",
     upstream="vllm#46924",
 )
@@ -100,6 +108,7 @@ def test_schemas_of_tools(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns the valid instances of the whole JSON-Schema-Test-Suite unchanged.",
     upstream="vllm#46924",
 )
@@ -113,6 +122,7 @@ def test_whole_suite(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="The parser returns names, keys and numbers of every form with every character.",
 )
 def test_names_keys_and_numbers(parsers: Parsers) -> None:
@@ -125,6 +135,7 @@ def test_names_keys_and_numbers(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="A near-native answer gives the calls that it means, or its text stays visible.",
     upstream="vllm#51284",
 )
@@ -138,6 +149,7 @@ def test_near_native_answers(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="An answer that is cut gives no finished call of a part.",
     upstream="vllm#47903",
 )
@@ -151,6 +163,7 @@ def test_cut_answers(parsers: Parsers) -> None:
     level="static",
     severity="wrong output",
     response="guard-client",
+    oracle="independent",
     claim="Thoughts, text and calls are where they belong, with a channel and without, streamed as in one piece.",
     upstream="vllm#48217",
 )

@@ -12,6 +12,7 @@ from conformance.views.chat import Chat
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="With thinking on, thoughts and text arrive complete, each in its own field.",
     chats=("thinking",),
 )
@@ -25,6 +26,7 @@ def test_thinking(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="With thinking off or not specified, the text arrives complete and without thoughts.",
     chats=("quiet", "omitted"),
 )
@@ -38,6 +40,7 @@ def test_no_thinking(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Thoughts after a tool result do not appear in the text.",
     upstream="vllm#39885",
     chats=("result-thinking",),
@@ -52,6 +55,7 @@ def test_thinking_after_a_result(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Thoughts in the chat history do not change the answer.",
     chats=("remembering",),
 )

@@ -19,6 +19,7 @@ from conformance.views.sweep import Sweep
     level="qualify",
     severity="slow",
     response="measure-again",
+    oracle="published",
     claim="The speedup of three requests in a row reaches its floor.",
 )
 def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
@@ -37,6 +38,7 @@ def test_sequential_speedup(load: Looks[Load], floors: Floors) -> None:
     level="qualify",
     severity="slow",
     response="measure-again",
+    oracle="published",
     claim="The speedup of eight requests at once reaches its floor.",
 )
 def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
@@ -55,6 +57,8 @@ def test_concurrent_speedup(load: Looks[Load], floors: Floors) -> None:
     level="qualify",
     severity="slow",
     response="measure-again",
+    oracle="self-consistent",
+    no_better_oracle="The cost of a draft step depends on the machine, so both sides come from the same run.",
     claim="The speedup reaches the required share of what acceptance and step costs allow.",
     swept=True,
 )
@@ -71,6 +75,7 @@ def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
     level="qualify",
     severity="informational",
     response="measure-again",
+    oracle="independent",
     claim="`vllm bench serve` measures the same speed and acceptance length as this suite.",
 )
 def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
@@ -85,6 +90,7 @@ def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
     level="qualify",
     severity="slow",
     response="measure-again",
+    oracle="paired",
     claim="Requests are faster with MTP at every tested concurrency.",
 )
 def test_mtp_pays(load: Looks[Load], floors: Floors) -> None:

@@ -12,6 +12,7 @@ from conformance.views.chat import Chat
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers follow strict JSON schemas and forced patterns with thinking off or not specified.",
     chats=("strict", "strict-omitted", "forced", "forced-omitted"),
 )
@@ -25,6 +26,7 @@ def test_strict_schema(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers follow strict JSON schemas and forced patterns after a thought.",
     upstream="vllm#44993",
     chats=("strict-thinking", "forced-thinking"),
@@ -39,6 +41,7 @@ def test_strict_schema_after_a_thought(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers follow a strict JSON schema when the request also offers tools.",
     chats=("strict-tools",),
 )
@@ -52,6 +55,7 @@ def test_strict_schema_beside_tools(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers follow JSON object mode, choices, regular expressions and grammars.",
     chats=("object", "choice", "regex", "grammar"),
 )
@@ -65,6 +69,7 @@ def test_other_grammars(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers follow strict JSON schemas and forced patterns with 8 and with 24 requests at once.",
     upstream="vllm#44993",
     chats=("strict-8", "strict-24"),

@@ -13,6 +13,7 @@ from conformance.views.task_score import TaskScore
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="The share of right answers with MTP is not lower than without, within the margin.",
 )
 def test_task_score(task_score: TaskScore, tolerances: Tolerances) -> None:

@@ -17,6 +17,7 @@ PARTLY_CALLING = ("load", "responses", "anthropic")  # these groups have cases w
     level="smoke",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Tool calls with typed arguments are exact when the answer is not streamed.",
 )
 def test_tool_calls(tools: Tools) -> None:
@@ -29,6 +30,7 @@ def test_tool_calls(tools: Tools) -> None:
     level="smoke",
     severity="wrong output",
     response="compare-answers",
+    oracle="paired",
     claim="Streamed tool calls equal those that are not streamed.",
     upstream="vllm#41967",
 )
@@ -42,6 +44,7 @@ def test_streamed_tool_calls(tools: Tools) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="A tool call with scalar arguments is exact, streamed or not.",
     chats=("call",),
 )
@@ -55,6 +58,7 @@ def test_one_call(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="A tool call with arrays and objects as arguments is exact.",
     chats=("nested",),
 )
@@ -68,6 +72,7 @@ def test_nested_arguments(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Two tool calls in one turn are exact.",
     upstream="vllm#41967",
     chats=("two",),
@@ -82,6 +87,7 @@ def test_two_calls(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Tool calls after a thought are exact, and so is the thought.",
     chats=("thought",),
 )
@@ -95,6 +101,7 @@ def test_calls_after_a_thought(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Answers and calls stay correct after tool results and over several rounds.",
     chats=("result", "rounds"),
 )
@@ -108,6 +115,7 @@ def test_rounds(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Tool calls keep strings with special characters unchanged.",
     chats=("awkward", "delimiter"),
 )
@@ -121,6 +129,7 @@ def test_awkward_strings(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="The server follows tool_choice: required, named and none.",
     chats=("required", "named", "none"),
 )
@@ -134,6 +143,7 @@ def test_tool_choice(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Seventeen chats at once get the same answers as single chats.",
     chats=("load",),
 )
@@ -147,6 +157,7 @@ def test_under_load(chat: Chat) -> None:
     level="qualify",
     severity="wrong output",
     response="compare-answers",
+    oracle="independent",
     claim="Tool calls are as reliable as the level requires.",
     chats=(*CALLING, *PARTLY_CALLING),
 )

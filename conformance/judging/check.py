@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from conformance.errors import NotRecorded, ObservationError, Unsupported, UsageError
+from conformance.judging.oracle import Oracle, checked_oracle
 from conformance.judging.response import RESPONSES, Severity
 from conformance.judging.verdict import Finding, Outcome, Verdict, worst
 from conformance.profile.profile import LEVELS
@@ -36,8 +37,10 @@ class Check:
     level: str
     severity: Severity
     response: str  # one of RESPONSES
+    oracle: Oracle
     claim: str
     upstream: str
+    no_better_oracle: str = ""  # why a check is only self-consistent
     chats: tuple[str, ...] = ()  # the groups of chats that it judges
     swept: bool = False  # whether it comes last where every draft length needs a server of its own
 
@@ -58,19 +61,22 @@ def check(
     level: str,
     severity: str,
     response: str,
+    oracle: str,
     claim: str,
     upstream: str = "",
+    no_better_oracle: str = "",
     chats: tuple[str, ...] = (),
     swept: bool = False,
 ) -> Callable[[F], F]:
     """Declare a check: a stable id, the lowest level that runs it, the sentence it proves, the upstream reference.
 
     ``severity`` says how grave a failure is, ``response`` which of ``RESPONSES`` helps.
+    ``oracle`` says where the expected value comes from; ``no_better_oracle`` says why a check is only self-consistent.
     ``chats`` names the groups of chats that the argument ``chat`` holds. A check with ``swept`` comes last where every
     draft length needs a server of its own.
 
     Raises:
-        ValueError: id, level, severity, response or claim is not valid.
+        ValueError: an argument is not valid.
     """
     if not re.fullmatch(rf"({'|'.join(FAMILIES)})-\d\d", id):
         raise ValueError(f"{id!r} is no check id; write one of {FAMILIES} and two digits, as in ACC-01")
@@ -83,8 +89,21 @@ def check(
     if not claim.endswith("."):
         raise ValueError(f"{id}: the claim must be a sentence that ends with a full stop")
 
+    found = Check(
+        id,
+        level,
+        Severity(severity),
+        response,
+        checked_oracle(id, oracle, no_better_oracle),
+        claim,
+        upstream,
+        no_better_oracle,
+        chats,
+        swept,
+    )
+
     def declare(function: F) -> F:
-        setattr(function, DECLARATION, Check(id, level, Severity(severity), response, claim, upstream, chats, swept))
+        setattr(function, DECLARATION, found)
         return function
 
     return declare

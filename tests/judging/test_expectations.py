@@ -22,6 +22,7 @@ from conformance.judging.expectations import (
     expect_none,
     expect_reliable,
 )
+from conformance.judging.oracle import Oracle
 from conformance.judging.stats import Estimate
 from conformance.judging.verdict import Verdict
 from conformance.profile.floors import Floor
@@ -238,13 +239,41 @@ def test_findings_of_one_check_do_not_reach_another() -> None:
 )
 def test_a_declaration_is_checked(id: str, level: str, claim: str) -> None:
     with pytest.raises(ValueError, match=id):
-        check(id, level=level, severity="slow", response="measure-again", claim=claim)
+        check(id, level=level, severity="slow", response="measure-again", oracle="paired", claim=claim)
 
 
 @pytest.mark.parametrize(("severity", "response"), [("bad", "measure-again"), ("slow", "pray")])
 def test_severity_and_response_are_known_words(severity: str, response: str) -> None:
     with pytest.raises(ValueError, match="is none of"):
-        check("ACC-01", level="qualify", severity=severity, response=response, claim="x.")
+        check("ACC-01", level="qualify", severity=severity, response=response, oracle="paired", claim="x.")
+
+
+@pytest.mark.parametrize(
+    ("oracle", "reason", "message"),
+    [
+        ("guess", "", "is none of independent, paired, published, self-consistent"),
+        ("paired", "Nothing is better.", "only for self-consistent checks"),
+        ("self-consistent", "", "must say in a sentence why"),
+        ("self-consistent", "because", "must say in a sentence why"),
+    ],
+)
+def test_an_oracle_is_a_known_word_and_the_weakest_one_has_a_reason(oracle: str, reason: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(
+            "ACC-01",
+            level="qualify",
+            severity="slow",
+            response="measure-again",
+            oracle=oracle,
+            no_better_oracle=reason,
+            claim="x.",
+        )
+
+
+def test_every_self_consistent_check_says_why_nothing_better_is_had() -> None:
+    weakest = {c.id: c.no_better_oracle for c in catalogue() if c.oracle is Oracle.SELF_CONSISTENT}
+    assert all(weakest.values())
+    assert len(set(weakest.values())) == len(weakest), "two checks have the same reason"
 
 
 def test_the_catalogue_is_ordered_by_cost_and_has_no_gap() -> None:
