@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.leaks import Seen, growth, look, surroundings
+from support.leaks import Seen, growth, look, surroundings, write
 
 RUN = Seen(memory_mib=200, descriptors=40, processes=0, temporary=3, cache=9, shared=1)
 
@@ -48,3 +49,12 @@ def test_a_command_that_leaks_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_run_that_fails_ends_the_loop(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
         look((sys.executable, "-c", "raise SystemExit(3)"), surroundings(tmp_path), tmp_path)
+
+
+def test_what_was_seen_is_kept_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "leaks.json"
+    write(path, "2026-11-29", [RUN, replace(RUN, temporary=4)])
+    kept = json.loads(path.read_text())
+    assert kept["command"] == "scripts/leaks 2"
+    assert kept["grows"] == ["temporary grows from 3 to 4"]
+    assert [run["temporary"] for run in kept["runs"]] == [3, 4]

@@ -1,10 +1,13 @@
 """``scripts/leaks [RUNS]``: runs the main job at level smoke in a loop, and tells whether anything grows.
 
-The first run fills caches and does not count. The exit code is 1 if something grows or a run fails.
+The first run fills caches and does not count. The exit code is 1 if something grows or a run fails. ``--into`` names a
+JSON file that holds what was seen so far after each run.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -12,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -76,19 +80,32 @@ def growth(runs: Sequence[Seen]) -> list[str]:
     return found
 
 
-def main(wanted: int) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the loop; print each run, and what grows."""
+    parser = argparse.ArgumentParser(prog="scripts/leaks", description="Run level smoke in a loop; tell what grows.")
+    parser.add_argument("runs", nargs="?", type=int, default=RUNS, help="after the first one, which fills caches")
+    parser.add_argument("--into", type=Path, help="a JSON file for what was seen")
+    options = parser.parse_args(arguments)
+    begun, runs = datetime.now(UTC).date().isoformat(), list[Seen]()
     with tempfile.TemporaryDirectory(prefix="leaks-") as name:
         folder = Path(name)
         environment = surroundings(folder)
-        runs = []
-        for number in range(wanted + 1):
+        for number in range(options.runs + 1):
             evidence = f"--evidence={folder / f'run-{number}'}"
-            runs.append(look((sys.executable, "-m", "conformance", "--level=smoke", evidence), environment, folder))
-            print(f"{number}: {runs[-1]}", flush=True)
-        found = growth(runs[1:])
-        print("\n".join(found) or f"nothing grows in {wanted} runs")
-        return 1 if found else 0
+            seen = look((sys.executable, "-m", "conformance", "--level=smoke", evidence), environment, folder)
+            print(f"{number}: {seen}", flush=True)
+            runs += [seen] * bool(number)
+            if options.into:
+                write(options.into, begun, runs)
+    found = growth(runs)
+    print("\n".join(found) or f"nothing grows in {len(runs)} runs")
+    return 1 if found else 0
+
+
+def write(path: Path, begun: str, runs: Sequence[Seen]) -> None:
+    """Write what was seen, and what grows, as JSON."""
+    document = {"date": begun, "command": f"scripts/leaks {len(runs)}", "grows": growth(runs) if runs else []}
+    path.write_text(json.dumps(document | {"runs": [asdict(run) for run in runs]}, indent=1) + "\n")
 
 
 def surroundings(folder: Path) -> dict[str, str]:
@@ -111,4 +128,4 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else RUNS))
+    sys.exit(main())
