@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 
@@ -64,9 +66,12 @@ def kept(name: str) -> list[Path]:
     return sorted((CORPUS / name.replace(" ", "_")).glob("*"))
 
 
-def run(name: str, count: int) -> tuple[int, str]:
-    """Feed so many inputs; return how many were read, and the shrunk failure if there is one, which is kept."""
-    reader, read, last = READERS[name], 0, b""
+def run(name: str, count: int, keep: Path | None = None, start: int | None = None) -> tuple[int, str]:
+    """Feed so many inputs; return how many were read, and the shrunk failure if there is one.
+
+    The shortest input that fails is kept in the folder ``keep`` from the moment when it is found.
+    """
+    reader, read, shortest = READERS[name], 0, Shortest((keep or CORPUS) / name.replace(" ", "_"))
     quick = settings(
         max_examples=count,
         deadline=None,
@@ -81,19 +86,39 @@ def run(name: str, count: int) -> tuple[int, str]:
     @quick
     @given(inputs_of(reader))
     def feed(raw: bytes) -> None:
-        nonlocal read, last
+        nonlocal read
         read += 1
         if error := fails(reader, raw):
-            last = raw
+            shortest.take(raw)
             raise error
 
     try:
-        feed()
+        (feed if start is None else seed(start)(feed))()
     except HypothesisException:
         raise
     except Exception as error:
-        path = CORPUS / name.replace(" ", "_") / hashlib.sha256(last).hexdigest()[:12]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(last)
-        return read, f"{type(error).__name__}: {error} ({path})"
+        return read, f"{type(error).__name__}: {error} ({shortest.name()})"
     return read, ""
+
+
+@dataclass
+class Shortest:
+    """Keeps the shortest input on which a reader fails in a file, whose name says what it holds when it is the last."""
+
+    folder: Path
+    raw: bytes | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"shrinking-{os.getpid()}"
+
+    def take(self, raw: bytes) -> None:
+        """Keep this input if none was shorter."""
+        if self.raw is None or len(raw) <= len(self.raw):
+            self.raw = raw
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(raw)
+
+    def name(self) -> Path:
+        """Give the file its last name."""
+        return self.path.replace(self.folder / hashlib.sha256(self.raw or b"").hexdigest()[:12])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import json
+import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +19,8 @@ from conformance.checkpoints.pairing import refusals
 from conformance.checkpoints.quantisation import method_of, objections
 from conformance.checkpoints.small_files import special_tokens, template_text
 from conformance.errors import ObservationError, Unsupported, UsageError
+from conformance.evidence import attestation
+from conformance.evidence.archive import unpack
 from conformance.evidence.folder import read_header, verify
 from conformance.evidence.journal import read_journal
 from conformance.evidence.redaction import redact_command, redact_document, redact_text
@@ -31,6 +37,7 @@ from conformance.workload.dataset import load_dataset
 from conformance.workload.task_set import load_task_set
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,24 @@ JOURNAL = b"\n".join(
         {"kind": "footer", "verdicts": 1, "problems": [], "exit_code": 0, "sentence": "Qualified"},
     )
 )
+STATEMENT = json.dumps(
+    {
+        "_type": attestation.STATEMENT,
+        "subject": [
+            {
+                "name": "manifest.json",
+                "digest": {"sha256": "0" * 64},
+                "annotations": {"hardware": "cpu", "pair": "p", "level": "smoke", "vllm": "0.32.0"},
+            }
+        ],
+        "predicateType": attestation.PREDICATE,
+        "predicate": {
+            "result": "PASSED",
+            "configuration": [{"name": "header.json", "digest": {"sha256": "1" * 64}}],
+            **{"passedTests": ["ACC-01"], "warnedTests": [], "failedTests": []},
+        },
+    }
+).encode()
 START = json.dumps(
     {"name": "mtp", "started": "2026-11-26T12:00:00Z", "command": ["python"], "environment": {"A": "b"}}
 ).encode()
@@ -178,6 +203,32 @@ def read_manifest(raw: bytes) -> None:
     put("manifested/manifest.json", raw)
     put("manifested/header.json", HEADER)
     verify(FOLDER / "manifested")
+
+
+def tar(*members: tuple[str, bytes]) -> bytes:
+    """An archive of these files, uncompressed, so that an edit reaches the files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, raw in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            archive.addfile(member, io.BytesIO(raw))
+    return out.getvalue()
+
+
+def read_archive(raw: bytes) -> None:
+    """An archive is unpacked below its folder, or refused."""
+    path, into = put("archives/run.tar", raw), FOLDER / "archives/unpacked"
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    try:
+        assert unpack(path, into).parent == into
+    finally:
+        assert sorted(each.name for each in path.parent.iterdir()) == ["run.tar", "unpacked"]
+
+
+def read_statement(raw: bytes) -> None:
+    attestation._parse_statement(Path("attestation.json"), raw)
 
 
 def read_start(raw: bytes) -> None:
@@ -283,6 +334,10 @@ READERS: dict[str, Reader] = {
     "header": Reader(read_evidence, (HEADER,), (UsageError, ObservationError)),
     "journal": Reader(read_verdicts, (JOURNAL,), (ObservationError,)),
     "manifest": Reader(read_manifest, (b'{"format": 1, "files": {"header.json": "00"}}',), (ObservationError,)),
+    "archive": Reader(
+        read_archive, (tar(("run/header.json", HEADER), ("run/manifest.json", b"{}")),), (ObservationError,)
+    ),
+    "attestation": Reader(read_statement, (STATEMENT,), (attestation.NotAuthentic,)),
     "start": Reader(read_start, (START,), (ObservationError,)),
     "hardware": Reader(read_hardware, ((FIXTURES / "hardware/cpu.toml").read_bytes(),), (UsageError,)),
     "pair": Reader(read_pair, ((FIXTURES / "models/micro-26b-a4b-nvfp4.toml").read_bytes(),), (UsageError,)),
