@@ -46,6 +46,7 @@ from conformance.views.sampling import Sampling
 from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.parallelism import Parallelism
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
@@ -436,6 +437,18 @@ def expert_parallel(combination_support: Observe) -> Combination:
 def other_model_runner(combination_support: Observe, profile: Profile) -> Combination:
     """Answers of servers with the model runner that the others do not use."""
     return Combination.of(combination_support(f"combination-{other_runner(profile.hardware)}"))
+
+
+@pytest.fixture(scope="session")
+def one_worker(combination_support: Observe) -> Parallelism:
+    """Answers of one worker, and those of the servers with several."""
+    return Parallelism.of(*map(combination_support, ("combination-one_worker", "combination-as_served")))
+
+
+@pytest.fixture(scope="session")
+def no_custom_all_reduce(combination_support: Observe) -> Parallelism:
+    """Answers of workers without custom all-reduce, and those with it."""
+    return Parallelism.of(*map(combination_support, ("combination-no_custom_all_reduce", "combination-as_served")))
 
 
 @pytest.fixture(scope="session")

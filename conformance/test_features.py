@@ -9,6 +9,7 @@ from conformance.profile.tolerances import Tolerances
 from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.parallelism import Parallelism
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
@@ -308,3 +309,32 @@ def test_mtp_pays_as_served(served_load: ServedLoad, floors: Floors) -> None:
     """The note says how the speedup differs from the measured one, by prompt length, and what the difference is."""
     what = "speedup in a row, as people serve it,"
     expect_at_least(served_load.speedup(), floors["pays"], source=served_load, what=what, note=served_load.note())
+
+
+@check(
+    "FEATURE-20",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    oracle="paired",
+    claim="One worker gives the answers that several workers give (tensor parallelism).",
+)
+def test_one_worker(one_worker: Parallelism, tolerances: Tolerances) -> None:
+    """With MTP and without. Near-ties may differ, because workers add up their parts in another order."""
+    wrong = one_worker.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=one_worker.compared, source=one_worker, note=one_worker.note())
+
+
+@check(
+    "FEATURE-21",
+    level="qualify",
+    severity="wrong output",
+    response="compare-answers",
+    oracle="paired",
+    claim="Without vLLM's custom all-reduce, the workers give the same answers.",
+)
+def test_other_all_reduce(no_custom_all_reduce: Parallelism, tolerances: Tolerances) -> None:
+    """NCCL adds up the parts instead (--disable-custom-all-reduce). With MTP and without; near-ties may differ."""
+    found = no_custom_all_reduce
+    wrong = found.objections(tolerances["logit_resolution"], tolerances["widest_tie"])
+    expect_none(wrong, among=found.compared, source=found, note=found.note())

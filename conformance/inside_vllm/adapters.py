@@ -258,6 +258,17 @@ def attention_backends(worker: Any) -> dict[str, str]:
     }
 
 
+def custom_all_reduce(_: Any) -> bool:
+    """Whether the workers add up their parts by vLLM's own all-reduce (device_communicators/cuda_communicator.py)."""
+    if on_cpu():
+        return False
+    group = upstream("vllm.distributed.parallel_state", "get_tp_group")()
+    if follow(group, "world_size") == 1:
+        return False
+    own = follow(group, "device_communicator.ca_comm")
+    return own is not None and not follow(own, "disabled")
+
+
 def constant_draft_positions(worker: Any) -> bool:
     """Whether positions stay the same over the draft steps, as they must (vllm#47920)."""
     runs = drafter(worker)

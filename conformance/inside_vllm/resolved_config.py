@@ -33,8 +33,10 @@ def of_worker(worker: Any) -> dict[str, Any]:
 
 
 def _made_by(worker: Any) -> dict[str, Any]:
-    """The runner, and the attention backend of each layer. What this vLLM does not tell is left out."""
+    """The runner, the all-reduce, the attention backend of each layer. What this vLLM does not tell is left out."""
     found: dict[str, Any] = {}
+    with suppress(Unsupported):
+        found["custom_all_reduce"] = adapters.custom_all_reduce(worker)
     with suppress(Unsupported):
         found["model_runner"] = adapters.model_runner_class(worker)
     with suppress(Unsupported):

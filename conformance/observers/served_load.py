@@ -56,7 +56,7 @@ def _ask(
         with ExitStack() as opened:
             running = {arm: start[arm]() for arm in arms}
             clients = {arm: opened.enter_context(client(server, seconds)) for arm, server in running.items()}
-            configs |= {arm: _config(server, seconds) for arm, server in running.items()}
+            configs |= {arm: config_of(server, seconds) for arm, server in running.items()}
             for each in clients.values():
                 each.ask(warm_up, stream=True)
             for number, prompt in enumerate(prompts):
@@ -65,7 +65,7 @@ def _ask(
     return answers, configs
 
 
-def _config(server: Server, seconds: float) -> dict[str, Any] | None:
+def config_of(server: Server, seconds: float) -> dict[str, Any] | None:
     """Every field of the configuration; None if this vLLM does not tell."""
     try:
         found: dict[str, Any] = ask(server, "conformance_config", seconds)["fields"]

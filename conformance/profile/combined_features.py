@@ -9,6 +9,8 @@ from typing import Any
 from conformance.profile.profile import Hardware
 
 V1_RUNNER, V2_RUNNER = "v1_runner", "v2_runner"
+AS_SERVED = "as_served"  # no feature: the servers that people serve, with which others are compared
+WORKERS, CUSTOM_ALL_REDUCE = "workers", "custom_all_reduce"  # what a server says of its tensor parallelism
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Feature:
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of EngineArgs
-    workers: int = 1  # that it needs
+    workers: int = 1  # that the other servers must have
     asks_kernels: bool = False  # whether the experts' kernels must have it, too
     kernels: Mapping[str, Any] = field(default_factory=dict)  # of FusedMoEConfig
+    changes: str = ""  # WORKERS or CUSTOM_ALL_REDUCE, if its answers are compared with those of the other servers
 
 
 FEATURES: Mapping[str, Feature] = {
@@ -35,6 +38,14 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "expert_parallel": Feature(
         "expert parallelism", ("--enable-expert-parallel",), arguments={"enable_expert_parallel": True}, workers=2
+    ),
+    "one_worker": Feature("one worker", ("--tensor-parallel-size", "1"), workers=2, changes=WORKERS),
+    "no_custom_all_reduce": Feature(
+        "all-reduce by NCCL alone",
+        ("--disable-custom-all-reduce",),
+        arguments={"disable_custom_all_reduce": True},
+        workers=2,
+        changes=CUSTOM_ALL_REDUCE,
     ),
     V1_RUNNER: Feature("model runner V1", environment={"VLLM_USE_V2_MODEL_RUNNER": "0"}),
     V2_RUNNER: Feature("model runner V2", environment={"VLLM_USE_V2_MODEL_RUNNER": "1"}),

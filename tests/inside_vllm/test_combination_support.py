@@ -30,6 +30,7 @@ def test_a_cpu_refuses_all_but_the_old_runner_in_vllms_own_words(tmp_path: Path)
     assert "does not support batch invariance" in found["batch_invariance"]
     assert "TritonExperts: kernel does not support current device cpu" in found["lora"]
     assert found["expert_parallel"] == "expert parallelism needs 2 workers, and 1 serves"
+    assert found["one_worker"] == "one worker needs 2 workers, and 1 serves"
 
 
 def test_workers_are_counted() -> None:

@@ -12,7 +12,7 @@ import pytest
 from transformers import PretrainedConfig
 
 from conformance.errors import Unsupported
-from conformance.inside_vllm import probe, resolved_config
+from conformance.inside_vllm import adapters, probe, resolved_config
 
 
 class Mode(Enum):
@@ -94,3 +94,24 @@ def test_the_probe_tells_what_the_worker_made_of_it_and_leaves_out_what_is_not_t
     with pytest.raises(Unsupported, match="has no vllm_config"):
         resolved_config.of_worker(SimpleNamespace())
     assert "has no vllm_config" in probe.Probe().conformance_config()["unsupported"]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "own", "used"),
+    [
+        (1, None, False),
+        (2, None, False),
+        (2, SimpleNamespace(disabled=True), False),
+        (2, SimpleNamespace(disabled=False), True),
+    ],
+)
+def test_the_all_reduce_of_the_workers_is_told(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, own: Any, used: bool
+) -> None:
+    communicator = None if world_size == 1 else SimpleNamespace(ca_comm=own)
+    group = SimpleNamespace(world_size=world_size, device_communicator=communicator)
+    monkeypatch.setattr(adapters, "upstream", lambda *_: lambda: group)
+    monkeypatch.setattr(adapters, "on_cpu", lambda: False)
+    assert adapters.custom_all_reduce(None) is used
+    monkeypatch.setattr(adapters, "on_cpu", lambda: True)
+    assert not adapters.custom_all_reduce(None)

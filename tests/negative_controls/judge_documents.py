@@ -42,6 +42,7 @@ from conformance.views.sampling import Sampling
 from conformance.views.served.combination import Combination
 from conformance.views.served.context_limit import ContextLimit
 from conformance.views.served.cut_answers import CutAnswers
+from conformance.views.served.parallelism import Parallelism
 from conformance.views.served.preemption import Preemption
 from conformance.views.served.prefix_caching import PrefixCaching
 from conformance.views.served.sampling_options import SamplingOptions
@@ -113,6 +114,10 @@ BUILDERS: Builders = {
     "batch_invariance": lambda d: Combination.of(d["combination-batch_invariance"]),
     "lora": lambda d: Combination.of(d["combination-lora"]),
     "expert_parallel": lambda d: Combination.of(d["combination-expert_parallel"]),
+    **{
+        feature: lambda d, feature=feature: Parallelism.of(d[f"combination-{feature}"], d["combination-as_served"])
+        for feature in ("one_worker", "no_custom_all_reduce")
+    },
     "other_model_runner": lambda d: Combination.of(d["combination-v2_runner"]),
     "served_load": lambda d: ServedLoad.of(
         d["served_load"],

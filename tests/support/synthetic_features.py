@@ -9,7 +9,7 @@ from typing import Any
 ARMS = ("mtp", "plain")
 TOKENS = list(range(20, 32))  # of an answer without options
 CONTEXT, K = 2048, 4
-COMBINED = ("batch_invariance", "lora", "expert_parallel", "v2_runner")
+COMBINED = ("batch_invariance", "lora", "expert_parallel", "one_worker", "no_custom_all_reduce", "v2_runner")
 CALL = {"name": "count_letter", "arguments": '{"price": 1000, "city": "copper"}'}
 
 
@@ -25,7 +25,7 @@ def documents() -> dict[str, Any]:
         "seeds": seeds(),
         "thinking_budget": thinking_budget(),
         "combination_support": {"vllm_version": "0.32.0", "refusals": dict.fromkeys(COMBINED, "")},
-        **{f"combination-{feature}": combination(feature) for feature in COMBINED},
+        **{f"combination-{feature}": combination(feature) for feature in (*COMBINED, "as_served")},
     }
 
 
@@ -185,4 +185,8 @@ def thinking_budget() -> dict[str, Any]:
 
 def combination(feature: str) -> dict[str, Any]:
     """The requests of the preemption, with one more feature."""
-    return {"feature": feature, "settings": {"options": [f"--{feature}"], "environment": {}}, **preemption()}
+    made = {"feature": feature, "settings": {"options": [f"--{feature}"], "environment": {}}, **preemption()}
+    parallel = {"workers": 2 - (feature == "one_worker"), "custom_all_reduce": feature != "no_custom_all_reduce"}
+    for arm in made["arms"].values():
+        arm["parallel"] = dict(parallel)
+    return made

@@ -257,6 +257,20 @@ def cut_with(feature: str) -> Callable[[Documents], None]:
     return cut_short
 
 
+def another_answer_of_one_worker(d: Documents) -> None:
+    choice(d["combination-one_worker"]["arms"]["plain"]["few"]["replies"][1])["token_ids"][7] = 99
+
+
+def custom_all_reduce_left_on(d: Documents) -> None:
+    for arm in d["combination-no_custom_all_reduce"]["arms"].values():
+        arm["parallel"]["custom_all_reduce"] = True
+
+
+def all_have_two_workers(d: Documents) -> None:
+    for arm in d["combination-one_worker"]["arms"].values():
+        arm["parallel"]["workers"] = 2
+
+
 def slower_as_served(d: Documents) -> None:
     for row in d["served_load"]["rows"]:
         row["mtp"]["seconds"] *= 4.2
@@ -313,6 +327,9 @@ DAMAGES: list[Row] = [
     ("FEATURE-17", other_text_with("expert_parallel"), "request 3 in the crowd with MTP, and a few at a time without,"),
     ("FEATURE-18", cut_with("v2_runner"), "request 4 with MTP has 3 tokens and finish_reason"),
     ("FEATURE-19", slower_as_served, "speedup in a row, as people serve it, 0.6"),
+    ("FEATURE-20", another_answer_of_one_worker, "request 2 a few at a time without MTP, by one worker, and without"),
+    ("FEATURE-20", cut_with("one_worker"), "request 1 in the crowd with MTP, by one worker, has 3 tokens"),
+    ("FEATURE-21", other_text_with("no_custom_all_reduce"), "request 3 in the crowd with MTP, by all-reduce by NCCL"),
 ]
 
 
@@ -411,4 +428,8 @@ NOTHING: list[Row] = [
     ("FEATURE-17", no_answer_with("expert_parallel"), "without MTP got HTTP 503: busy; there is nothing to compare"),
     ("FEATURE-18", no_answer_with("v2_runner"), "without MTP got HTTP 503: busy; there is nothing to compare with"),
     ("FEATURE-19", nothing_asked_as_served, "no prompt was asked"),
+    ("FEATURE-20", all_have_two_workers, "both servers have workers 2, so nothing was tested"),
+    ("FEATURE-20", no_answer_with("as_served"), "without MTP got HTTP 503: busy; there is nothing to compare with"),
+    ("FEATURE-21", custom_all_reduce_left_on, "both servers have custom all reduce True, so nothing was tested"),
+    ("FEATURE-21", no_answer_with("no_custom_all_reduce"), "got HTTP 503: busy; there is nothing to compare with"),
 ]
