@@ -22,6 +22,7 @@ from conformance.serving.server import Server, Start, start_together
 from conformance.workload.client import client
 from conformance.workload.prompts import MIXED, load_prompts
 from negative_controls.judge_documents import outcome
+from negative_controls.museum.exhibits import Display, mark
 from negative_controls.museum.show import Shown
 
 pytestmark = pytest.mark.server
@@ -62,12 +63,14 @@ def test_the_instrument_is_calibrated(server: Server, tmp_path: Path) -> None:
     assert found.verdict is Verdict.PASS, found.sentence
 
 
-def test_coins_whose_rates_are_0_05_off_are_caught(server: Server, tmp_path: Path) -> None:
+@mark("calibration/coins_off_by_0_05")
+def test_coins_whose_rates_are_0_05_off_are_caught(server: Server, tmp_path: Path, display: Display) -> None:
     server.call("conformance_offset_coins", 30, by=-0.05)
     try:
         found = judged(server, tmp_path)
     finally:
         server.call("conformance_offset_coins", 30, by=0.0)
+    display(["CAL-01"], {"CAL-01": found})
     assert found.verdict is Verdict.FAIL, found.sentence
     assert 'joint acceptance at position 1 at the rates "near one" is' in found.findings[0].sentence
     assert "but the true value is 0.980; by chance this happens in" in found.findings[0].sentence

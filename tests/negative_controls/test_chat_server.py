@@ -21,7 +21,8 @@ from conformance.serving.server import Server
 from conformance.views.chat import Chat
 from negative_controls.faux_servers import recording
 from negative_controls.judge_documents import chat_observations, judged
-from negative_controls.museum import parsers
+from negative_controls.museum import api, parsers
+from negative_controls.museum.exhibits import Display, mark, marked
 from negative_controls.museum.show import Shown, on_show
 
 pytestmark = pytest.mark.server
@@ -38,6 +39,8 @@ EXPECTED = {
     "integers_as_strings": ("TOOL-04", "is not of type"),
     "thought_in_content": ("REASON-01", "a thought in content"),
     "boundary_swallows_text": ("REASON-01", "content is "),
+    api.REFUSALS: ("API-04", "got HTTP 500 where 400"),
+    api.DEPARTURES: ("API-05", "still running"),
 }
 
 
@@ -99,11 +102,14 @@ def test_the_whole_server_passes(id: str, servers: dict[str, Server], tmp_path: 
     assert found.verdict is Verdict.PASS, found.sentence
 
 
-@pytest.mark.parametrize("defect", EXPECTED)
-def test_a_broken_parser_is_caught(defect: str, servers: dict[str, Server], switch: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("defect", marked("chat", EXPECTED))
+def test_a_broken_parser_or_api_is_caught(
+    defect: str, servers: dict[str, Server], switch: Path, tmp_path: Path, display: Display
+) -> None:
     id, words = EXPECTED[defect]
     with broken(switch, defect):
         found = outcome(id, servers, tmp_path)
+    display([id], {id: found})
     assert found.verdict is Verdict.FAIL, defect
     assert words in found.sentence
 
@@ -113,18 +119,24 @@ def test_a_broken_grammar_is_what_the_waiver_says(servers: dict[str, Server], tm
     assert found.sentence.startswith("broken-grammar got HTTP 500")
 
 
-def test_a_grammar_that_is_skipped_at_the_boundary_is_caught(servers: dict[str, Server], tmp_path: Path) -> None:
+@mark("chat/grammar_skipped_at_the_boundary")
+def test_a_grammar_that_is_skipped_at_the_boundary_is_caught(
+    servers: dict[str, Server], tmp_path: Path, display: Display
+) -> None:
     servers[MTP].call("conformance_break", 30, exhibit="grammar_skipped_at_the_boundary")
     try:
         found = outcome("GRAMMAR-02", servers, tmp_path)
     finally:
         servers[MTP].call("conformance_mend", 30)
+    display(["GRAMMAR-02"], {"GRAMMAR-02": found})
     assert found.verdict is Verdict.FAIL
     assert "content is" in found.sentence
 
 
-def test_a_server_without_the_flags_is_diagnosed(servers: dict[str, Server], tmp_path: Path) -> None:
+@mark("chat/flags_left_out")
+def test_a_server_without_the_flags_is_diagnosed(servers: dict[str, Server], tmp_path: Path, display: Display) -> None:
     found = outcome("TOOL-03", servers, tmp_path, mtp=BARE)
+    display(["TOOL-03"], {"TOOL-03": found})
     assert found.verdict is Verdict.FAIL
     assert "HTTP 400" in found.sentence
     known = load_known_failures(FIXTURES / "known_failures")

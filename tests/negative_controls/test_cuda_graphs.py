@@ -25,6 +25,7 @@ from conformance.profile.graph_options import GraphOptions, graph_options
 from conformance.profile.profile import every_hardware, load_profile
 from conformance.reports import graph_table
 from conformance.views.cuda_graphs import CudaGraphs
+from negative_controls.museum.exhibits import Display, mark
 
 MUSEUM = Path(__file__).parent / "museum" / "cuda_graphs.py"
 DOCUMENT = ROOT / "docs" / "cuda-graphs.md"
@@ -88,9 +89,11 @@ def test_every_profile_decodes_every_batch_from_a_full_graph(museum: dict[str, C
     assert outcome(museum["no maximum"]).verdict is Verdict.PASS
 
 
-def test_an_explicit_maximum_drops_the_widest_batch(museum: dict[str, CudaGraphs]) -> None:
+@mark("graphs/explicit_maximum")
+def test_an_explicit_maximum_drops_the_widest_batch(museum: dict[str, CudaGraphs], display: Display) -> None:
     """vllm#54933, which the installed vLLM still has."""
     found = outcome(museum["explicit maximum"])
+    display(["GRAPH-01"], {"GRAPH-01": found})
     assert found.verdict is Verdict.FAIL
     assert found.sentence == (
         "exhibit with k = 6: a step of 6 of 6 requests, up to 42 tokens, has no graph (NONE); captured up to 40, "
@@ -103,9 +106,11 @@ def test_an_explicit_maximum_drops_the_widest_batch(museum: dict[str, CudaGraphs
     assert explained(found) == explained(old) == [("GRAPHMAX", "vllm-project/vllm#54933")]
 
 
-def test_the_smallest_graph_that_fits_hides_full_ones(museum: dict[str, CudaGraphs]) -> None:
+@mark("graphs/smallest_that_fits")
+def test_the_smallest_graph_that_fits_hides_full_ones(museum: dict[str, CudaGraphs], display: Display) -> None:
     """vllm#53407 put back."""
     found = outcome(museum["smallest that fits"])
+    display(["GRAPH-01"], {"GRAPH-01": found})
     assert found.verdict is Verdict.FAIL
     assert "exhibit with k = 2: a step of 4 to 5 of 8 requests, up to 15 tokens, computes attention" in found.sentence
     assert explained(found) == [("GRAPHGAP", "vllm-project/vllm#53407")]

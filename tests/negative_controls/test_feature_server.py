@@ -21,6 +21,7 @@ from conformance.views.served.combination import Combination
 from negative_controls.faux_servers import recording
 from negative_controls.judge_documents import FUNCTIONS, judged
 from negative_controls.museum import surplus_ids
+from negative_controls.museum.exhibits import Display, mark, marked
 from negative_controls.museum.features import FEATURE_EXHIBITS
 from negative_controls.museum.show import Shown, on_show
 
@@ -55,6 +56,7 @@ EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
         "sampling_options",
         {"FEATURE-04": '"stop_token_ids, first in a block" has token_ids'},
     ),
+    "length_reported_as_stop": ("sampling_options", {"FEATURE-04": "finish_reason"}),
     "preemption_loses_a_token": ("preemption", {"FEATURE-11": "in the crowd with MTP"}),
 }
 REFUSED = "FEATURE-05"  # vLLM 0.32.0 refuses min_p and logit_bias with MTP
@@ -123,20 +125,27 @@ def test_healthy_servers_pass(servers: dict[str, Server], tmp_path: Path, name: 
             assert 'finish_reason "tool_calls"' in found.sentence
 
 
-@pytest.mark.parametrize("exhibit", FEATURE_EXHIBITS)
-def test_an_exhibit_is_caught(servers: dict[str, Server], tmp_path: Path, exhibit: str) -> None:
+@pytest.mark.parametrize("exhibit", marked("features", FEATURE_EXHIBITS))
+def test_an_exhibit_is_caught(servers: dict[str, Server], tmp_path: Path, exhibit: str, display: Display) -> None:
     name, expected = EXPECTED[exhibit]
     with broken(servers[SERVED], exhibit):
-        failures(outcomes(servers, tmp_path / "evidence", name), expected)
+        found = outcomes(servers, tmp_path / "evidence", name)
+    display(expected, found)
+    failures(found, expected)
 
 
-def test_surplus_ids_behind_a_stop_string_are_caught(servers: dict[str, Server], surplus: Path, tmp_path: Path) -> None:
+@mark("features/surplus_ids")
+def test_surplus_ids_behind_a_stop_string_are_caught(
+    servers: dict[str, Server], surplus: Path, tmp_path: Path, display: Display
+) -> None:
     surplus.touch()
     try:
         found = outcomes(servers, tmp_path / "evidence", "sampling_options")
     finally:
         surplus.unlink()
-    failures(found, {"FEATURE-04": '"stop string, streamed" has token_ids'})
+    expected = {"FEATURE-04": '"stop string, streamed" has token_ids'}
+    display(expected, found)
+    failures(found, expected)
 
 
 def test_seeds_are_not_asked_of_a_cpu(servers: dict[str, Server], tmp_path: Path) -> None:

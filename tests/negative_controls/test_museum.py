@@ -21,6 +21,7 @@ from conformance.observers.geometry import COMMAND, build, request
 from conformance.profile.facts import Facts, load_facts
 from conformance.serving.json_subprocess import Together
 from conformance.views.geometry import Geometry
+from negative_controls.museum.exhibits import Display, mark
 
 MUSEUM = Path(__file__).parent / "museum"
 SHOWN = {"half_width_mlp", "quantisation_leak", "moved_name", "refused_draft", "refused_configuration"}
@@ -81,8 +82,12 @@ def test_every_exhibit_is_shown() -> None:
         "moe_oracle",
         "cuda_graphs",
         "worker",
+        "__main__",
+        "api",
+        "exhibits",
         "features",
         "load",
+        "page",
         "parsers",
         "show",
         "surplus_ids",
@@ -97,8 +102,10 @@ def test_a_healthy_build_passes(built: Build) -> None:
     assert failing(found) == set()
 
 
-def test_a_draft_with_half_an_mlp(exhibit: Build) -> None:
+@mark("build/half_width_mlp")
+def test_a_draft_with_half_an_mlp(exhibit: Build, display: Display) -> None:
     found = outcomes(exhibit("half_width_mlp"))
+    display(["GEOM-01"], found)
     assert failing(found) == {"GEOM-01"}
     assert (
         "26B-A4B under bf16: model.layers.0.mlp.down_proj is 4096 to 1024 where 8192 to 1024 is expected"
@@ -108,12 +115,14 @@ def test_a_draft_with_half_an_mlp(exhibit: Build) -> None:
     assert explained("GEOM-01", found) == [("INTSIZE", "vllm-project/vllm#41745")]
 
 
-def test_a_draft_that_the_targets_quantisation_reached(exhibit: Build) -> None:
+@mark("build/quantisation_leak")
+def test_a_draft_that_the_targets_quantisation_reached(exhibit: Build, display: Display) -> None:
     seen = exhibit("quantisation_leak")
     weights = seen.weights()
     assert weights[f"{LEAKY}.down_proj"] == "uint8 [1024, 4096]"
     assert weights[f"{LEAKY}.gate_up_proj"] == "uint8 [16384, 512]"
     found = outcomes(seen)
+    display(["GEOM-02", "GEOM-03"], found)
     assert failing(found) == {"GEOM-02", "GEOM-03"}
     assert explained("GEOM-02", found) == [("QUANTLEAK", "vllm-project/vllm#41745")]
     packed = outcomes(only(seen, "26B-A4B under nvfp4-modelopt"))["GEOM-02"].sentence
@@ -132,8 +141,10 @@ def test_a_name_that_moved_is_unsupported(exhibit: Build) -> None:
         exhibit("moved_name")
 
 
-def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(exhibit: Build) -> None:
+@mark("build/refused_draft")
+def test_a_draft_that_cannot_be_built_fails_beside_those_that_can(exhibit: Build, display: Display) -> None:
     found = outcomes(exhibit("refused_draft"))
+    display(["GEOM-01"], found)
     assert failing(found) == {"GEOM-01"}
     assert "26B-A4B under fp8 is KeyError: 'layers.0.mlp.down_proj.weight_scale' where built is expected" in (
         found["GEOM-01"].sentence

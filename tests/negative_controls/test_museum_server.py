@@ -20,6 +20,7 @@ from conformance.serving.server import Server
 from conformance.workload.client import client
 from conformance.workload.prompts import MIXED, load_prompts
 from negative_controls.judge_documents import FUNCTIONS, judged
+from negative_controls.museum.exhibits import Display, marked
 from negative_controls.museum.show import Shown, on_show
 from negative_controls.museum.worker import EXHIBITS
 
@@ -51,6 +52,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "PARITY-01": "is off by",
         "PARITY-02": "the worst step of",
     },
+    "drafts_counted_one_token_short": {"DRAFT-10": "tokens per draft is 3.0 where 4 is expected"},
 }
 
 
@@ -93,23 +95,29 @@ def load(server: Server) -> dict[str, Any]:
     return {"k": PROFILE.pair.k, "prompts": known, "rounds": [rounds | {"plain_again": None}]}
 
 
-def failing(documents: Mapping[str, Any]) -> dict[str, Outcome]:
+def watched(documents: Mapping[str, Any]) -> dict[str, Outcome]:
     outcomes = {id: judged(id, documents, {}) for id in WATCHING if id not in BY_THE_SNAPSHOT}
     assert {outcome.verdict for outcome in outcomes.values()} <= {Verdict.PASS, Verdict.FAIL}, outcomes
+    return outcomes
+
+
+def failing(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {id: outcome for id, outcome in outcomes.items() if outcome.verdict is Verdict.FAIL}
 
 
 def test_a_healthy_server_passes(server: Server, tmp_path: Path) -> None:
-    assert failing(observed(server, tmp_path)) == {}
+    assert failing(watched(observed(server, tmp_path))) == {}
 
 
-@pytest.mark.parametrize("exhibit", EXHIBITS)
-def test_an_exhibit_is_caught(server: Server, tmp_path: Path, exhibit: str) -> None:
+@pytest.mark.parametrize("exhibit", marked("draft", EXHIBITS))
+def test_an_exhibit_is_caught(server: Server, tmp_path: Path, exhibit: str, display: Display) -> None:
     server.call("conformance_break", 30, exhibit=exhibit)
     try:
-        found = failing(observed(server, tmp_path))
+        outcomes = watched(observed(server, tmp_path))
     finally:
         server.call("conformance_mend", 30)
+    display(EXPECTED[exhibit], outcomes)
+    found = failing(outcomes)
     assert found.keys() == EXPECTED[exhibit].keys(), {id: outcome.sentence for id, outcome in found.items()}
     for id, sentence in EXPECTED[exhibit].items():
         assert sentence in found[id].sentence

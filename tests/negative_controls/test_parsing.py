@@ -25,6 +25,7 @@ from conformance.serving.json_subprocess import Together
 from conformance.serving.pool import ServerPool
 from conformance.workload.parser_cases import keep_regressions, load_regressions
 from negative_controls.judge_documents import judged
+from negative_controls.museum.exhibits import Display, marked
 
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "static")
 CHECKS = tuple(f"PARSE-{number:02}" for number in range(1, 13))
@@ -72,10 +73,11 @@ def together() -> Iterator[Together]:
     running.stop()
 
 
-@pytest.mark.parametrize("defect", EXPECTED)
-def test_a_broken_parser_is_caught(defect: str, together: Together) -> None:
+@pytest.mark.parametrize("defect", marked("parser", EXPECTED))
+def test_a_broken_parser_is_caught(defect: str, together: Together, display: Display) -> None:
     found = parsers.run_trials(FEW, (sys.executable, "-m", BROKEN, defect), together=together)
     sentences = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
+    display(EXPECTED[defect], sentences)
     for id, words in EXPECTED[defect].items():
         assert sentences[id].verdict is Verdict.FAIL, defect
         assert words in sentences[id].sentence

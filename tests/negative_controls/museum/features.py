@@ -125,6 +125,22 @@ def stop_overrun_by_one_token(_: Any) -> Undo:
     return replaced(scheduler, "check_stop", late)
 
 
+def length_reported_as_stop(_: Any) -> Undo:
+    """An answer that ends because it has max_tokens tokens says that it is complete."""
+    from vllm.v1.core.sched import scheduler
+    from vllm.v1.request import RequestStatus
+
+    right = scheduler.check_stop
+
+    def wrong(request: Any, longest: int) -> bool:
+        ended: bool = right(request, longest)
+        if request.status == RequestStatus.FINISHED_LENGTH_CAPPED:
+            request.status = RequestStatus.FINISHED_STOPPED
+        return ended
+
+    return replaced(scheduler, "check_stop", wrong)
+
+
 def preemption_loses_a_token(_: Any) -> Undo:
     """A request that is preempted forgets its last token, which the client already has."""
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -151,6 +167,7 @@ FEATURE_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         penalty_ignored,
         logprobs_shifted_by_one,
         stop_overrun_by_one_token,
+        length_reported_as_stop,
         preemption_loses_a_token,
     )
 }

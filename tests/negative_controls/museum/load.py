@@ -20,6 +20,7 @@ SLEEP_SECONDS = 0.012
 # Share of drafted tokens replaced. The length falls from 1 + Σ a_i to 1 + Σ a_i (1 - r)^i; at the healthy 4.93 with
 # k = 4 this r gives nine tenths of it, 4.43.
 REPLACED_SHARE = 0.053
+PADDED_SHARE = 0.1  # of the steps with several requests
 SEED = 20261125
 
 
@@ -151,6 +152,43 @@ def draft_at_90_percent(worker: Any) -> Undo:
     return replaced(drafter, "propose", wrong)
 
 
+def draft_never_right(worker: Any) -> Undo:
+    """Every drafted token is replaced by its neighbour in the vocabulary, so none is accepted (vllm#41789)."""
+    drafter = adapters.drafter(worker)
+    right = drafter.propose
+
+    def wrong(*arguments: Any, **named: Any) -> Tensor:
+        drafted: Tensor = right(*arguments, **named)
+        return drafted ^ 1
+
+    return replaced(drafter, "propose", wrong)
+
+
+def padding_reaches_the_text(_worker: Any) -> Undo:
+    """With several requests at once, now and then a verified token is overwritten by padding (vllm#39392)."""
+    right, generator = _rejection_sampler().rejection_sample, torch.Generator().manual_seed(SEED)
+
+    def padded(*given: Any, **named: Any) -> Tensor:
+        out: Tensor = right(*given, **named)
+        if out.shape[0] > 1 and torch.rand((), generator=generator) < PADDED_SHARE:
+            out[0, 0] = 0
+        return out
+
+    return replaced(_rejection_sampler(), "rejection_sample", padded)
+
+
+def accepted_counted_one_short(_worker: Any) -> Undo:
+    """The counters in /metrics miss one accepted token of each draft; every text is right."""
+    from vllm.v1.spec_decode.metrics import SpecDecodingStats
+
+    right = SpecDecodingStats.observe_draft
+
+    def short(self: Any, num_draft_tokens: int, num_accepted_tokens: int) -> None:
+        right(self, num_draft_tokens, max(0, num_accepted_tokens - 1))
+
+    return replaced(SpecDecodingStats, "observe_draft", short)
+
+
 LOAD_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     each.__name__: each
     for each in (
@@ -162,5 +200,8 @@ LOAD_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         draft_reads_another_rows_kv,
         slow_draft_step,
         draft_at_90_percent,
+        draft_never_right,
+        padding_reaches_the_text,
+        accepted_counted_one_short,
     )
 }

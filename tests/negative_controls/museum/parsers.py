@@ -140,7 +140,10 @@ def _of_the_switch() -> str:
 
 
 if SWITCH in os.environ:
+    from negative_controls.museum import api
+
     install(_of_the_switch)
+    api.install(_of_the_switch)
 
 if __name__ == "__main__":
     from conformance.inside_vllm import parser_trials

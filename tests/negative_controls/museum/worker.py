@@ -123,6 +123,18 @@ def every_expert_returns_zeros(worker: Any) -> Undo:
     return lambda: [scale.copy_(old) for scale, old in zip(scales, before, strict=True)] and None
 
 
+def drafts_counted_one_token_short(_: Any) -> Undo:
+    """The counters in /metrics say that every draft had one token fewer."""
+    from vllm.v1.spec_decode.metrics import SpecDecodingStats
+
+    right = SpecDecodingStats.observe_draft
+
+    def short(self: Any, num_draft_tokens: int, num_accepted_tokens: int) -> None:
+        right(self, num_draft_tokens - 1, num_accepted_tokens)
+
+    return replaced(SpecDecodingStats, "observe_draft", short)
+
+
 def grammar_skipped_at_the_boundary(_: Any) -> Undo:
     """The step in which a thought ends is not constrained by the grammar and not counted, as before vllm#44993."""
     from vllm.v1.structured_output import ConstraintBounds, StructuredOutputManager
@@ -154,6 +166,7 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         expert_scale_doubled,
         expert_returns_zeros,
         every_expert_returns_zeros,
+        drafts_counted_one_token_short,
     )
 }
 CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {each.__name__: each for each in (grammar_skipped_at_the_boundary,)}
