@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from conformance.judging.check import check
 from conformance.judging.expectations import expect_none
+from conformance.judging.power import SURELY
 from conformance.profile.tolerances import Tolerances
 from conformance.views.cuda_graphs import CudaGraphs
 from conformance.views.steps.graph_steps import GraphSteps
@@ -55,5 +56,14 @@ def test_no_cliff(graph_steps: GraphSteps, tolerances: Tolerances) -> None:
     INCONCLUSIVE.
     """
     seen, share = graph_steps, tolerances["requests_cliff"]
-    doubtful = seen.doubtful_cliffs(share)
-    expect_none(seen.cliffs(share), doubtful=doubtful, among=seen.numbers, source=seen, note=seen.speeds())
+    doubtful, drop = seen.doubtful_cliffs(share), seen.drop_seen(share)
+    lacking = f"the passes differ so much that a drop of {drop:.0%} may not show"
+    expect_none(
+        seen.cliffs(share),
+        doubtful=doubtful,
+        among=seen.numbers,
+        source=seen,
+        note=seen.speeds(),
+        seen=f"fails a drop of {drop:.0%} {SURELY}",
+        lacking=lacking if drop > tolerances["lost_graph"] else "",
+    )

@@ -80,9 +80,9 @@ def test_speedup_of_expected(sweep: Sweep, floors: Floors) -> None:
 )
 def test_bench_agrees(bench: Bench, tolerances: Tolerances) -> None:
     """By output tokens/s and acceptance length of the same prompts. A difference is an ERROR of the suite."""
-    tolerance = tolerances["bench_agreement"]
-    expect_agreement(bench.speed_ratio(), tolerance, source=bench, what="output tokens/s", note=bench.note())
-    expect_agreement(bench.acceptance_ratio(), tolerance, source=bench, what="acceptance length")
+    bounds = tolerances["bench_agreement"], tolerances["bench_difference"]
+    expect_agreement(bench.speed_ratio(), *bounds, source=bench, what="output tokens/s", note=bench.note())
+    expect_agreement(bench.acceptance_ratio(), *bounds, source=bench, what="acceptance length")
 
 
 @check(

@@ -9,73 +9,32 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from conformance.errors import ObservationError
+from conformance.judging import power
 from conformance.judging.check import record_finding
+from conformance.judging.differences import ABSENT, comparison, difference, join_first, show
+from conformance.judging.observed import Examined, Seen, Sorted
 from conformance.judging.sequential import Looks
-from conformance.judging.stats import CONFIDENCE, POWER, Estimate, Homogeneity, look_confidence, needed
+from conformance.judging.stats import CONFIDENCE, Estimate, Homogeneity, look_confidence, needed
 from conformance.judging.verdict import NO_FLOOR, Finding, Verdict, decide
 from conformance.profile.floors import Floor
 from conformance.reference.numeric_error import Bound, Deviation, Likeness, bound_of
-
-SHOWN_DIFFERENCES = 3
-
-
-class Seen(Protocol):
-    """Anything that names the evidence file it was read from."""
-
-    @property
-    def source(self) -> str: ...
-
-
-class Examined(Seen, Protocol):
-    """Something that was tried several times, with a sentence for each trial that went wrong."""
-
-    @property
-    def trials(self) -> int: ...
-
-    @property
-    def note(self) -> str: ...
-
-    def objections(self) -> Sequence[str]: ...
-
-
-class Kind(Protocol):
-    """One kind of what is wrong: its name, the number of answers, and an example as a sentence."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def answers(self) -> int: ...
-
-    @property
-    def sentence(self) -> str: ...
-
-
-class Sorted(Seen, Protocol):
-    """Something that was tried several times, with what went wrong sorted into kinds."""
-
-    @property
-    def trials(self) -> int: ...
-
-    @property
-    def note(self) -> str: ...
-
-    def kinds(self) -> Sequence[Kind]: ...
-
 
 S = TypeVar("S", bound=Seen, covariant=True)
 T = TypeVar("T", bound=Seen)
 
 
-def expect_at_least(estimate: Estimate, floor: Floor, *, source: Seen, what: str = "", note: str = "") -> Finding:
+def expect_at_least(
+    estimate: Estimate, floor: Floor, *, source: Seen, what: str = "", note: str = "", must_fail: float | None = None
+) -> Finding:
     """Judge an estimate by its floor: PASS if its interval reaches the floor, FAIL if it misses it, else INCONCLUSIVE.
 
-    ``what`` names the quantity, if the name of the floor does not; ``note`` is shown below the table.
+    ``what`` names the quantity, if the name of the floor does not; ``note`` is shown below the table. ``must_fail`` is
+    the true value that so many samples must fail, where noise moves the floor.
     """
-    return record_finding(_compare_with_floor(estimate, floor, source, what, note))
+    return record_finding(_compare_with_floor(estimate, floor, source, what, note, must_fail=must_fail))
 
 
 def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source: Seen, what: str) -> Finding:
@@ -83,6 +42,7 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
     low, high = centre - tolerance, centre + tolerance
     inside, outside = low <= estimate.low and estimate.high <= high, estimate.high < low or high < estimate.low
     verdict = Verdict.PASS if inside else Verdict.FAIL if outside else Verdict.INCONCLUSIVE
+    ends = power.fails_below(estimate, low), power.fails_above(estimate, high)
     words = {
         Verdict.PASS: "lies within",
         Verdict.FAIL: "lies outside",
@@ -97,6 +57,7 @@ def expect_within(estimate: Estimate, centre: float, tolerance: float, *, source
             estimate.n,
             (estimate.low, estimate.high),
             source.source,
+            power=f"fails a true value of {ends[0]:.3f} or less, or {ends[1]:.3f} or more, {power.SURELY}",
         )
     )
 
@@ -116,6 +77,7 @@ def expect_at_most(
     With an ``alarm``, an interval is a FAIL if it exceeds the alarm as a whole. ``suspected`` ends a FAIL's sentence.
     """
     failed = estimate.low > (bound if alarm is None else alarm)
+    seen = power.rises(power.fails_above(estimate, bound if alarm is None else alarm), estimate.value)
     verdict = Verdict.FAIL if failed else Verdict.PASS if estimate.high <= bound else Verdict.INCONCLUSIVE
     bound = alarm if failed and alarm is not None else bound
     words = {
@@ -126,7 +88,10 @@ def expect_at_most(
     sentence = f"{what} {estimate} {words[verdict]} {bound:g}"
     sentence += f" ({suspected})" if failed and suspected else ""
     value, interval = f"{estimate.value:.3f}", (estimate.low, estimate.high)
-    return record_finding(Finding(verdict, sentence, value, f"≤ {bound:g}", estimate.n, interval, source.source, note))
+    floor = f"≤ {bound:g}"
+    return record_finding(
+        Finding(verdict, sentence, value, floor, estimate.n, interval, source.source, note, power=seen)
+    )
 
 
 def expect_at_least_by_looks(
@@ -232,9 +197,10 @@ def _compare_with_floor(
     note: str,
     when: str = "",
     confidence: float = CONFIDENCE,
+    must_fail: float | None = None,
 ) -> Finding:
     """Compare one estimate with its floor; ``when`` names the look."""
-    name, bound = what or floor.name, floor.bound
+    name, bound, seen, lacking = what or floor.name, floor.bound, "", ""
     if bound is None:
         verdict, shown = Verdict.UNSUPPORTED, NO_FLOOR
         sentence = f"{name} {estimate} was measured; there is no floor, because {floor.reason}"
@@ -246,22 +212,23 @@ def _compare_with_floor(
             sentence += f" (n = {estimate.n}; about {more} would settle it)"
         if not floor.enforced:
             verdict, sentence = Verdict.PASS, f"{sentence} (informational)"
-    return Finding(
-        verdict,
-        sentence,
-        f"{estimate.value:.3f}",
-        shown,
-        estimate.n,
-        (estimate.low, estimate.high),
-        source.source,
-        note,
+        fails = power.fails_below(estimate, bound, confidence)
+        seen = power.falls(fails, estimate.value)
+        if must_fail is not None and fails < must_fail:
+            lacking = f"only {max(fails, 0):.3f} or less fails {power.SURELY}, and {must_fail:.3f} must"
+    value, interval = f"{estimate.value:.3f}", (estimate.low, estimate.high)
+    return power.enough(
+        Finding(verdict, sentence, value, shown, estimate.n, interval, source.source, note), seen, lacking
     )
 
 
-def expect_agreement(ratio: Estimate, tolerance: float, *, source: Seen, what: str, note: str = "") -> Finding:
+def expect_agreement(
+    ratio: Estimate, tolerance: float, must_see: float, *, source: Seen, what: str, note: str = ""
+) -> Finding:
     """Two clients measure the same: the ratio of their results is 1 within the tolerance.
 
-    A difference that may be noise, by the interval of the ratio, is INCONCLUSIVE.
+    A difference that may be noise, by the interval of the ratio, is INCONCLUSIVE, and so is a ratio so uncertain that a
+    difference of ``must_see`` might pass.
 
     Raises:
         ObservationError: the clients differ. It is unknown which of them is wrong, so this is no FAIL of the server.
@@ -273,7 +240,11 @@ def expect_agreement(ratio: Estimate, tolerance: float, *, source: Seen, what: s
     verdict = Verdict.PASS if low <= ratio.value <= high else Verdict.INCONCLUSIVE
     bounds = (ratio.low, ratio.high)
     shown = f"{low:g} to {high:g}"
-    return record_finding(Finding(verdict, sentence, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note))
+    found = Finding(verdict, sentence, f"{ratio.value:.3f}", shown, ratio.n, bounds, source.source, note)
+    difference = power.agreement_seen(ratio, tolerance)
+    seen = f"does not pass a difference of {difference:.1%} {power.SURELY}"
+    lacking = f"a difference of {difference:.1%} may pass, and at most {must_see:.0%} may"
+    return record_finding(power.enough(found, seen, lacking if difference > must_see else ""))
 
 
 def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", note: str = "") -> Finding:
@@ -289,12 +260,12 @@ def expect_equal(actual: Any, expected: Any, *, source: Seen, what: str = "", no
     if not actual or not expected:
         raise ObservationError(f"{source.source}: nothing to compare")
     differences = [
-        _difference(name, actual.get(name, _ABSENT), expected.get(name, _ABSENT))
+        difference(name, actual.get(name, ABSENT), expected.get(name, ABSENT))
         for name in [*expected, *(name for name in actual if name not in expected)]
-        if actual.get(name, _ABSENT) != expected.get(name, _ABSENT)
+        if actual.get(name, ABSENT) != expected.get(name, ABSENT)
     ]
     total = len(expected.keys() | actual.keys())
-    return _record_comparison(differences, total, total - len(differences), "equal", source, note)
+    return record_finding(comparison(differences, total, total - len(differences), "equal", source, note))
 
 
 def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: Seen, note: str = "") -> Finding:
@@ -305,9 +276,9 @@ def expect_all(values: Mapping[str, Any], allowed: Collection[Any], *, source: S
     """
     if not values:
         raise ObservationError(f"{source.source}: nothing to compare")
-    wanted = " or ".join(sorted(_show(value) for value in allowed))
-    wrong = [f"{name} is {_show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
-    return _record_comparison(wrong, len(values), len(values) - len(wrong), wanted, source, note)
+    wanted = " or ".join(sorted(show(value) for value in allowed))
+    wrong = [f"{name} is {show(v)} where {wanted} is expected" for name, v in values.items() if v not in allowed]
+    return record_finding(comparison(wrong, len(values), len(values) - len(wrong), wanted, source, note))
 
 
 def expect_close(
@@ -330,7 +301,7 @@ def expect_close(
     worst_error = max(found.error for found in deviations.values())
     finding = Finding(
         Verdict.FAIL if wrong else Verdict.PASS,
-        _join_first(wrong) if wrong else f"{name}: the largest of {len(deviations)} deviations is {worst_error:.2%}",
+        join_first(wrong) if wrong else f"{name}: the largest of {len(deviations)} deviations is {worst_error:.2%}",
         f"{worst_error:.2%}",
         f"≤ {bound:.2%}",
         len(deviations),
@@ -343,7 +314,7 @@ def expect_close(
 def expect_same_distribution(found: Homogeneity, likeness: Likeness, *, source: Seen, note: str = "") -> Finding:
     """Two samples come from one distribution; INCONCLUSIVE if the test may have missed too large a shift.
 
-    ``found`` must be tested at the alarm of ``likeness``; ``note`` is shown beside the power of the test.
+    ``found`` must be tested at the alarm of ``likeness``; ``note`` is shown below the table.
     """
     shown = f"p = {found.p:.2g} (G = {found.statistic:.1f}, {found.degrees} degrees of freedom, n = {found.n})"
     if found.p < likeness.alarm:
@@ -353,26 +324,33 @@ def expect_same_distribution(found: Homogeneity, likeness: Likeness, *, source: 
         verdict, sentence = Verdict.INCONCLUSIVE, f"{shown}, but {missed}; take more samples"
     else:
         verdict, sentence = Verdict.PASS, f"no difference: {shown}"
-    power = f"the test detects a shift of {found.detectable:.0%} of the probability with probability {POWER:g}"
+    seen = f"fails a shift of {found.detectable:.0%} of the probability {power.SURELY}"
     value, floor = f"p = {found.p:.2g}", f"p ≥ {likeness.alarm:g}"
-    notes = "; ".join(filter(None, (power, note)))
-    return record_finding(Finding(verdict, sentence, value, floor, found.n, None, source.source, notes))
+    return record_finding(Finding(verdict, sentence, value, floor, found.n, None, source.source, note, power=seen))
 
 
 def expect_match(text: str, pattern: str, *, source: Seen, what: str) -> Finding:
     """The text matches the regular expression."""
     if re.search(pattern, text):
         return record_finding(Finding(Verdict.PASS, f"{what}: {text}", "yes", "yes", 1, None, source.source, text))
-    sentence = f"{what}: {_show(text)}, where text that matches /{pattern}/ is expected"
+    sentence = f"{what}: {show(text)}, where text that matches /{pattern}/ is expected"
     return record_finding(Finding(Verdict.FAIL, sentence, "no", "yes", 1, None, source.source))
 
 
 def expect_none(
-    found: Sequence[str], *, among: int, source: Seen, note: str = "", doubtful: Sequence[str] = ()
+    found: Sequence[str],
+    *,
+    among: int,
+    source: Seen,
+    note: str = "",
+    doubtful: Sequence[str] = (),
+    seen: str = "",
+    lacking: str = "",
 ) -> Finding:
     """There is no objection among the examined things; ``found`` has a sentence for each thing that is wrong.
 
     ``doubtful`` has a sentence for each thing that noise may have made look wrong: without any other, INCONCLUSIVE.
+    ``seen`` says what so many samples see, ``lacking`` why that is too little for a PASS.
 
     Raises:
         ObservationError: nothing was examined.
@@ -380,10 +358,30 @@ def expect_none(
     if among <= 0:
         raise ObservationError(f"{source.source}: nothing was looked at")
     if doubtful and not found:
-        sentence = f"{_join_first(doubtful)}; but the passes differ so much that noise may be why"
+        sentence = f"{join_first(doubtful)}; but the passes differ so much that noise may be why"
         value = f"{among - len(doubtful)} of {among}"
-        return record_finding(Finding(Verdict.INCONCLUSIVE, sentence, value, "all", among, None, source.source, note))
-    return _record_comparison(list(found), among, max(among - len(found), 0), "without objection", source, note)
+        doubt = Finding(Verdict.INCONCLUSIVE, sentence, value, "all", among, None, source.source, note, power=seen)
+        return record_finding(doubt)
+    right = max(among - len(found), 0)
+    return record_finding(
+        power.enough(comparison(list(found), among, right, "without objection", source, note), seen, lacking)
+    )
+
+
+def expect_none_sampled(found: Sequence[str], *, among: int, source: Seen, may_miss: float = 1.0) -> Finding:
+    """The same for samples of what the server may answer.
+
+    A PASS needs so many of them that a defect which changes the share ``may_miss`` of the answers shows.
+
+    Raises:
+        ObservationError: nothing was examined.
+    """
+    if among <= 0:
+        raise ObservationError(f"{source.source}: nothing was looked at")
+    missed = power.unseen_share(among)
+    lacking = f"a defect in {missed:.0%} of the answers may not show, and at most {may_miss:.0%} may be missed"
+    seen = power.shows_share(among)
+    return expect_none(found, among=among, source=source, seen=seen, lacking=lacking if missed > may_miss else "")
 
 
 def expect_no_objection(seen: Examined) -> Finding:
@@ -440,42 +438,11 @@ def expect_reliable(seen: Examined, unreliable: float, *, confidence: float = CO
     floor = f"< {unreliable:.0%} lost"
     if found:
         verdict, value = Verdict.FAIL, f"{len(found)} lost"
-        sentence = f"{len(found)} of {trials} answers are wrong: {_join_first(found)}"
+        sentence = f"{len(found)} of {trials} answers are wrong: {join_first(found)}"
     else:
         verdict, value = Verdict.PASS if bound <= unreliable else Verdict.INCONCLUSIVE, f"< {bound:.1%} lost"
         needed = math.ceil(math.log(1 - confidence) / math.log(1 - unreliable))
         wanted = f"{needed} are needed to show that less than {unreliable:.0%} fail"
         sentence = f"no failure in {trials} answers, where {wanted}"
-    return record_finding(Finding(verdict, sentence, value, floor, trials, None, seen.source, seen.note))
-
-
-def _record_comparison(
-    wrong: Sequence[str], total: int, right: int, word: str, source: Seen, note: str = ""
-) -> Finding:
-    verdict = Verdict.FAIL if wrong else Verdict.PASS
-    sentence = _join_first(wrong) if wrong else f"{right} of {total} {word}"
-    return record_finding(Finding(verdict, sentence, f"{right} of {total}", "all", total, None, source.source, note))
-
-
-def _join_first(wrong: Sequence[str]) -> str:
-    """The first differences in one sentence, and the number of the others."""
-    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more" if len(wrong) > SHOWN_DIFFERENCES else ""
-    return "; ".join(wrong[:SHOWN_DIFFERENCES]) + more
-
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "absent"
-
-
-_ABSENT = _Absent()
-
-
-def _difference(name: str, actual: Any, expected: Any) -> str:
-    wanted = "nothing" if expected is _ABSENT else _show(expected)
-    return f"{name} is {_show(actual)} where {wanted} is expected"
-
-
-def _show(value: Any, limit: int = 120) -> str:
-    text = value if isinstance(value, str) else repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    shows = power.shows_share(trials)
+    return record_finding(Finding(verdict, sentence, value, floor, trials, None, seen.source, seen.note, power=shows))

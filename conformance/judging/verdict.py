@@ -48,6 +48,7 @@ class Finding:
     source: str = ""
     note: str = ""
     kind: str = ""  # of what is wrong, where a check tells kinds apart; a waiver may name it
+    power: str = ""  # which true value it fails with probability 0.95, where samples decide
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ def value_against_bound(finding: Finding) -> str:
     """The value of a finding with its interval, its bound and its samples."""
     interval = " [{:.3f}, {:.3f}]".format(*finding.interval) if finding.interval else ""
     samples = f", n = {finding.n}" if finding.n is not None else ""
-    return f"value {finding.value}{interval}, bound {finding.floor}{samples}"
+    seen = f"; {finding.power}" if finding.power else ""
+    return f"value {finding.value}{interval}, bound {finding.floor}{samples}{seen}"
 
 
 def _figures(figures: Sequence[Row]) -> Table:
@@ -250,6 +251,8 @@ def _explain(console: Console, group: Sequence[Record], run: Run) -> None:
 
 
 def _notes(run: Run) -> list[str]:
-    """The notes of all checks, each once."""
-    notes = dict.fromkeys(f"{record.id}: {f.note}" for record in run.records for f in record.findings if f.note)
+    """The notes of all checks and what they see, each once."""
+    notes = dict.fromkeys(
+        f"{record.id}: {text}" for record in run.records for f in record.findings for text in (f.power, f.note) if text
+    )
     return [*notes, ""] if notes else []

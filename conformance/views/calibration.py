@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats as distributions
 
 from conformance.errors import ObservationError
-from conformance.judging import stats
+from conformance.judging import power, stats
 from conformance.judging.stats import CONFIDENCE, MINIMUM_CLUSTERS, Estimate
 from conformance.profile.known_rates import Plan
 from conformance.profile.profile import Profile
@@ -110,6 +110,18 @@ class Calibration:
                     f"trials; by chance this happens in {chance:.1g} of runs, and {limit:.1g} is allowed"
                 )
         return found
+
+    def bias_seen(self) -> str:
+        """As a sentence: the error of a rate that ``biased`` fails, for the rates that show the least and the most."""
+        limit = self.plan.chance / max(1, len(self.quantities))
+        seen = [power.rate_bias_seen(q.truth, q.drafts, limit) for q in self.quantities if q.name != LENGTH]
+        return f"fails a joint rate that is wrong by {min(seen):.3f} to {max(seen):.3f} {power.SURELY}"
+
+    def coverage_seen(self) -> str:
+        """As a sentence: the coverage that ``too_narrow`` fails."""
+        limit = self.plan.chance / max(1, len(self.names))
+        seen = min(power.coverage_seen(self.coverage(name)[1], limit) for name in self.names)
+        return f"fails intervals that contain the true value in {seen:.0%} of trials or fewer {power.SURELY}"
 
     def outside(self) -> list[str]:
         """A sentence for each quantity whose coverage is outside the published limits, too low or too high."""

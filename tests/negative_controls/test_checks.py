@@ -97,7 +97,8 @@ def test_a_question_that_is_lost_for_another_that_is_won_is_no_loss() -> None:
 def test_few_samples_are_inconclusive_and_enough_say_what_they_would_have_shown() -> None:
     documents = synthetic.healthy()
     (finding,) = outcome("LOSS-04", documents).findings
-    assert finding.note.startswith("the test detects a shift of 11% of the probability with probability 0.95; largest")
+    assert finding.power == "fails a shift of 11% of the probability with probability 0.95"
+    assert finding.note.startswith("largest")
     few = {"7 1 5": 20, "7 1 6": 10, "7 2 8": 12, "7 3 8": 8}
     row = documents["sampling"]["prompts"][0]
     row["mtp"]["samples"] = row["plain"]["samples"] = few

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, variance
 from typing import Any, Self
 
 from conformance.errors import ObservationError
+from conformance.judging.power import drop_seen
 from conformance.profile.arms import MTP, PLAIN
 from conformance.views.cuda_graphs import FULL, ranges
 
@@ -90,6 +92,11 @@ class Arm:
                 )
                 yield Cliff(sentence, in_every_pass=more < (1 - share) * min(self.rates[number]))
 
+    def spread(self) -> float:
+        """The standard deviation of the logarithm of one pass, over all numbers of requests."""
+        logs = [[math.log(rate) for rate in rates] for rates in self.rates.values() if len(rates) > 1]
+        return math.sqrt(sum(map(variance, logs)) / len(logs)) if logs else math.inf
+
     def note(self) -> str:
         """Where the steps were counted, and where not."""
         unseen = [number for number in range(1, self.most + 1) if number not in self.steps]
@@ -140,6 +147,12 @@ class GraphSteps:
     def doubtful_cliffs(self, share: float) -> list[str]:
         """A sentence for each cliff that the best passes show, but not every pass, in each server."""
         return [cliff.sentence for arm in self.arms for cliff in arm.cliffs(share) if not cliff.in_every_pass]
+
+    def drop_seen(self, share: float) -> float:
+        """The drop of tokens/s that every pass shows with probability 0.95, in the noisier server; 1 with one pass."""
+        passes = min(len(rates) for arm in self.arms for rates in arm.rates.values())
+        spread = max(arm.spread() for arm in self.arms)
+        return 1.0 if math.isinf(spread) else drop_seen(spread, passes, share)
 
     def counted(self) -> str:
         """As a note: where steps were counted."""
