@@ -26,9 +26,14 @@ def read(path: Path, largest: int = LARGEST) -> str:
     """The log without secrets, and without its middle if it is larger; empty if there is no log."""
     try:
         with path.open("rb") as file:
-            return redact_text(both_ends(file, largest).decode("utf-8", errors="replace"))
+            return redact_text(_text(both_ends(file, largest)))
     except FileNotFoundError:
         return ""
+
+
+def _text(data: bytes) -> str:
+    """The text with one line end for all: vLLM ends the lines of a table with CR LF, and progress bars use CR alone."""
+    return data.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_end(path: Path) -> str:
@@ -36,7 +41,7 @@ def read_end(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - END))
-            return redact_text(file.read(END).decode("utf-8", errors="replace"))
+            return redact_text(_text(file.read(END)))
     except FileNotFoundError:
         return ""
 
