@@ -37,6 +37,7 @@ SENTENCE_STYLES = {
     ExitCode.NOTHING: "bold yellow",
 }
 PLAIN_WIDTH = 140
+PICTURE_WIDTH = 100  # columns of a picture
 DETAIL_LINES = 15
 INDENT = 4
 BRIEF_LINES = 4  # of a sentence or a log, in the summary
@@ -100,13 +101,17 @@ def render(
 
 def picture(run: Run, judgement: Judgement, figures: Sequence[Row] = (), *, show: str = SUMMARY) -> str:
     """The same as an SVG picture, for documents."""
-    console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
     # A document must not show the folders of a machine.
     shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")
-    text = render(shown, judgement, figures, show=show, width=PLAIN_WIDTH, colour=True)
-    console.print(Text.from_ansi(text), soft_wrap=True)
+    return as_svg(render(shown, judgement, figures, show=show, width=PLAIN_WIDTH, colour=True), "qualify", PLAIN_WIDTH)
+
+
+def as_svg(text: str, title: str, width: int = PICTURE_WIDTH) -> str:
+    """What a terminal of this width shows of a coloured text, as an SVG picture."""
+    console = Console(record=True, file=io.StringIO(), width=width, force_terminal=True)
+    console.print(Text.from_ansi(text), overflow="fold")
     # Rich's SVG loads fonts from a server; without the network any monospaced font will do.
-    svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
+    svg = console.export_svg(title=title, unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
