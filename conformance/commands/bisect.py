@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conformance.commands.output.documents import print_to_stderr, show
+from conformance.commands.output.documents import print_to_stderr, show, writing
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.journal import JOURNAL, read_journal
@@ -58,6 +58,9 @@ def run(options: argparse.Namespace) -> int:
         ready = [each for each in releases if environments.is_installed(each)]
         print(plan_text(check.id, check.level, releases, ready, environments.folder), end="")
         return ExitCode.QUALIFIED
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
     def judge(release: str) -> Step:
         return judge_release(environments, release, check.id, check.level, options)

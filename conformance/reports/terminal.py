@@ -43,6 +43,7 @@ INDENT = 4
 BRIEF_LINES = 4  # of a sentence or a log, in the summary
 BRIEF_FINDINGS = 3  # of a check, in the summary
 SUMMARY, ALL, FAILURES, FIGURES = SHOWN = "summary", "all", "failures", "figures"
+FOUND_WANTING = (Verdict.FAIL, Verdict.WAIVED, Verdict.INCONCLUSIVE)
 EXPLAINED = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)  # in the summary; the others are only named
 
 
@@ -177,8 +178,8 @@ def _last_lines(record: Record, most: int) -> list[str]:
 
 
 def response_lines(record: Record) -> list[str]:
-    """How grave it is, and what to do; nothing for evidence that does not tell."""
-    if record.response not in RESPONSES:
+    """How grave it is, and what to do; nothing where the check found nothing, or the evidence does not tell."""
+    if record.verdict not in FOUND_WANTING or record.response not in RESPONSES:
         return []
     return [f"severity {record.severity}; response {record.response}: {RESPONSES[record.response]}"]
 

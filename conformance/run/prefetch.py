@@ -71,8 +71,8 @@ class Prefetch:
         self._start_off_line([name for name in OFF_LINE if name in wanted])
         if "moe_refusal" in wanted and self._session.profile.hardware.roomy:
             self._in_background(self._observe, "moe_refusal")
-        for name in SLOW_IMPORTS * ("parity" in wanted):
-            self._in_background(_import, name)
+        if "parity" in wanted:
+            self._in_background(_import_slow)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -170,8 +170,14 @@ def _question(name: str, profile: Profile) -> tuple[str, Any] | None:
     return None
 
 
-def _import(name: str) -> None:
-    importlib.import_module(name)
+def _import_slow() -> None:
+    """Import one module after another: threads that import parts of one package at once may see half of it.
+
+    What fails here is imported again by the check that needs it.
+    """
+    for name in SLOW_IMPORTS:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _leave_failure_to_check() -> AbstractContextManager[None]:

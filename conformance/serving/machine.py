@@ -76,7 +76,7 @@ def look_at_machine(evidence: Path) -> Machine:
         address_space_gb=_limit(resource.RLIMIT_AS),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         folder=folder,
-        folder_writable=os.access(folder, os.W_OK | os.X_OK),
+        folder_writable=folder.is_dir() and os.access(folder, os.W_OK | os.X_OK),
         disk_gb=shutil.disk_usage(folder).free / GB,
         shared_memory_gb=shutil.disk_usage(SHARED_MEMORY).free / GB if SHARED_MEMORY.is_dir() else None,
         temporary=temporary,
@@ -133,8 +133,8 @@ def _limit(which: int) -> float | None:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the first of its parents that exists."""
-    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    """The path itself, or the first of its parents that exists; a file is one that cannot be written into."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def _can_write(folder: Path) -> bool:

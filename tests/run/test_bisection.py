@@ -256,6 +256,13 @@ def test_what_cannot_be_searched_is_bad_input(words: list[str], said: str, capsy
     assert said in capsys.readouterr().err
 
 
+def test_a_search_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    words = ["bisect", "--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--into", str(tmp_path / "file")]
+    assert main(words) == 2
+    assert "file cannot be written (File exists)" in capsys.readouterr().err
+
+
 def test_a_search_can_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bisect", "--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--into", str(tmp_path)]
     assert main([*words, "--plan"]) == 0

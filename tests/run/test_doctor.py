@@ -184,6 +184,8 @@ def test_this_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.memory_gb > 0
     assert found.proxies == ("HTTPS_PROXY",)
     assert states(found)["TMPDIR"] is State.WARN
+    (tmp_path / "file").touch()
+    assert states(look_at_machine(tmp_path / "file" / "run"))["disk"] is State.FAIL
 
 
 @pytest.mark.parametrize(("most", "expected"), [("max", 8e9), ("2000000000", 1.6e9), ("90000000000", 8e9)])
