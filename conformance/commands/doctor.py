@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from conformance.commands.output.documents import show
-from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms
+from conformance.commands.output.documents import show_and_draw
+from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_forms, add_picture
 from conformance.errors import UsageError
 from conformance.profile.profile import UNLOCKED, Profile, load_profile
 from conformance.reports.doctor_table import Diagnosed, as_json, as_text
-from conformance.reports.terminal import screen
 from conformance.run.doctor import Line, ask_executor, examine, exit_code
 from conformance.run.options import RUN, add_to_command
 from conformance.run.session import DEFAULT_LEVEL, DEFAULT_PAIR, detect_hardware
@@ -30,13 +28,13 @@ def add_to(commands: Subparsers) -> None:
     parser = add_command(commands, "doctor", "look at this machine before a run; start no server", run)
     add_to_command(parser, [option for option in RUN if option.name in TAKEN])
     add_forms(parser, json=FOR_PROGRAMS)
+    add_picture(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing; 1 where the run cannot succeed."""
     found = diagnose(options)
-    form = screen(sys.stdout.isatty())
-    show(options, table=lambda: as_text(found, **form), json=lambda: as_json(found))
+    show_and_draw(options, "qualify doctor", lambda **form: as_text(found, **form), lambda: as_json(found))
     return found.exit_code
 
 

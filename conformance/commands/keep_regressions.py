@@ -7,7 +7,7 @@ import argparse
 from conformance import FIXTURES
 from conformance.commands.output.documents import FORMAT, show, writing
 from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms
-from conformance.evidence.folder import Evidence
+from conformance.evidence.folder import Evidence, read_header
 from conformance.judging.verdict import ExitCode
 from conformance.reports.sanitize import json_text
 from conformance.workload.parser_cases import REGRESSIONS, keep_regressions
@@ -23,7 +23,12 @@ def add_to(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Add the counterexamples that are not there yet."""
+    """Add the counterexamples that are not there yet.
+
+    Raises:
+        UsageError: the folder holds no evidence.
+    """
+    read_header(options.evidence)
     found = Evidence(options.evidence, recording=False).observe("parsers", dict)
     path = FIXTURES / "prompts" / REGRESSIONS
     with writing(path):

@@ -24,7 +24,8 @@ def add_to(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print when each run began, what it judged and how it ended."""
-    found = find_runs(options.folders or ([Path("evidence")] if Path("evidence").is_dir() else []))
+    usual = Path("evidence")
+    found = find_runs(options.folders or ([usual] if usual.is_dir() and any(usual.iterdir()) else []))
     form = screen(sys.stdout.isatty())
     show(options, table=lambda: list_as_text(found, **form), json=lambda: list_as_json(found))
     return ExitCode.QUALIFIED

@@ -43,8 +43,14 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     """The options of commands that judge: the forms of the table of verdicts."""
     add_forms(parser, json="the result as JSON on stdout, the table on stderr")
     output = _output(parser)
-    output.add_argument("--picture", type=Path, metavar="FILE", help="write the table as an SVG picture too")
+    add_picture(parser)
     output.add_argument("-v", "--verbose", action="store_true", help="show pytest's own account of every check")
+
+
+def add_picture(parser: argparse.ArgumentParser) -> None:
+    """Let the user keep what the terminal shows as a picture."""
+    help = "write what the terminal shows as an SVG picture too"
+    _output(parser).add_argument("--picture", type=Path, metavar="FILE", help=help)
 
 
 def _output(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:

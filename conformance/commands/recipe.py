@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from conformance import FIXTURES
@@ -12,17 +13,21 @@ from conformance.commands.parsers import Subparsers, add_command, add_judging
 from conformance.errors import UsageError
 from conformance.judging.verdict import ExitCode
 from conformance.profile.profile import every_hardware, load_pair
-from conformance.profile.recipes import as_profile, as_toml, read_recipe, recipe_hardware
+from conformance.profile.recipes import Recipe, as_profile, as_toml, find_recipe, read_recipe, recipe_hardware
 from conformance.run.options import RUN, SHOW, add_to_command
 from conformance.run.session import DEFAULT_LEVEL, detect_hardware
 
+TEMPLATE = "--chat-template"  # a file, or a text of Jinja
 TAKEN = ("hardware", "unlocked", "image", "container", "level", "evidence")
 
 
 def add_to(commands: Subparsers) -> None:
     """Declare the subcommand."""
     parser = add_command(commands, "recipe", "judge what a recipe of vllm-project/recipes launches", run)
-    parser.add_argument("recipe", type=Path, metavar="FILE", help="the recipe, a YAML file")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="the YAML file of a recipe, or its name in --recipes, such as gemma-4-31B-it"
+    )
+    parser.add_argument("--recipes", type=Path, metavar="FOLDER", help="a checkout of vllm-project/recipes")
     parser.add_argument("--variant", default="default", metavar="NAME", help="variant of the recipe (default: default)")
     parser.add_argument(
         "--features", nargs="*", metavar="NAME", help="features to switch on (default: all that are not opt-in)"
@@ -63,7 +68,8 @@ def write_profile(options: argparse.Namespace) -> tuple[Path, Path]:
     names = recipe_hardware()
     if name not in known or name not in names:
         raise UsageError(f"Hardware {name} has no name in recipes; choose by --hardware one of {', '.join(names)}.")
-    recipe = read_recipe(options.recipe, options.variant, names[name], options.features)
+    path = find_recipe(options.recipe, options.recipes) if options.recipes else Path(options.recipe)
+    recipe = with_files(read_recipe(path, options.variant, names[name], options.features), options.image)
     pairs = [load_pair(path) for path in sorted((FIXTURES / "models").glob("*.toml"))]
     pair, hardware = as_profile(recipe, known[name], pairs)
     with writing(options.into):
@@ -72,3 +78,19 @@ def write_profile(options: argparse.Namespace) -> tuple[Path, Path]:
     write(files[0], as_toml(pair, "name", "home"))
     write(files[1], as_toml(hardware, "name"))
     return files
+
+
+def with_files(recipe: Recipe, image: str | None) -> Recipe:
+    """The recipe with the full path of its chat template, unless an image has it.
+
+    Raises:
+        UsageError: the file does not exist.
+    """
+    words = list(recipe.arguments)
+    for place, value in enumerate(words[1:], 1):
+        if words[place - 1] == TEMPLATE and "{" not in value and not image:
+            if not Path(value).is_file():
+                mend = "start in a checkout of vLLM, which has it, or choose --features without tool_calling"
+                raise UsageError(f"{recipe.title}: {TEMPLATE} {value} is no file here; {mend}.")
+            words[place] = str(Path(value).absolute())
+    return replace(recipe, arguments=tuple(words))

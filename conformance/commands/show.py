@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from conformance.commands.output import documents
-from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms
+from conformance.commands.output.documents import show_and_draw
+from conformance.commands.parsers import FOR_PROGRAMS, Subparsers, add_command, add_evidence, add_forms, add_picture
 from conformance.errors import UsageError
 from conformance.formats import toml_tables
 from conformance.judging.verdict import ExitCode
 from conformance.reports.check_report import as_json, as_text
 from conformance.reports.drill_down import drill_down
 from conformance.reports.source import Source
-from conformance.reports.terminal import screen
 from conformance.run.judge_evidence import judge_again
 from conformance.run.session import Options, open_session
 
@@ -25,6 +23,7 @@ def add_to(commands: Subparsers) -> None:
     add_evidence(parser)
     parser.add_argument("check", metavar="CHECK", help="id of a check, such as LOSS-01")
     add_forms(parser, json=FOR_PROGRAMS)
+    add_picture(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,8 +44,9 @@ def run(options: argparse.Namespace) -> int:
     if found is None:
         raise UsageError(f"{wanted} is not in {options.evidence}: the run did not judge it.")
     drill = drill_down(found, Source(session.evidence, session.profile))
-    where, form = str(options.evidence), screen(sys.stdout.isatty())
-    documents.show(
-        options, table=lambda: as_text(found, drill, where, **form), json=lambda: as_json(found, drill, where)
+    where = str(options.evidence)
+    title = f"qualify show {where} {wanted}"
+    show_and_draw(
+        options, title, lambda **form: as_text(found, drill, where, **form), lambda: as_json(found, drill, where)
     )
     return ExitCode.QUALIFIED

@@ -1,8 +1,8 @@
-"""``python -m conformance.inside_vllm.bench_serve ARGUMENTS``: ``vllm bench serve``, once for each line of input.
+"""``python -m conformance.inside_vllm.bench_serve``: ``vllm bench serve``, once for each line of input.
 
-A line names the result file of the run; the answer is a line of JSON with the CPU seconds of the run. This module calls
-the functions of the command, because the command itself fails if the distribution is not named "vllm", and because it
-would import vLLM for every run.
+A line is a JSON array of the arguments of one run; the answer is a line of JSON with the CPU seconds of that run. This
+module calls the functions of the command, because the command itself fails if the distribution is not named "vllm", and
+because it would import vLLM for every run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def main() -> None:
     run = upstream("vllm.benchmarks.serve", "main")
     print(json.dumps({"ready": True}), file=answers)
     for line in sys.stdin:
-        options = parser.parse_args()  # parsed again, because a run changes the options
-        options.result_filename = line.strip()
+        options = parser.parse_args(json.loads(line))
         begin = time.process_time()
         run(options)
         print(json.dumps({"cpu_seconds": time.process_time() - begin}), file=answers)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
+import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 from conformance.checkpoints.headers import target_folder
@@ -20,8 +19,8 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.profile import Profile, Sizes
-from conformance.serving import logs, processes
 from conformance.serving.command import Launch, vllm_environment
+from conformance.serving.line_process import LineProcess
 from conformance.serving.metrics import read_after, read_when_still
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
@@ -33,7 +32,6 @@ MODULE = "conformance.inside_vllm.bench_serve"
 OURS, VLLM = "ours", "vllm"
 BENCH_LOG = "bench-serve.log"
 MOST_TIMES = 32  # the prompts are repeated
-_LOAD_SECONDS = 120.0  # to import vLLM
 _COUNTS = {"drafts": "spec_decode_num_drafts", "accepted": "spec_decode_accepted_tokens"}
 
 
@@ -48,23 +46,24 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     if not servers.executor.same_machine:
         raise Unsupported("vllm bench serve would measure the connection to the host too; run the suite on that host.")
     sizes, request_seconds = profile.sizes, profile.hardware.bounds.request_seconds
-    folder = evidence.directory.absolute() / "bench"
-    folder.mkdir(exist_ok=True)
-    with servers.quiet(), client(server := servers.mtp(), request_seconds) as asking:
+    folder = _folder(evidence)
+    with (
+        servers.beside.use(MODULE, partial(_start, profile, servers, evidence)) as theirs,
+        servers.quiet(),
+        client(server := servers.mtp(), request_seconds) as asking,
+    ):
         prompts = last_long_enough(choose_prompts(load_prompts(profile.prompts / MIXED), sizes), asking, sizes)
         (folder / "prompts.json").write_text(json.dumps(as_sharegpt(prompts), ensure_ascii=False), encoding="utf-8")
         seconds = request_seconds * math.ceil(len(prompts) / sizes.bench_at_once)
         command = bench_command(profile, server, folder, len(prompts))
-        launch = Launch(command, vllm_environment(profile, folder, servers.executor.inherited))
-        log = evidence.logs / BENCH_LOG
-        with bench(servers.executor.adapt_launch(launch, f"{server.model}-bench"), log) as theirs:
 
-            def measure(who: str, number: int) -> dict[str, Any]:
-                if who == OURS:
-                    return _ours(server, asking, prompts, sizes)
-                return _theirs(server, theirs, folder, number, seconds)
+        def measure(who: str, number: int) -> dict[str, Any]:
+            if who == OURS:
+                return _ours(server, asking, prompts, sizes)
+            one_run = (*command, "--result-filename", f"run-{number}.json")
+            return _theirs(server, partial(theirs.ask, json.dumps(one_run[3:]), seconds), folder / one_run[-1])
 
-            runs = measure_rounds(measure, sizes)
+        runs = measure_rounds(measure, sizes)
     names = [prompt.id for prompt in prompts]
     return {"prompts": names, "at_once": sizes.bench_at_once, "command": list(command), "runs": runs}
 
@@ -153,66 +152,28 @@ def bench_command(profile: Profile, server: Server, folder: Path, count: int) ->
     )
 
 
-class Bench:
-    """The running benchmark process; ``run`` measures once."""
-
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process, self._log = process, log
-
-    def answer(self, seconds: float) -> dict[str, Any]:
-        """The next line that the process prints.
-
-        Raises:
-            ObservationError: no line comes in time.
-        """
-        assert self._process.stdout is not None
-        watchdog = Timer(seconds, self._process.kill)
-        watchdog.start()
-        try:
-            line = self._process.stdout.readline()
-        finally:
-            watchdog.cancel()
-        if not line:
-            text = logs.read(self._log)
-            reason = logs.telling_line(text) or f"no answer within {seconds:g} s"
-            raise ObservationError(f"vllm bench serve measured nothing: {reason}", logs.tail(text))
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def run(self, result: str, seconds: float) -> dict[str, Any]:
-        """Measure once; the result goes into the file with that name.
-
-        Raises:
-            ObservationError: the process does not answer in time.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{result}\n")
-        self._process.stdin.flush()
-        return self.answer(seconds)
-
-
-@contextmanager
-def bench(launch: Launch, log: Path) -> Iterator[Bench]:
-    """The process of ``vllm bench serve``, ready to measure; it is killed at the end.
+def import_ahead(profile: Profile, servers: ServerPool, evidence: Evidence) -> None:
+    """Let ``vllm bench serve`` import vLLM while nothing is timed.
 
     Raises:
-        ObservationError: vLLM cannot be imported.
+        ObservationError: the process cannot be started.
     """
-    pipe = subprocess.PIPE
-    with (
-        log.open("wb") as sink,
-        subprocess.Popen(
-            launch.command, stdin=pipe, stdout=pipe, stderr=sink, env=launch.environment, text=True
-        ) as process,
-    ):
-        try:
-            started = Bench(process, log)
-            started.answer(_LOAD_SECONDS)
-            yield started
-        finally:
-            process.kill()
-            if launch.end:
-                processes.run_end(launch.end)
+    if servers.executor.same_machine:
+        servers.beside.start(MODULE, partial(_start, profile, servers, evidence))
+
+
+def _start(profile: Profile, servers: ServerPool, evidence: Evidence) -> LineProcess:
+    """The process of ``vllm bench serve``."""
+    environment = vllm_environment(profile, _folder(evidence), servers.executor.inherited)
+    launch = Launch((sys.executable, "-m", MODULE), environment)
+    launch = servers.executor.adapt_launch(launch, f"conformance-bench-{secrets.token_hex(8)}")
+    return LineProcess(launch, evidence.logs / BENCH_LOG, "vllm bench serve measured nothing")
+
+
+def _folder(evidence: Evidence) -> Path:
+    folder = evidence.directory.absolute() / "bench"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Sizes) -> dict[str, Any]:
@@ -225,10 +186,10 @@ def _ours(server: Server, asking: Client, prompts: Sequence[Prompt], sizes: Size
     return _run(OURS, len(answers), tokens, seconds, cpu, {"drafts": counted.drafts, "accepted": counted.accepted})
 
 
-def _theirs(server: Server, theirs: Bench, folder: Path, number: int, seconds: float) -> dict[str, Any]:
+def _theirs(server: Server, run: Callable[[], dict[str, Any]], file: Path) -> dict[str, Any]:
     read_when_still(server)
-    said = theirs.run(f"run-{number}.json", seconds)
-    result = json.loads((folder / f"run-{number}.json").read_text(encoding="utf-8"))
+    said = run()
+    result = json.loads(file.read_text(encoding="utf-8"))
     if missing := [key for key in _COUNTS.values() if key not in result]:
         raise Unsupported(f"This vLLM's bench serve does not report {', '.join(missing)}.")
     counts = {name: result[key] for name, key in _COUNTS.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from conformance.profile.profile import Hardware, Pair, Served
 
 NAMES = FIXTURES / "facts" / "recipes.toml"
 MTP, SPECULATIVE = "spec_decoding", "--speculative-config"
+STRATEGY = "single_node_tp"  # of the recipes' strategies, the one of one machine that serves the whole model
+ARGUMENTS = ("base_args", "extra_args", "vllm_args", "args")  # keys of arguments in the tables of a recipe
+SETTINGS = ("base_env", "env", "extra_env")
 CACHING, NO_CACHING = "--enable-prefix-caching", "--no-enable-prefix-caching"
-LEFT_OUT = ("--host", "--port", "--served-model-name")  # the suite gives its own
+LEFT_OUT = ("--host", "--port", "--served-model-name", SPECULATIVE)  # the suite gives its own
 
 Node = Mapping[str, Any]
 
@@ -41,10 +45,34 @@ def recipe_hardware(names: Path = NAMES) -> Mapping[str, str]:
     return found
 
 
-def read_recipe(path: Path, variant: str, hardware: str, features: Sequence[str] | None = None) -> Recipe:
-    """The launch of one variant on a hardware of the recipe, with MTP.
+def find_recipe(name: str, checkout: Path) -> Path:
+    """The file of a recipe in a checkout of vllm-project/recipes, by MODEL or ORG/MODEL in any case.
 
-    ``features`` are those to switch on; None means all that the recipe does not leave to the user.
+    Raises:
+        UsageError: the folder is no such checkout, or the name is that of no recipe or of several.
+    """
+    every = {f"{path.parent.name}/{path.stem}": path for path in sorted(checkout.glob("models/*/*.yaml"))}
+    if not every:
+        raise UsageError(f"{checkout} is no checkout of vllm-project/recipes: it has no models/ORG/MODEL.yaml.")
+    asked = name.lower()
+    found = [each for each in every if asked in (each.lower(), each.lower().partition("/")[2])]
+    if len(found) == 1:
+        return every[found[0]]
+    if found:
+        raise UsageError(f"{checkout} has {name} more than once; write one of {', '.join(found)}.")
+    like = difflib.get_close_matches(asked, [each.lower() for each in every], cutoff=0.5)
+    near = [each for each in every if each.lower() in like]
+    raise UsageError(
+        f"{checkout} has no recipe {name}; " + (f"like it: {', '.join(near)}." if near else "list models/.")
+    )
+
+
+def read_recipe(path: Path, variant: str, hardware: str, features: Sequence[str] | None = None) -> Recipe:
+    """The launch of one variant on one machine with this hardware of the recipe, with MTP.
+
+    The layers are those of ``src/lib/command-synthesis.js`` of vllm-project/recipes for one node with tensor
+    parallelism; of two values of an option, the later one holds. ``features`` are those to switch on; None means all
+    that the recipe does not leave to the user.
 
     Raises:
         UsageError: the file is no recipe, or has no such variant or hardware, or launches no MTP.
@@ -56,21 +84,21 @@ def read_recipe(path: Path, variant: str, hardware: str, features: Sequence[str]
     chosen = dict(variants[variant] or {})
     if hardware not in chosen.get("supported_hardware", [hardware]):
         raise UsageError(f"{path}: variant {variant} is for {', '.join(chosen['supported_hardware'])}, not {hardware}.")
-    override = (chosen.get("hardware_overrides") or {}).get(hardware) or {}
-    words = [*_words(model.get("base_args")), *_words(chosen.get("extra_args")), *_words(override.get("extra_args"))]
-    for name in _features(document, features):
-        words += _feature_words(path, document, name, hardware)
-    draft = _draft(path, document, hardware)
-    settings = [model.get("base_env"), chosen.get("extra_env"), override.get("extra_env")]
-    environment = {name: value for table in settings for name, value in (table or {}).items()}
+    keys = _keys(hardware)
+    mtp = _feature(path, document, MTP, variant, keys)
+    layers = [*_layers(document, chosen, keys)]
+    layers += [_feature(path, document, name, variant, keys) for name in _features(document, features)]
+    layers.append(mtp)
+    words = [word for layer in layers for name in ARGUMENTS for word in _words(layer.get(name))]
+    environment = {n: str(v) for layer in layers for name in SETTINGS for n, v in (layer.get(name) or {}).items()}
     return Recipe(
         title=str(_table(path, document, "meta").get("title", path.stem)),
         variant=variant,
         target=str(chosen.get("model_id") or model["model_id"]),
         quantisation=str(chosen.get("precision", "bf16")),
-        speculative=draft,
-        arguments=tuple(_without(words, *LEFT_OUT)),
-        environment={name: str(value) for name, value in environment.items()},
+        speculative=_draft(path, mtp),
+        arguments=tuple(_without(_last_of_each(words), *LEFT_OUT)),
+        environment=environment,
     )
 
 
@@ -150,39 +178,97 @@ def _table(path: Path, document: Node, key: str) -> Node:
     return found
 
 
+def _keys(hardware: str) -> tuple[str, ...]:
+    """The keys under which a recipe may say something about a hardware, the most special first."""
+    generation: dict[str, str] = toml_tables.parse(NAMES)["generation"]
+    return hardware, generation[hardware], "nvidia", "default"
+
+
+def _layers(document: Node, variant: Node, keys: Sequence[str]) -> Iterator[Node]:
+    """Tables with arguments and environment, without features; a later one holds."""
+    exact, general = keys[:1], keys[1:3]
+    strategy = (document.get("strategy_overrides") or {}).get(STRATEGY) or {}
+    yield document["model"]
+    yield variant
+    yield _override(variant, exact)
+    if (workers := _by_key(variant.get("tp"), keys) or _by_key(strategy.get("tp"), keys)) is not None:
+        yield {"args": ["--tensor-parallel-size", workers]}
+    yield strategy
+    if replacing := _override(strategy, general):
+        yield replacing
+    else:
+        yield _override(document, general)
+        yield _override(variant, general)
+    yield _override(strategy, exact)
+
+
+def _by_key(value: Any, keys: Sequence[str]) -> Any:
+    """A value, or that of the most special key in a table of values."""
+    return next((value[key] for key in keys if key in value), None) if isinstance(value, dict) else value
+
+
+def _override(table: Node, keys: Sequence[str]) -> Node:
+    return _by_key(table.get("hardware_overrides") or {}, keys) or {}
+
+
 def _features(document: Node, asked: Sequence[str] | None) -> list[str]:
+    """The features that are on, besides MTP."""
     every = [name for name in document.get("features") or {} if name != MTP]
     left = document.get("opt_in_features") or []
     return [name for name in every if (name in asked if asked is not None else name not in left)]
 
 
-def _feature_words(path: Path, document: Node, name: str, hardware: str) -> list[str]:
-    feature = _table(path, document["features"], name)
-    override = (feature.get("hardware_overrides") or {}).get(hardware) or {}
-    return _words(override.get("args", feature.get("args")))
+def _feature(path: Path, document: Node, name: str, variant: str, keys: Sequence[str]) -> Node:
+    """The arguments and the environment of a feature, or of the one of its modes that holds here."""
+    features = document.get("features") or {}
+    found = _table(path, features, name) if name in features else {}
+    if isinstance(modes := found.get("modes"), dict):
+        possible = {key: each for key, each in modes.items() if _is_possible(each or {}, variant, keys)}
+        steered = _table(path, document["variants"], variant).get("default_modes") or {}
+        wanted = ("mtp",) if name == MTP else (steered.get(name), found.get("default_mode"), *possible)
+        found = next((possible[key] or {} for key in wanted if key in possible), {})
+    if STRATEGY not in (found.get("strategies") or [STRATEGY]):
+        return {}
+    return {**found, **_override(found, keys)}
 
 
-def _draft(path: Path, document: Node, hardware: str) -> Node:
+def _is_possible(mode: Node, variant: str, keys: Sequence[str]) -> bool:
+    refused = "unsupported" in ((mode.get("hardware") or {}).get(key) for key in keys[:2])
+    return not refused and variant in (mode.get("variants") or [variant])
+
+
+def _draft(path: Path, feature: Node) -> Node:
     """The speculative configuration of the recipe's MTP.
 
     Raises:
         UsageError: there is none.
     """
-    modes = ((document.get("features") or {}).get(MTP) or {}).get("modes") or {}
-    mode = modes.get("mtp")
-    if not isinstance(mode, dict):
-        raise UsageError(f'{path}: feature "{MTP}" has no mode "mtp", so there is nothing to judge.')
-    override = (mode.get("hardware_overrides") or {}).get(hardware) or {}
-    words = _words(override.get("args", mode.get("args")))
+    words = _words(feature.get("args"))
     try:
         found = json.loads(words[words.index(SPECULATIVE) + 1])
-        return {**found, "model": found["model"], "num_speculative_tokens": int(found["num_speculative_tokens"])}
+        draft = {**found, "model": found["model"], "num_speculative_tokens": int(found["num_speculative_tokens"])}
     except (ValueError, IndexError, KeyError, TypeError):
-        raise UsageError(f"{path}: the mode mtp has no {SPECULATIVE} with model and num_speculative_tokens.") from None
+        said = f'feature "{MTP}" launches no MTP: it has no {SPECULATIVE} with model and num_speculative_tokens'
+        raise UsageError(f"{path}: {said}; name a recipe that has.") from None
+    if draft.get("method", "mtp") != "mtp":
+        raise UsageError(f'{path}: feature "{MTP}" launches {draft["method"]}, not mtp; name a recipe of MTP.')
+    return draft
 
 
 def _words(value: Any) -> list[str]:
     return [str(word) for word in value or []]
+
+
+def _last_of_each(words: Sequence[str]) -> list[str]:
+    """The words without options that come again later, and without the values of those."""
+    units: list[list[str]] = []
+    for word in words:
+        if word.startswith("-") or not units or len(units[-1]) == 2:
+            units.append([word])
+        else:
+            units[-1].append(word)
+    last = {unit[0]: place for place, unit in enumerate(units)}
+    return [word for place, unit in enumerate(units) if last[unit[0]] == place for word in unit]
 
 
 def _without(words: Sequence[str], *options: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from conformance.reports.sanitize import json_text, printable
@@ -38,6 +40,15 @@ class Found(Protocol):
     def steps(self) -> Sequence[Step]: ...
     @property
     def sentence(self) -> str: ...
+
+
+def plan_text(check: str, level: str, releases: Sequence[str], ready: Sequence[str], environments: Path) -> str:
+    """What a search would take, before it begins."""
+    most = 2 + math.ceil(math.log2(len(releases) - 1))
+    return (
+        f"{check} is judged at level {level} on at most {most} of {len(releases)} releases: {', '.join(releases)}.\n"
+        f"Environments are in {environments}; ready: {', '.join(ready) or 'none'}.\n"
+    )
 
 
 def as_text(found: Found) -> str:

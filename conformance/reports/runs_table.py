@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -72,14 +73,19 @@ def find_runs(folders: Sequence[Path]) -> list[Recorded]:
     """The runs in these folders and directly below them, the oldest first.
 
     Raises:
-        UsageError: a folder does not exist.
+        UsageError: a folder does not exist or holds no run.
     """
     found: dict[Path, Recorded] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is no folder: name one that holds recorded runs.")
-        for each in (folder, *sorted(folder.iterdir())):
-            if (each / HEADER).is_file() and each.resolve() not in found:
+        runs = [each for each in (folder, *sorted(folder.iterdir())) if (each / HEADER).is_file()]
+        if not runs:
+            raise UsageError(
+                f"{folder} holds no recorded run: name a folder that qualify has recorded, or one of several."
+            )
+        for each in runs:
+            if each.resolve() not in found:
                 found[each.resolve()] = _read(each)
     return sorted(found.values(), key=lambda each: (each.header.started, each.folder))
 
@@ -105,9 +111,9 @@ def list_as_text(runs: Sequence[Recorded], *, width: int | None = None, colour: 
         style = "dim" if each.exit_code is None else SENTENCE_STYLES.get(each.exit_code, "bold red")
         about = f"{each.header.started}  {each.header.pair} on {each.header.hardware}, level {each.header.level}"
         console.print(safe(f"{each.folder}"), soft_wrap=True)
-        console.print(safe(f"    {about}, vLLM {each.header.vllm}"))
-        console.print(Text.assemble("    ", safe(each.sentence, style)))
-    return out.getvalue()
+        for line in (safe(f"{about}, vLLM {each.header.vllm}"), safe(each.sentence, style)):
+            console.print(Padding(line, (0, 0, 0, 4), expand=False))
+    return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
 def list_as_json(runs: Sequence[Recorded]) -> str:
@@ -131,8 +137,6 @@ def history_as_text(runs: Sequence[Recorded], *, width: int | None = None, colou
         table.add_row("checks passed", *(str(each.counts.get("PASS", 0)) for each in of_host))
         console.print(table)
         console.print(safe(f"{LEGEND}\n", "dim"))
-    if not runs:
-        console.print("No recorded run.")
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 

@@ -37,11 +37,13 @@ SENTENCE_STYLES = {
     ExitCode.NOTHING: "bold yellow",
 }
 PLAIN_WIDTH = 140
+PICTURE_WIDTH = 100  # columns of a picture
 DETAIL_LINES = 15
 INDENT = 4
 BRIEF_LINES = 4  # of a sentence or a log, in the summary
 BRIEF_FINDINGS = 3  # of a check, in the summary
 SUMMARY, ALL, FAILURES, FIGURES = SHOWN = "summary", "all", "failures", "figures"
+FOUND_WANTING = (Verdict.FAIL, Verdict.WAIVED, Verdict.INCONCLUSIVE)
 EXPLAINED = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)  # in the summary; the others are only named
 
 
@@ -100,13 +102,17 @@ def render(
 
 def picture(run: Run, judgement: Judgement, figures: Sequence[Row] = (), *, show: str = SUMMARY) -> str:
     """The same as an SVG picture, for documents."""
-    console = Console(record=True, file=io.StringIO(), width=PLAIN_WIDTH, force_terminal=True)
     # A document must not show the folders of a machine.
     shown = replace(run, evidence=f"evidence/{Path(run.evidence).name}")
-    text = render(shown, judgement, figures, show=show, width=PLAIN_WIDTH, colour=True)
-    console.print(Text.from_ansi(text), soft_wrap=True)
+    return as_svg(render(shown, judgement, figures, show=show, width=PLAIN_WIDTH, colour=True), "qualify", PLAIN_WIDTH)
+
+
+def as_svg(text: str, title: str, width: int = PICTURE_WIDTH) -> str:
+    """What a terminal of this width shows of a coloured text, as an SVG picture."""
+    console = Console(record=True, file=io.StringIO(), width=width, force_terminal=True)
+    console.print(Text.from_ansi(text), overflow="fold")
     # Rich's SVG loads fonts from a server; without the network any monospaced font will do.
-    svg = console.export_svg(title="scripts/qualify", unique_id="verdict")
+    svg = console.export_svg(title=title, unique_id="verdict")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
@@ -172,8 +178,8 @@ def _last_lines(record: Record, most: int) -> list[str]:
 
 
 def response_lines(record: Record) -> list[str]:
-    """How grave it is, and what to do; nothing for evidence that does not tell."""
-    if record.response not in RESPONSES:
+    """How grave it is, and what to do; nothing where the check found nothing, or the evidence does not tell."""
+    if record.verdict not in FOUND_WANTING or record.response not in RESPONSES:
         return []
     return [f"severity {record.severity}; response {record.response}: {RESPONSES[record.response]}"]
 

@@ -205,12 +205,13 @@ def _checkpoints(patient: Patient) -> Line:
             return Line("checkpoints", State.FAIL, str(error).rstrip("."), "fetch it, or name another pair by --pair")
         except Damaged as damage:
             return Line("checkpoints", State.FAIL, str(damage), "fetch the checkpoint again")
-        said.append(f"{folder.name}: {len(tensors)} tensors, {_size(tensors) / 1e9:.2f} GB")
+        said.append(f"{folder.name}: {len(tensors)} tensors, {_size(tensors)}")
     return Line("checkpoints", State.OK, f"complete by size; {'; '.join(said)}")
 
 
-def _size(tensors: Mapping[str, Any]) -> int:
-    return sum(each.end - each.start for each in tensors.values())
+def _size(tensors: Mapping[str, Any]) -> str:
+    size = sum(each.end - each.start for each in tensors.values())
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _shared_memory(patient: Patient) -> Line:

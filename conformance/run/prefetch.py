@@ -18,6 +18,7 @@ import pytest
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging.check import Check, check_of
 from conformance.observers import (
+    bench,
     combination_support,
     cuda_graphs,
     environment,
@@ -38,8 +39,8 @@ OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers", "
 PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
 SHARED = ("tools",)  # and every group of chats
 FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")
-# A step of the server costs about the same for one answer and for eight.
-SHARED_AT_ONCE = 8
+# A step of the server costs about the same for one answer and for sixteen, and one prompt nearly as much as several.
+SHARED_AT_ONCE = 16
 AS_SERVED = "FEATURE-"  # these checks need two more servers
 _ABANDON_SECONDS = 1.0
 UNTIMED = "texts"  # this fixture waits for the first observation after the load, which is not timed
@@ -56,7 +57,7 @@ class Prefetch:
         self._background = ThreadPoolExecutor(thread_name_prefix="background", max_workers=len(OFF_LINE) + 4)
         self._asking = ThreadPoolExecutor(thread_name_prefix="asking", max_workers=SHARED_AT_ONCE)
         self._work: list[Future[None]] = []
-        self._over = self._loads_ahead = False
+        self._over = self._loads_ahead = self._benches = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -66,18 +67,24 @@ class Prefetch:
         checks = [check for item in session.items if (check := check_of(item))]
         wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
         self._loads_ahead = any(check.id.startswith(AS_SERVED) for check in checks)
+        self._benches = "bench" in wanted
         if self._session.profile.has_servers and wanted & set(FROM_SERVERS):
             self._in_background(self._use_servers, wanted, checks)
         self._start_off_line([name for name in OFF_LINE if name in wanted])
         if "moe_refusal" in wanted and self._session.profile.hardware.roomy:
             self._in_background(self._observe, "moe_refusal")
-        for name in SLOW_IMPORTS * ("parity" in wanted):
-            self._in_background(_import, name)
+        if "parity" in wanted:
+            self._in_background(_import_slow)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Load the servers that people serve while observations are made that are not timed."""
-        if self._loads_ahead and UNTIMED in getattr(item, "fixturenames", ()):
+        """Load what later checks need while observations are made that are not timed."""
+        if UNTIMED not in getattr(item, "fixturenames", ()):
+            return
+        if self._benches:
+            self._benches = False
+            self._in_background(self._start_bench)
+        if self._loads_ahead:
             self._loads_ahead = False
             self._in_background(self._load_ahead)
 
@@ -137,6 +144,10 @@ class Prefetch:
         with _leave_failure_to_check():
             self._servers.load_ahead()
 
+    def _start_bench(self) -> None:
+        with _leave_failure_to_check():
+            bench.import_ahead(self._session.profile, self._servers, self._session.evidence)
+
     def _load_rest(self, as_served: bool, sweep: bool) -> None:
         """Load the servers that few checks need while the others answer; on a GPU this takes minutes."""
         if as_served:
@@ -170,8 +181,14 @@ def _question(name: str, profile: Profile) -> tuple[str, Any] | None:
     return None
 
 
-def _import(name: str) -> None:
-    importlib.import_module(name)
+def _import_slow() -> None:
+    """Import one module after another: threads that import parts of one package at once may see half of it.
+
+    What fails here is imported again by the check that needs it.
+    """
+    for name in SLOW_IMPORTS:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _leave_failure_to_check() -> AbstractContextManager[None]:

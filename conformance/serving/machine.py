@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import locale
+import math
 import os
 import resource
 import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -24,7 +25,10 @@ from conformance.serving.installed import installed_here
 from conformance.serving.remains import existing_folder
 
 SHARED_MEMORY = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP, GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Limit, use, statistics, and in these the page cache that the kernel gives back; of both versions of control groups.
+FILES = ("max", "current", "stat", "inactive_file")
+OLDER_FILES = ("limit_in_bytes", "usage_in_bytes", "stat", "total_inactive_file")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 GB = 1e9
 
@@ -72,7 +76,7 @@ def look_at_machine(evidence: Path) -> Machine:
         address_space_gb=_limit(resource.RLIMIT_AS),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         folder=folder,
-        folder_writable=os.access(folder, os.W_OK | os.X_OK),
+        folder_writable=folder.is_dir() and os.access(folder, os.W_OK | os.X_OK),
         disk_gb=shutil.disk_usage(folder).free / GB,
         shared_memory_gb=shutil.disk_usage(SHARED_MEMORY).free / GB if SHARED_MEMORY.is_dir() else None,
         temporary=temporary,
@@ -88,23 +92,34 @@ def look_at_machine(evidence: Path) -> Machine:
     )
 
 
-def available_memory(cgroup: Path = CGROUP) -> float:
-    """The memory in bytes that processes can still get: the machine's, or what the container's limit leaves."""
+def available_memory(cgroup: Path = CGROUP, groups: Path = GROUPS) -> float:
+    """The memory in bytes that processes can still get: the machine's, or what the limit of a control group leaves."""
     free = float(psutil.virtual_memory().available)
+    return min([free, *(_left(folder, names) for folder, names in _memory_groups(cgroup, groups))])
+
+
+def _memory_groups(cgroup: Path, groups: Path) -> Iterator[tuple[Path, Sequence[str]]]:
+    """The control groups that hold this process, of both versions, with the names of their files."""
     try:
-        most, used = ((cgroup / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
-        return free if most == "max" else min(free, float(most) - float(used) + _page_cache(cgroup))
-    except (OSError, ValueError):  # no limit, or the older control groups
-        return free
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = ["0::/"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            own = PurePosixPath(path)
+            for each in (own, *own.parents):
+                yield cgroup / controllers / each.relative_to("/"), OLDER_FILES if controllers else FILES
 
 
-def _page_cache(cgroup: Path) -> float:
-    """The part of a container's memory that the kernel gives back: files that it keeps in memory."""
-    for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "inactive_file":
-            return float(value)
-    return 0.0
+def _left(folder: Path, names: Sequence[str]) -> float:
+    """The memory that the limit of a control group leaves; infinite without a limit."""
+    try:
+        most, used, about = ((folder / f"memory.{name}").read_text(encoding="ascii").strip() for name in names[:3])
+        page_cache = next((line.split()[1] for line in about.splitlines() if line.split()[:1] == [names[3]]), 0)
+        return float("inf" if most == "max" else most) - float(used) + float(page_cache)
+    except (OSError, ValueError, IndexError):
+        return math.inf
 
 
 def _gpu_memory_used() -> tuple[float | None, ...]:
@@ -118,8 +133,8 @@ def _limit(which: int) -> float | None:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the first of its parents that exists."""
-    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
+    """The path itself, or the first of its parents that exists; a file is one that cannot be written into."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def _can_write(folder: Path) -> bool:

@@ -25,6 +25,7 @@ from conformance.serving.command import Launch, vllm_launch
 from conformance.serving.executors import HERE, Executor
 from conformance.serving.holders import Holders
 from conformance.serving.json_subprocess import Together
+from conformance.serving.line_process import Beside
 from conformance.serving.server import Progress, Server, Start, from_record, start_together
 from conformance.serving.start_records import write_start
 from conformance.serving.watchdog import end_recorded_servers, load, watch
@@ -74,6 +75,7 @@ class ServerPool:
         """
         self.executor = executor
         self.together: Together | None = None  # modules that already run, see ``run_together``
+        self.beside = Beside()
         self._profile, self._evidence, self._progress = profile, evidence, progress
         self._owns, self._together = owns, together
         self._launcher: Launcher = launcher or partial(vllm_launch, installed=executor.installed)
@@ -158,6 +160,7 @@ class ServerPool:
         with self.exclusive():
             with self._start_lock():  # wait for what loads ahead
                 pass
+            self.beside.wait_until_ready()
             yield
 
     def load_ahead(self) -> None:
@@ -294,6 +297,7 @@ class ServerPool:
         """Stop every server that runs or loads, and modules that run, so that nobody waits for them any longer."""
         if self.together is not None:
             self.together.stop()
+        self.beside.end()
         end_recorded_servers(self._folder, self._grace)
 
     def close(self) -> None:
@@ -302,6 +306,7 @@ class ServerPool:
         Raises:
             ObservationError: a server could not be stopped.
         """
+        self.beside.end()
         if not self._owns or not self._evidence.recording:
             return
         with ExitStack() as every:  # if one cannot be stopped, the others still are

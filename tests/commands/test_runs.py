@@ -16,6 +16,7 @@ from conformance.commands.main import main
 from conformance.evidence.folder import Evidence
 from conformance.evidence.journal import JOURNAL, Journal
 from conformance.judging.verdict import Record, Verdict, judge_run
+from conformance.reports.runs_table import find_runs, history_as_text, list_as_text
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads((PACKAGE / "reports/runs.schema.json").read_text("utf-8")))
 
@@ -65,8 +66,12 @@ def test_nothing_recorded_is_said(
     monkeypatch.chdir(tmp_path / "evidence/other")
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "No recorded run.\n"
-    assert main(["list", "nowhere"]) == 2
-    assert main(["history", "nowhere"]) == 2
+    (tmp_path / "evidence/other/empty").mkdir()
+    for command in ("list", "history"):
+        assert main([command, "nowhere"]) == 2
+        assert "nowhere is no folder" in capsys.readouterr().err
+        assert main([command, "empty"]) == 2
+        assert "empty holds no recorded run" in capsys.readouterr().err
 
 
 def test_what_was_not_measured_stands_apart_from_what_is_bad(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,6 +82,15 @@ def test_what_was_not_measured_stands_apart_from_what_is_bad(capsys: pytest.Capt
     assert rows["ACC-02"] == ["+", "F", ".", "."]
     assert rows["DRAFT-01"] == ["F", ".", "+", "."]
     assert rows["equal"][-1] == "."
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_both_tables_fit_a_terminal(width: int) -> None:
+    found = find_runs([Path("evidence")])
+    for name, table in (("list", list_as_text), ("history", history_as_text)):
+        text = table(found, width=width)
+        expect_snapshot(f"{name}-{width}", text)
+        assert max(map(len, text.splitlines())) <= width
 
 
 def test_history_has_json(capsys: pytest.CaptureFixture[str]) -> None:

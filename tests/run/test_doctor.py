@@ -184,17 +184,30 @@ def test_this_machine_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.memory_gb > 0
     assert found.proxies == ("HTTPS_PROXY",)
     assert states(found)["TMPDIR"] is State.WARN
+    (tmp_path / "file").touch()
+    assert states(look_at_machine(tmp_path / "file" / "run"))["disk"] is State.FAIL
 
 
 @pytest.mark.parametrize(("most", "expected"), [("max", 8e9), ("2000000000", 1.6e9), ("90000000000", 8e9)])
-def test_the_limit_of_a_container_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, expected: float
+@pytest.mark.parametrize("inner", ["", "system.slice/job"])
+@pytest.mark.parametrize("older", [False, True])
+def test_the_limit_of_a_control_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, expected: float, inner: str, older: bool
 ) -> None:
+    """Whether the process is in the group or in one within it, and in both versions of control groups."""
     monkeypatch.setattr(machines.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 8e9}))
-    for name, text in (("max", most), ("current", "500000000"), ("stat", "anon 3\ninactive_file 100000000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert available_memory(tmp_path) == expected
-    assert available_memory(tmp_path / "none") == 8e9
+    names = (
+        ("limit_in_bytes", "usage_in_bytes", "total_inactive_file") if older else ("max", "current", "inactive_file")
+    )
+    folder = tmp_path / "memory" if older else tmp_path
+    (folder / inner).mkdir(parents=True, exist_ok=True)
+    for name, text in ((names[0], most), (names[1], "500000000"), ("stat", f"anon 3\n{names[2]} 100000000\n")):
+        (folder / f"memory.{name}").write_text(text)
+    groups = tmp_path / "groups"
+    groups.write_text(f"5:cpu:/elsewhere\n{'4:memory' if older else '0:'}:/{inner}\n")
+    assert available_memory(tmp_path, groups) == expected
+    assert available_memory(tmp_path / "none", groups) == 8e9
+    assert available_memory(tmp_path / "none", tmp_path / "none") == 8e9
 
 
 Break = Callable[[pytest.MonkeyPatch], None]

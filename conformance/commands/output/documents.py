@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conformance.errors import UsageError
 from conformance.reports.markdown import between
+from conformance.reports.terminal import PICTURE_WIDTH, as_svg, screen
 
 FORMAT = 1  # of the JSON documents that commands make
 
@@ -17,6 +18,18 @@ FORMAT = 1  # of the JSON documents that commands make
 def show(options: argparse.Namespace, **forms: Callable[[], str]) -> None:
     """Print the result in the form that was asked for."""
     print(forms[options.form](), end="")
+
+
+def show_and_draw(options: argparse.Namespace, title: str, table: Callable[..., str], json: Callable[[], str]) -> None:
+    """Print the result for this terminal or for programs, and draw the picture that was asked for.
+
+    Raises:
+        UsageError: the picture cannot be written.
+    """
+    form = screen(sys.stdout.isatty())
+    show(options, table=lambda: table(**form), json=json)
+    if options.picture:
+        write(options.picture, as_svg(table(width=PICTURE_WIDTH, colour=True), title))
 
 
 def print_to_stderr(text: str) -> None:
