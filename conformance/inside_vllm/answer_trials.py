@@ -115,8 +115,7 @@ class Answers:
     def run(self, asked: Mapping[str, Any], examples: int, names: Collection[str] = ()) -> dict[str, Any]:
         """The result of every property, or of those with these names.
 
-        ``asked`` has the rows of ``workload.parser_cases``: streams, suite, regressions; and the chat template. With
-        ``shrink``, Hypothesis looks for the smallest example of each new kind, which takes minutes.
+        ``asked`` has the rows of ``workload.parser_cases``: streams, suite, regressions; and the chat template.
         """
         render = thinking_cases.renderer(asked["template"])
         listed: dict[str, Iterator[Given]] = {
@@ -134,8 +133,6 @@ class Answers:
                 kinds.add(judge(given))
             if name in drawn:
                 draw(drawn[name], kinds.counting(judge), examples, self._seed)
-                if asked.get("shrink"):
-                    self._shrink(drawn[name], judge, kinds, known)
             found[name] = kinds.as_json(may_refuse=name == "near_native")
         return found
 
@@ -269,27 +266,6 @@ class Answers:
             }
 
         return cuts()
-
-    def _shrink(
-        self, drawn: st.SearchStrategy[Given], judge: Callable[[Given], Judged], kinds: Kinds, known: Sequence[Given]
-    ) -> None:
-        """Replace the example of each kind that no earlier run has kept by the smallest one that Hypothesis finds."""
-        kept = {each for given in known for each in judge(given).wrong}
-        for key in self.found_to_shrink(kinds, kept):
-            try:
-                smallest = hypothesis.find(
-                    drawn,
-                    lambda given, key=key: key in judge(given).wrong,  # type: ignore[misc]
-                    settings=_settings(300),
-                )
-            except hypothesis.errors.NoSuchExample:
-                continue
-            kinds.found[key]["example"] = judge(smallest).example
-
-    @staticmethod
-    def found_to_shrink(kinds: Kinds, kept: set[tuple[str, Causes]]) -> list[tuple[str, Causes]]:
-        """The findings with one cause that no earlier run has kept, except refusals."""
-        return [key for key in kinds.found if key not in kept and len(key[1]) <= 1 and key[0] != REFUSED]
 
 
 def draw(drawn: st.SearchStrategy[Given], take: Callable[[Given], None], examples: int, seed: str = "") -> None:

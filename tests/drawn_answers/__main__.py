@@ -16,12 +16,15 @@ from pathlib import Path
 
 import hypothesis
 
+from conformance import FIXTURES
 from conformance.errors import UsageError
 from conformance.inside_vllm.adapters import vllm_version
 from conformance.inside_vllm.parsing import Gemma4
 from conformance.observers.parsers import build_request
 from conformance.profile.profile import load_profile
+from conformance.workload.parser_cases import REGRESSIONS
 from drawn_answers.batch import BATCH, PROPERTIES, Batch, Drawer, end_with
+from drawn_answers.keep import keep
 from drawn_answers.tally import Tally
 
 WRITTEN_SECONDS, TOLD_SECONDS = 10, 60
@@ -41,6 +44,9 @@ def main(arguments: list[str]) -> int:
     except UsageError as error:
         print(f"draw_answers: {error}", file=sys.stderr)
         return 2
+    if options.keep:
+        print("\n".join(keep(FIXTURES / "prompts" / REGRESSIONS, tally, _drawer.answers)))
+        return 0
     Run(tally, options).until_done()
     failed = sum(each.failed for each in tally.properties.values())
     print(f"{tally.judged} answers judged, {len(tally.digests)} distinct, {failed} could not be judged", flush=True)
@@ -54,6 +60,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most so long (default: no limit)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--seed", type=int, default=0, help="other answers (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="draw none; keep the shortest input of each kind")
     return parser.parse_args(arguments)
 
 
