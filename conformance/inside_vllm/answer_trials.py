@@ -79,14 +79,18 @@ class Kinds:
         """A function that judges an answer and counts it."""
         return lambda given: self.add(judge(given))
 
-    def as_json(self, may_refuse: bool) -> dict[str, Any]:
-        """The kinds by name; several causes of one finding count for the first of them that is a kind of its own."""
-        alone = {key for key in self.found if len(key[1]) <= 1}
+    def as_json(self, may_refuse: bool, known: Collection[str] = ()) -> dict[str, Any]:
+        """The kinds by name; several causes of one finding count for the first of them that is a kind of its own.
+
+        ``known`` are kinds that count as such although these answers do not show them alone.
+        """
+        alone = {f"{harm}: {''.join(causes)}" for harm, causes in self.found if len(causes) <= 1} | set(known)
         rows: dict[str, dict[str, Any]] = {}
         for (harm, causes), each in sorted(self.found.items(), key=lambda item: len(item[0][1])):
             if may_refuse and harm == REFUSED:
                 continue
-            cause = next((cause for cause in causes if (harm, (cause,)) in alone), " with ".join(causes) or ONE_TYPE)
+            lone = (cause for cause in causes if f"{harm}: {cause}" in alone)
+            cause = next(lone, " with ".join(causes) or ONE_TYPE)
             row = rows.setdefault(f"{harm}: {cause}", {"answers": 0, "example": each["example"]})
             row["answers"] += each["answers"]
         kinds = [{"kind": kind, **row} for kind, row in sorted(rows.items())]
@@ -131,7 +135,7 @@ class Answers:
             known = [row["example"]["given"] for row in asked["regressions"] if row["property"] == name]
             for given in (*known, *listed.get(name, ())):
                 kinds.add(judge(given))
-            if name in drawn:
+            if examples and name in drawn:
                 draw(drawn[name], kinds.counting(judge), examples, self._seed)
             found[name] = kinds.as_json(may_refuse=name == "near_native")
         return found

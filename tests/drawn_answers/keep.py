@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from conformance.inside_vllm.parser_findings import REFUSED
 from conformance.workload.parser_cases import load_regressions, write_regressions
 from drawn_answers.batch import PROPERTIES
 from drawn_answers.shrink import shrink
-from drawn_answers.tally import Tally
 
 Key = tuple[str, str, Causes]  # property, harm, causes
 
 
-def keep(path: Path, tally: Tally, answers: Answers) -> list[str]:
+def keep(path: Path, found: Iterable[tuple[str, Given]], answers: Answers) -> list[str]:
     """Write the shortest input of each kind into the file; a sentence for each kind.
+
+    ``found`` are inputs, each with its property; those that the file has are tried too.
 
     Inputs that show nothing with this parser stay: another release may have their kind.
     """
@@ -27,7 +28,7 @@ def keep(path: Path, tally: Tally, answers: Answers) -> list[str]:
     idle = [row for row in drawn if not list(_keys(answers, row["property"], row["example"]["given"]))]
     best: dict[Key, Given] = {}
     known = [(row["property"], row["example"]["given"]) for row in drawn]
-    for property, given in [*known, *_found(tally)]:
+    for property, given in [*known, *found]:
         for key in _keys(answers, property, given):
             if key not in best or _size(given) < _size(best[key]):
                 best[key] = given
@@ -46,11 +47,6 @@ def _keys(answers: Answers, property: str, given: Given) -> Iterator[Key]:
     for harm, causes in answers.judges[property](given).wrong:
         if harm != REFUSED or property != "near_native":
             yield property, harm, causes
-
-
-def _found(tally: Tally) -> Iterator[tuple[str, Given]]:
-    for property, each in tally.properties.items():
-        yield from ((property, row["example"]["given"]) for row in each.kinds.found.values())
 
 
 def _is_a_kind(key: Key, best: Mapping[Key, Given]) -> bool:

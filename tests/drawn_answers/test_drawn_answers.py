@@ -20,7 +20,7 @@ from drawn_answers import __main__ as command
 from drawn_answers.batch import PROPERTIES, Batch, Drawer, TooLong, time_limit
 from drawn_answers.keep import keep
 from drawn_answers.shrink import shrink
-from drawn_answers.tally import RESULT, Tally
+from drawn_answers.tally import RESULT, Tally, read_found, summarize
 
 ABOUT = {"vllm": "0", "seed": 1}
 
@@ -80,6 +80,10 @@ def test_a_result_is_continued(tmp_path: Path) -> None:
         {"harm": "value changed", "causes": ["cut name"], "answers": 6, "example": {"text": "sho", "given": {}}}
     ]
     assert found["distinct"] == 3
+    assert read_found(tmp_path) == [("cut", {})]
+    assert summarize(tmp_path)["properties"]["cut"]["kinds"] == {"value changed: cut name": 6}
+    with pytest.raises(UsageError, match="draw answers first"):
+        read_found(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="name another folder"):
         Tally(tmp_path, ABOUT | {"seed": 2})
 
@@ -181,12 +185,9 @@ def test_the_shortest_input_of_each_kind_is_kept(
         return Judged(wrong, {"text": str(number), "given": given, "expected": [], "way": "whole", "found": {}})
 
     monkeypatch.setitem(drawer.answers.judges, "schemas", judge)
-    tally, path = Tally(tmp_path, ABOUT), tmp_path / "parsers.jsonl"
-    for number in (1, 2, 3, 4):
-        schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
-        example = judge({"schema": schema, "arguments": {"a": number}, "sizes": [9]}).example
-        key = ("value changed", (str(number),))
-        tally.add(Batch("schemas", number, found={key: {"answers": 1, "example": example}}))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    found = [("schemas", {"schema": schema, "arguments": {"a": number}, "sizes": [9]}) for number in (1, 2, 3, 4)]
+    path = tmp_path / "parsers.jsonl"
     idle = {
         "id": "old",
         "licence": "Apache-2.0",
@@ -194,7 +195,7 @@ def test_the_shortest_input_of_each_kind_is_kept(
         "example": judge(LONG_ANSWERS["schemas"] | {"arguments": {"a": 0}}).example,
     }
     path.write_text(json.dumps(idle) + "\n")
-    told = keep(path, tally, drawer.answers)
+    told = keep(path, found, drawer.answers)
     assert told == ["schemas: value changed: one: 1", "schemas: value changed: three with four: 3"]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["id"] == "old", row["example"]["text"]) for row in rows] == [(True, "0"), (False, "1"), (False, "3")]
