@@ -31,6 +31,7 @@ def test_the_drawn_answers_are_as_recorded_and_none_is_unclassified() -> None:
     assert f"{DRAWN['judged']:,} drawn answers" in PAGE
     assert f"{DRAWN['distinct']:,} were distinct" in PAGE
     failures = load_known_failures(FIXTURES / "known_failures")
+    tabled = {(row["check"], row["kind"]) for row in RECORDED["kinds"]}
     for property, row in DRAWN["properties"].items():
         assert row["judged"] == row["answers"]
         assert row["failed"] == 0
@@ -38,6 +39,7 @@ def test_the_drawn_answers_are_as_recorded_and_none_is_unclassified() -> None:
             check = CHECKS[property]
             assert f"| {check} | {kind} | {answers:,} |" in PAGE
             assert diagnose(check, kind, failures)
+            assert (check, kind) in tabled
 
 
 def test_the_page_counts_the_published_instances() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 MODULE = "negative_controls.museum.drawn_findings"
-DRAWN = {"schemas": 150, "near_native": 400, "cut": 50}
+BATCH = {"schemas": 100, "near_native": 150, "cut": 50}  # answers; batches follow until each report is found
+MOST_BATCHES = 12
 # None of these counts, so that a finding is not the report itself.
 LITERALS = ("days:3", "x:3", "t:3", "ds_1", "a,b", "Paris", "ls -a", "mcp.calendar", "get_time", "pay{", "get_wea")
 Shows = Callable[[dict[str, Any]], bool]
@@ -76,13 +76,8 @@ REPORTS: dict[str, tuple[str, str, str, Shows]] = {
 FORMS = sorted({cause for property, _, cause, _ in REPORTS.values() if property == "near_native"})
 
 
-ASKED = {"drawn": DRAWN, "forms": FORMS}
-
-
-def findings_of(report: str, printed: str) -> tuple[list[str], list[str]]:
-    """The answers that show the report, and all that have its harm and cause; ``printed`` by ``drawn_findings``."""
-    property, harm, cause, shows = REPORTS[report]
-    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    same = [each for each in rows if (each["property"], each["harm"]) == (property, harm) and cause in each["causes"]]
-    same = [each for each in same if not any(word in each["text"] for word in LITERALS)]
-    return [each["text"] for each in same if shows(each)], [each["text"] for each in same]
+def shows(report: str, finding: dict[str, Any]) -> bool:
+    """Whether a finding of ``drawn_findings`` is what the report is about."""
+    property, harm, cause, holds = REPORTS[report]
+    same = (finding["property"], finding["harm"]) == (property, harm) and cause in finding["causes"]
+    return same and not any(word in finding["text"] for word in LITERALS) and holds(finding)
