@@ -79,14 +79,18 @@ class Kinds:
         """A function that judges an answer and counts it."""
         return lambda given: self.add(judge(given))
 
-    def as_json(self, may_refuse: bool) -> dict[str, Any]:
-        """The kinds by name; several causes of one finding count for the first of them that is a kind of its own."""
-        alone = {key for key in self.found if len(key[1]) <= 1}
+    def as_json(self, may_refuse: bool, known: Collection[str] = ()) -> dict[str, Any]:
+        """The kinds by name; several causes of one finding count for the first of them that is a kind of its own.
+
+        ``known`` are kinds that count as such although these answers do not show them alone.
+        """
+        alone = {f"{harm}: {''.join(causes)}" for harm, causes in self.found if len(causes) <= 1} | set(known)
         rows: dict[str, dict[str, Any]] = {}
         for (harm, causes), each in sorted(self.found.items(), key=lambda item: len(item[0][1])):
             if may_refuse and harm == REFUSED:
                 continue
-            cause = next((cause for cause in causes if (harm, (cause,)) in alone), " with ".join(causes) or ONE_TYPE)
+            lone = (cause for cause in causes if f"{harm}: {cause}" in alone)
+            cause = next(lone, " with ".join(causes) or ONE_TYPE)
             row = rows.setdefault(f"{harm}: {cause}", {"answers": 0, "example": each["example"]})
             row["answers"] += each["answers"]
         kinds = [{"kind": kind, **row} for kind, row in sorted(rows.items())]
@@ -115,8 +119,7 @@ class Answers:
     def run(self, asked: Mapping[str, Any], examples: int, names: Collection[str] = ()) -> dict[str, Any]:
         """The result of every property, or of those with these names.
 
-        ``asked`` has the rows of ``workload.parser_cases``: streams, suite, regressions; and the chat template. With
-        ``shrink``, Hypothesis looks for the smallest example of each new kind, which takes minutes.
+        ``asked`` has the rows of ``workload.parser_cases``: streams, suite, regressions; and the chat template.
         """
         render = thinking_cases.renderer(asked["template"])
         listed: dict[str, Iterator[Given]] = {
@@ -132,10 +135,8 @@ class Answers:
             known = [row["example"]["given"] for row in asked["regressions"] if row["property"] == name]
             for given in (*known, *listed.get(name, ())):
                 kinds.add(judge(given))
-            if name in drawn:
+            if examples and name in drawn:
                 draw(drawn[name], kinds.counting(judge), examples, self._seed)
-                if asked.get("shrink"):
-                    self._shrink(drawn[name], judge, kinds, known)
             found[name] = kinds.as_json(may_refuse=name == "near_native")
         return found
 
@@ -269,27 +270,6 @@ class Answers:
             }
 
         return cuts()
-
-    def _shrink(
-        self, drawn: st.SearchStrategy[Given], judge: Callable[[Given], Judged], kinds: Kinds, known: Sequence[Given]
-    ) -> None:
-        """Replace the example of each kind that no earlier run has kept by the smallest one that Hypothesis finds."""
-        kept = {each for given in known for each in judge(given).wrong}
-        for key in self.found_to_shrink(kinds, kept):
-            try:
-                smallest = hypothesis.find(
-                    drawn,
-                    lambda given, key=key: key in judge(given).wrong,  # type: ignore[misc]
-                    settings=_settings(300),
-                )
-            except hypothesis.errors.NoSuchExample:
-                continue
-            kinds.found[key]["example"] = judge(smallest).example
-
-    @staticmethod
-    def found_to_shrink(kinds: Kinds, kept: set[tuple[str, Causes]]) -> list[tuple[str, Causes]]:
-        """The findings with one cause that no earlier run has kept, except refusals."""
-        return [key for key in kinds.found if key not in kept and len(key[1]) <= 1 and key[0] != REFUSED]
 
 
 def draw(drawn: st.SearchStrategy[Given], take: Callable[[Given], None], examples: int, seed: str = "") -> None:

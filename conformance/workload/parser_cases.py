@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,14 @@ def keep_regressions(path: Path, found: Mapping[str, Any]) -> int:
         if name in DRAWN
         for row in each["kinds"]
     ]
-    rows = [Regression(f"{name}-{_digest(each)}", "Apache-2.0", name, each) for name, each in examples]
+    return write_regressions(path, known, examples)
+
+
+def write_regressions(
+    path: Path, known: Sequence[Mapping[str, Any]], examples: Iterable[tuple[str, Mapping[str, Any]]]
+) -> int:
+    """Write known rows and new examples, each with its property; return how many are new."""
+    rows = [Regression(f"{name}-{_digest(each)}", "Apache-2.0", name, dict(each)) for name, each in examples]
     unique = {row.id: row for row in rows}  # one input may show several kinds
     new = [asdict(row) for id, row in unique.items() if id not in {each["id"] for each in known}]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in [*known, *new]]

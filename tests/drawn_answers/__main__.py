@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -16,13 +17,16 @@ from pathlib import Path
 
 import hypothesis
 
+from conformance import FIXTURES
 from conformance.errors import UsageError
 from conformance.inside_vllm.adapters import vllm_version
 from conformance.inside_vllm.parsing import Gemma4
 from conformance.observers.parsers import build_request
 from conformance.profile.profile import load_profile
+from conformance.workload.parser_cases import REGRESSIONS
 from drawn_answers.batch import BATCH, PROPERTIES, Batch, Drawer, end_with
-from drawn_answers.tally import Tally
+from drawn_answers.keep import keep
+from drawn_answers.tally import Tally, read_found, summarize
 
 WRITTEN_SECONDS, TOLD_SECONDS = 10, 60
 DEATHS = 5  # of a process, after each of which the others begin anew
@@ -31,16 +35,27 @@ _drawer: Drawer  # of the parent; forked processes have it too
 
 def main(arguments: list[str]) -> int:
     """Draw until there are enough answers or the time is over; the exit code is 1 if an answer could not be judged."""
-    global _drawer
     options = _options(arguments)
-    question = build_request(load_profile("cpu", "micro-26b-a4b-nvfp4", "static"))
-    _drawer = Drawer(Gemma4(Path(question["tokenizer"])), question["template"])
-    about = {"vllm": vllm_version(), "hypothesis": hypothesis.__version__, "seed": options.seed, "batch": BATCH}
     try:
-        tally = Tally(options.folder, about)
+        return _do(options)
     except UsageError as error:
         print(f"draw_answers: {error}", file=sys.stderr)
         return 2
+
+
+def _do(options: argparse.Namespace) -> int:
+    global _drawer
+    if options.summary:
+        print(json.dumps(summarize(options.folder), indent=1))
+        return 0
+    found = read_found(options.folder) if options.keep else []
+    question = build_request(load_profile("cpu", "micro-26b-a4b-nvfp4", "static"))
+    _drawer = Drawer(Gemma4(Path(question["tokenizer"])), question["template"])
+    if options.keep:
+        print("\n".join(keep(FIXTURES / "prompts" / REGRESSIONS, found, _drawer.answers)))
+        return 0
+    about = {"vllm": vllm_version(), "hypothesis": hypothesis.__version__, "seed": options.seed, "batch": BATCH}
+    tally = Tally(options.folder, about)
     Run(tally, options).until_done()
     failed = sum(each.failed for each in tally.properties.values())
     print(f"{tally.judged} answers judged, {len(tally.digests)} distinct, {failed} could not be judged", flush=True)
@@ -54,6 +69,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most so long (default: no limit)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
     parser.add_argument("--seed", type=int, default=0, help="other answers (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="draw none; keep the shortest input of each kind")
+    parser.add_argument("--summary", action="store_true", help="draw none; print the result without its inputs")
     return parser.parse_args(arguments)
 
 

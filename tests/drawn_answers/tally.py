@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance import FIXTURES
 from conformance.errors import UsageError
-from conformance.inside_vllm.answer_trials import Causes, Kinds
+from conformance.inside_vllm.answer_trials import Causes, Given, Kinds
 from drawn_answers.batch import PROPERTIES, Batch
 
 RESULT, DIGESTS = "answers.json", "answers.digests"  # the digests of the inputs, eight bytes each, tell repeated ones
 KEPT_FAILURES = 200
+CLASSIFIED = FIXTURES.parent / "docs" / "results" / "parsers" / "kinds.json"
 
 
 @dataclass
@@ -59,8 +61,7 @@ class Tally:
             self._read()
 
     def _read(self) -> None:
-        path = self._folder / RESULT
-        document = json.loads(path.read_text(encoding="utf-8"))
+        path, document = self._folder / RESULT, _read_result(self._folder)
         if {key: document.get(key) for key in self._about} != self._about:
             raise UsageError(f"{path}: it holds other answers than {self._about}; name another folder")
         self.seconds = document["seconds"]
@@ -98,6 +99,47 @@ class Tally:
         }
         _replace(self._folder / DIGESTS, array("Q", sorted(self.digests)).tobytes())
         _replace(self._folder / RESULT, json.dumps(document, ensure_ascii=True).encode())
+
+
+def read_found(folder: Path) -> list[tuple[str, Given]]:
+    """The smallest inputs of all findings in a result, each with its property.
+
+    Raises:
+        UsageError: the folder has no result.
+    """
+    return [
+        (name, found["example"]["given"])
+        for name, row in _read_result(folder)["properties"].items()
+        for found in row["found"]
+    ]
+
+
+def summarize(folder: Path, classified: Path = CLASSIFIED) -> dict[str, Any]:
+    """A result without its inputs: for each property the number of answers of each kind.
+
+    A finding with several causes counts for the first that is a kind of its own here or in the table of kinds.
+
+    Raises:
+        UsageError: the folder has no result.
+    """
+    document, properties = _read_result(folder), {}
+    table = json.loads(classified.read_text(encoding="utf-8"))["kinds"]
+    known = {each["kind"] for each in table}
+    for name, row in document.pop("properties").items():
+        kinds = Kinds(refused=row["refused"])
+        for found in row["found"]:
+            kinds.merge((found["harm"], tuple(found["causes"])), found)
+        named = kinds.as_json(name == "near_native", known)["kinds"]
+        counts = {key: row[key] for key in ("answers", "judged", "refused", "failed")}
+        properties[name] = counts | {"kinds": {each["kind"]: each["answers"] for each in named}}
+    return document | {"properties": properties}
+
+
+def _read_result(folder: Path) -> Any:
+    path = folder / RESULT
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file; draw answers first")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _row(each: Counted) -> dict[str, Any]:

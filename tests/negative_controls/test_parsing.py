@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from conformance.serving.pool import ServerPool
 from conformance.workload.parser_cases import keep_regressions, load_regressions
 from negative_controls.judge_documents import judged
 from negative_controls.museum.exhibits import Display, marked
+from negative_controls.reported_answers import MODULE, REPORTS
 
 PROFILE = load_profile("cpu", "micro-26b-a4b-nvfp4", "static")
 CHECKS = tuple(f"PARSE-{number:02}" for number in range(1, 13))
@@ -68,7 +70,7 @@ def together() -> Iterator[Together]:
     """The trials of all broken parsers, after one import of vLLM."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
-        running = Together({f"{BROKEN} {defect}": FEW for defect in (*EXPECTED, MEND)})
+        running = Together({f"{BROKEN} {defect}": FEW for defect in (*EXPECTED, MEND)} | {MODULE: FEW})
     yield running
     running.stop()
 
@@ -101,6 +103,13 @@ def test_the_installed_parser_has_its_waived_failures_and_no_others() -> None:
         waived.get(waiver.check, set()).update(waiver.kinds)
     assert {id: {finding.kind for finding in outcomes[id].findings} for id in KINDS} == waived
     assert len(found["chunking"]) == len(question(1)["streams"])
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report_is_found_by_what_is_drawn(report: str, together: Together) -> None:
+    done = together.wait(MODULE)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])[report]
 
 
 def test_a_trial_that_dies_says_why() -> None:

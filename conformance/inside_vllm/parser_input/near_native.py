@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from conformance.formats.gemma4_calls import CALL, CALL_END, CHANNEL, CHANNEL_END, QUOTE, Call
 from conformance.inside_vllm.parser_input.tool_schemas import KEYS, PLAIN_WORDS
 
-WORDS = st.sampled_from(["Paris", "Paris, France", "ls -a", "a,b", "x: y", "fast", "ds 1"]) | PLAIN_WORDS
+WORDS = (
+    st.sampled_from(["Paris", "Paris, France", "ls -a", "a,b", "x: y", "fast", "ds 1"])
+    | PLAIN_WORDS
+    | st.builds("{}{}{}".format, PLAIN_WORDS, st.sampled_from([", ", ",", ": ", " - "]), PLAIN_WORDS)
+)
 TEXTS = ("Let me see.", "Now the other one.", "That is all.")  # before, between and after calls
 THOUGHT = "I need a tool."
 KINDS: dict[str, tuple[dict[str, Any], st.SearchStrategy[Any]]] = {
@@ -182,7 +186,9 @@ FORMS: dict[str, Form] = {
     "nothing between the call marks": _nothing_between_marks,
     "only a name": _only_a_name,
 }
-NAMES = st.sampled_from(["search", "terminal", "mcp.calendar:list_events", "get-weather"])
+NAMES = st.sampled_from(["search", "terminal", "mcp.calendar:list_events", "get-weather"]) | st.builds(
+    "{}{}{}".format, KEYS, st.sampled_from(["", ".", ":", "/", "-", "_"]), KEYS
+)
 
 
 @st.composite

@@ -63,7 +63,7 @@ def raises_at_a_call(_said: Any, ids: list[int], vocabulary: dict[str, int]) -> 
 
 
 def references_resolved(_said: Any, _ids: list[int], _vocabulary: dict[str, int]) -> None:
-    """No defect, but a mend: schemas reach the conversion with their references resolved, as vllm#46970 wants it."""
+    """No defect, but a mend: schemas reach the conversion with their references resolved, as vllm#50933 wants it."""
 
 
 def with_resolved(node: Any, root: Any, depth: int = 8) -> Any:
