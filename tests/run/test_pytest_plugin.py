@@ -361,6 +361,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Refu
         (["--hardware", "cpuu"], 'hardware "cpuu" is unknown'),
         (["--pair", "no-such-pair"], 'pair "no-such-pair" is unknown'),
         (["--evidence", "empty", "--recorded-only"], "empty holds no evidence: it has no header.json."),
+        (["--level", "full"], 'qualify: --level "full" is unknown; choose one of static, smoke, qualify, soak.'),
+        (["--level", "smoek"], 'Did you mean "smoke"?'),
+        (["--show", "everything"], 'qualify: --show "everything" is unknown; choose one of summary, '),
+        (["--level", "soak", "--minutes", "ten"], 'qualify: --minutes "ten" is not a number.'),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(refused: Refused, words: list[str], sentence: str) -> None:

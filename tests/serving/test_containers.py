@@ -321,6 +321,15 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     subprocess.run(["podman", "rmi", "--force", PODMAN], check=True, capture_output=True)
 
 
+def test_a_podman_that_may_not_set_limits_is_a_reason_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "podman"
+    program.write_text("#!/bin/sh\necho 'Error: crun: setrlimit `RLIMIT_NPROC`: Operation not permitted' >&2; exit 126\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(pytest.skip.Exception, match="podman may not run containers here: .* setrlimit"):
+        by_podman("run", "--rm", PODMAN)
+
+
 def containers_of_podman() -> str:
     words = ["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", "name=conformance-"]
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
