@@ -26,7 +26,7 @@ from conformance.profile.profile import UNLOCKED
 from conformance.reports import checks_table, moe_table, plan
 from conformance.reports.progress import Progress
 from conformance.run.doctor import require_fit_machine
-from conformance.run.options import add_to_pytest
+from conformance.run.options import add_to_pytest, check_values
 from conformance.run.plan_run import plan_run
 from conformance.run.prefetch import Prefetch
 from conformance.run.recorder import PROPERTY, Recorder, record_of
@@ -110,7 +110,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--list-checks``, ``--moe-table`` and ``--plan`` print their table and end pytest."""
+    """Refuse bad values; ``--list-checks``, ``--moe-table`` and ``--plan`` print their table and end pytest."""
+    try:
+        check_values(config.option)
+    except UsageError as error:
+        return report_refusal(error)
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "worksteal"  # checks take very different times: idle workers take checks from busy ones
     for wanted, show in (("list_checks", _show_checks), ("moe_table", _show_moe_table), ("plan", _show_plan)):
