@@ -122,6 +122,25 @@ def test_killed(scene: Scene, named: str) -> None:
     signalled(scene, "observing", KILLED[named][1])
 
 
+@user(
+    "SIGTERM with workers",
+    done="A supervisor ends a run of two workers by SIGTERM, which the command alone gets, while it observes.",
+    code=-signal.SIGTERM,
+    seconds=60,
+    says="",
+)
+def test_killed_with_workers(scene: Scene) -> None:
+    scene.serve()
+    process = scene.runner.begin("observing", *scene.words("--workers=2"))
+
+    def act() -> None:
+        wait_for(scene, "observing")
+        time.sleep(3)  # the workers wait for what the command observes, and would go on with it
+        process.send_signal(signal.SIGTERM)
+
+    scene.expect(scene.end(process, act))
+
+
 @fault(
     "a reader that goes away",
     group="user",
