@@ -35,6 +35,7 @@ from conformance.run.session import Options, Session, open_session
 from conformance.serving.attach import AttachedServers
 from conformance.serving.machine import look_at_machine
 from conformance.serving.pool import ServerPool
+from conformance.serving.processes import end_with
 from conformance.views.moe_oracle import MoeOracle
 
 QUIET = -2
@@ -149,6 +150,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.verbose, config.option.disable_warnings = QUIET, True
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
     progress, owns = _progress(config, silent=workerinput is not None), workerinput is None
+    if workerinput is not None:
+        end_with(workerinput["owner"])  # else it would go on, and start servers that nobody ends
     try:
         session = open_session(_options(config, workerinput), config.invocation_params.dir)
         if owns and session.evidence.recording:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,8 @@ class Recorder:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of pytest-xdist the directory of the evidence."""
-        node.workerinput["evidence"] = str(self.session.evidence.directory)
+        """Tell a worker of pytest-xdist the directory of the evidence, and the process with which it ends."""
+        node.workerinput["evidence"], node.workerinput["owner"] = str(self.session.evidence.directory), os.getpid()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:

@@ -126,7 +126,7 @@ def test_killed(scene: Scene, named: str) -> None:
     "SIGTERM with workers",
     done="A supervisor ends a run of two workers by SIGTERM, which the command alone gets, while it observes.",
     code=-signal.SIGTERM,
-    seconds=60,
+    seconds=90,
     says="",
 )
 def test_killed_with_workers(scene: Scene) -> None:
