@@ -17,6 +17,7 @@ from support.faults import fault
 from support.scene import Scene
 
 from conformance import FIXTURES
+from conformance.evidence.folder import is_finished
 
 user = partial(fault, group="user", verdict="-")
 
@@ -97,6 +98,7 @@ def test_interrupted_twice(scene: Scene) -> None:
     scene.bounds["stop_seconds"] = 4
     scene.serve_shell(f"trap '' TERM; {LOADS}")
     signalled(scene, "loading", signal.SIGINT, signal.SIGINT)
+    assert not is_finished(scene.evidence), "--resume cannot go on"
 
 
 KILLED = {

@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from _pytest.terminal import TerminalReporter
 from negative_controls.damages.chat import misread
 from support import synthetic
 
@@ -479,6 +480,24 @@ def test_an_interrupted_run_is_not_finished(run: Run, pair: Path) -> None:
     assert not recorded.complete
     before_load = [check for check in catalogue() if check.order < (FAMILIES.index("GOLD"), "")]
     assert [record.id for record in recorded.records] == [check.id for check in before_load]
+    assert FauxServers.closed == 1
+
+
+@pytest.mark.usefixtures("documents")
+def test_a_second_interrupt_that_comes_before_pytest_knows_of_the_first(
+    run: Run, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest renders a traceback first, which takes seconds on a busy machine, and then tells its exit status."""
+
+    def interrupt(*_: Any, **__: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    OBSERVERS["load"] = interrupt
+    monkeypatch.setattr(TerminalReporter, "pytest_keyboard_interrupt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run("--pair", pair, "--evidence", "run")
+    assert not is_finished(Path("run"))
+    assert not read_journal(Path("run/verdicts.jsonl")).complete
     assert FauxServers.closed == 1
 
 
