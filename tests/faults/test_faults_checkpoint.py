@@ -301,7 +301,7 @@ DAMAGED: dict[str, tuple[str, Change, str, str, int, str]] = {
         "model.embed_vision.embedding_projection is quantised and must not be; model.layers.0.router.proj is quantised",
     ),
     "layers that share keys and values": (
-        "The target's last layer has no keys and values of its own. Its tensors are sound, but not its published config.",
+        "The target's last layer has no keys and values of its own. Its tensors are sound, unlike its config.",
         shared_kv,
         "CKPT-06",
         "PASS",
