@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -221,6 +222,15 @@ def leave_the_folder(evidence: Path) -> None:
     (evidence / "manifest.json").write_text(json.dumps(manifest))
 
 
+def archive_above_its_folder(scene: Scene) -> list[str]:
+    """The arguments that judge an archive whose file would land above the folder into which it is unpacked."""
+    folder = scene.folder / "archives"
+    folder.mkdir()
+    with tarfile.open(folder / "0.1.0.tar.xz", "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("../../header.json"))
+    return ["releases", f"--archives={folder}"]
+
+
 INPUTS: dict[str, tuple[str, Callable[[Scene], list[str]], int, str]] = {
     "broken TOML": (
         "A hardware file is not valid TOML.",
@@ -302,6 +312,12 @@ INPUTS: dict[str, tuple[str, Callable[[Scene], list[str]], int, str]] = {
         judged_again(leave_the_folder),
         4,
         "etc/passwd is missing: manifest.json lists it",
+    ),
+    "an archive that leaves its folder": (
+        "An archive of evidence holds a file above its own folder.",
+        archive_above_its_folder,
+        4,
+        "0.1.0.tar.xz cannot be unpacked ('../../header.json' would be extracted to …, which is outside",
     ),
 }
 
