@@ -30,6 +30,7 @@ from conformance.judging.verdict import Verdict
 from conformance.judging.waivers import load_waivers
 from conformance.observers import OBSERVERS
 from conformance.run import pytest_plugin
+from conformance.run.options import RUN, SHOW
 from conformance.run.prefetch import SLOW_IMPORTS
 from conformance.serving import machine
 
@@ -284,7 +285,10 @@ def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair
     ("processes", "asked", "taken"), [(4, "no", "worksteal"), (4, "load", "load"), (None, "no", "no")]
 )
 def test_idle_workers_take_from_busy_ones(processes: int | None, asked: str, taken: str) -> None:
-    option = SimpleNamespace(numprocesses=processes, dist=asked, moe_table=False, plan=False, list_checks=False)
+    given = dict.fromkeys((option.name for option in (*RUN, SHOW)), None)
+    option = SimpleNamespace(
+        **given, numprocesses=processes, dist=asked, moe_table=False, plan=False, list_checks=False
+    )
     config: Any = SimpleNamespace(option=option)
     assert pytest_plugin.pytest_cmdline_main(config) is None
     assert option.dist == taken
