@@ -22,7 +22,8 @@ GROUP = 16
 # A linear of a decoder layer: attention, dense MLP, routed experts, router; not the per-layer inputs of E2B and E4B.
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn|mlp|router|(moe\.)?experts\.\d+)\.(\w+_)?proj$")
 _TOWER = re.compile(r"vision|audio")
-_ALWAYS_FLOAT = re.compile(r"\.router\.|embed_tokens")
+_PROJECTION = re.compile(r"\.embed_(vision|audio)\.")  # from a tower to the decoder
+_ALWAYS_FLOAT = re.compile(r"\.router\.|embed_tokens|\.embed_(vision|audio)\.")
 _PARTS = {
     MODELOPT: ("weight", "weight_scale", "weight_scale_2"),
     COMPRESSED: ("weight_packed", "weight_scale", "weight_global_scale"),
@@ -97,11 +98,13 @@ def covers(patterns: tuple[str, ...], module: str) -> bool:
 
 
 def _linears(held: Held) -> Iterator[tuple[str, bool]]:
-    """The linear layers of the decoder, and whether each is quantised."""
+    """The linear layers of the decoder, and whether each is quantised; a projection from a tower only if it is."""
     for name, (dtype, _) in held.items():
         module, _, part = name.rpartition(".")
-        if part in ("weight", "weight_packed") and _LINEAR.search(module) and not _TOWER.search(module):
-            yield module, dtype not in FLOATS
+        quantised = dtype not in FLOATS
+        of_decoder = _LINEAR.search(module) and not _TOWER.search(module)
+        if part in ("weight", "weight_packed") and (of_decoder or (quantised and _PROJECTION.search(module))):
+            yield module, quantised
 
 
 def _packing(module: str, method: str, held: Held) -> Iterator[str]:

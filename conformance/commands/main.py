@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except REFUSALS as error:
         return report_refusal(error)
     except KeyboardInterrupt:  # pytest heeds the first one
+        if arguments is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third one would change the exit code
         print("qualify: interrupted twice: servers are ended in the background; --resume goes on", file=sys.stderr)
         if arguments is None:  # threads may wait for servers, which end when this process has ended
             sys.stdout.flush()

@@ -16,8 +16,8 @@ from conformance.judging.verdict import Judgement, Run
 from conformance.reports.charts import Row
 from conformance.run.recorder import Recorder
 
-# Plugins that write into the working directory, or import modules that no check needs.
-PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+# Plugins that write into the working or the temporary directory, or import modules that no check needs.
+PLUGINS_OFF = ("-p", "no:cacheprovider", "-p", "no:tmpdir", "-p", "no:hypothesispytest")
 
 # Settings of the user's own pytest, which could leave checks out of a run.
 SHELL = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")

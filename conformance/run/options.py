@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from conformance.errors import UsageError
+from conformance.formats.toml_tables import nearest
 from conformance.profile.profile import LEVELS
 from conformance.reports.terminal import SHOWN
 from conformance.serving.containers import PROGRAMS
@@ -113,6 +115,7 @@ PYTEST_ONLY = (
     _flag("--moe-table", OUTPUT, "print the MoE kernel that vLLM chooses on each GPU, and exit"),
     _flag("--list-checks", OUTPUT, "print the catalogue of checks, and exit"),
 )
+CHECKED_LATER = ("choices", "type")  # of a value that pytest takes, see ``check_values``
 
 
 def add_to_command(parser: argparse.ArgumentParser, options: Iterable[Option]) -> dict[str, Any]:
@@ -128,7 +131,26 @@ def add_to_pytest(parser: pytest.Parser) -> None:
     """Add all options of a run, and pytest's own, to ``pytest --help``."""
     group = parser.getgroup("conformance")
     for option in (*RUN, SHOW, PLAN, *PYTEST_ONLY):
-        group.addoption(option.flag, help=option.help, **option.keywords)
+        checked = {name: value for name, value in option.keywords.items() if name not in CHECKED_LATER}
+        group.addoption(option.flag, help=option.help, **checked)
+
+
+def check_values(options: argparse.Namespace) -> None:
+    """Check and convert in place what pytest took as text: for a bad value, its own parser exits with 4.
+
+    Raises:
+        UsageError: a value is none of the choices, or not a number.
+    """
+    for option in (*RUN, SHOW):
+        value, choices = getattr(options, option.name), option.keywords.get("choices")
+        if value is not None and choices and value not in choices:
+            hint = nearest(value, choices)
+            raise UsageError(f'{option.flag} "{value}" is unknown; choose one of {", ".join(choices)}.{hint}')
+        if value is not None and option.keywords.get("type") is float:
+            try:
+                setattr(options, option.name, float(value))
+            except ValueError:
+                raise UsageError(f'{option.flag} "{value}" is not a number.') from None
 
 
 def pytest_arguments(options: argparse.Namespace) -> list[str]:

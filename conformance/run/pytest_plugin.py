@@ -26,7 +26,7 @@ from conformance.profile.profile import UNLOCKED
 from conformance.reports import checks_table, moe_table, plan
 from conformance.reports.progress import Progress
 from conformance.run.doctor import require_fit_machine
-from conformance.run.options import add_to_pytest
+from conformance.run.options import add_to_pytest, check_values
 from conformance.run.plan_run import plan_run
 from conformance.run.prefetch import Prefetch
 from conformance.run.recorder import PROPERTY, Recorder, record_of
@@ -35,6 +35,7 @@ from conformance.run.session import Options, Session, open_session
 from conformance.serving.attach import AttachedServers
 from conformance.serving.machine import look_at_machine
 from conformance.serving.pool import ServerPool
+from conformance.serving.processes import end_with
 from conformance.views.moe_oracle import MoeOracle
 
 QUIET = -2
@@ -110,7 +111,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """``--list-checks``, ``--moe-table`` and ``--plan`` print their table and end pytest."""
+    """Refuse bad values; ``--list-checks``, ``--moe-table`` and ``--plan`` print their table and end pytest."""
+    try:
+        check_values(config.option)
+    except UsageError as error:
+        return report_refusal(error)
     if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
         config.option.dist = "worksteal"  # checks take very different times: idle workers take checks from busy ones
     for wanted, show in (("list_checks", _show_checks), ("moe_table", _show_moe_table), ("plan", _show_plan)):
@@ -145,6 +150,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.verbose, config.option.disable_warnings = QUIET, True
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
     progress, owns = _progress(config, silent=workerinput is not None), workerinput is None
+    if workerinput is not None:
+        end_with(workerinput["owner"])  # else it would go on, and start servers that nobody ends
     try:
         session = open_session(_options(config, workerinput), config.invocation_params.dir)
         if owns and session.evidence.recording:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,19 +42,33 @@ class Recorder:
         self.journal: Journal | None = None
         self.result: tuple[Run, Judgement] | None = None
         self.figures: tuple[Row, ...] = ()
-        self._begin, self._moments, self._resumed = time.monotonic(), list[float](), False
+        self._begin, self._moments = time.monotonic(), list[float]()
+        self._resumed = self._interrupted = False
         if session.evidence.recording and (last := durations.load(session.profile)):
             progress.left = lambda elapsed: last.left(len(self.records), elapsed)
         self.where = ""  # the path of the report, or why there is none
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of pytest-xdist the directory of the evidence."""
-        node.workerinput["evidence"] = str(self.session.evidence.directory)
+        """Tell a worker of pytest-xdist the directory of the evidence, and the process with which it ends."""
+        node.workerinput["evidence"], node.workerinput["owner"] = str(self.session.evidence.directory), os.getpid()
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
-        """Begin the evidence before the first check."""
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Begin the evidence before the first check, and keep whether the checks were interrupted."""
+        self._begin_evidence()
+        with ExitStack() as stack:
+            stack.push(self._keep_interrupt)
+            return (yield)
+
+    def _keep_interrupt(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep an interrupt: a second one may come before pytest has told the exit status of the first.
+
+        pytest renders a traceback first, and ends the session with the exit status 0 if that is interrupted.
+        """
+        self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | pytest.exit.Exception)
+
+    def _begin_evidence(self) -> None:
         evidence = self.session.evidence
         if evidence.recording and not self.problems:
             self._resumed = evidence.begun
@@ -92,7 +107,8 @@ class Recorder:
         except ObservationError as error:
             self.problems.append(error.sentence)
         self.progress.clear()
-        whole = exitstatus not in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        stopped = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        whole = not self._interrupted and exitstatus not in stopped
         if not whole:
             self.problems.append(f"stopped after {len(self.records)} checks{self._how_to_go_on()}")
         run, judgement = self._judge(whole)

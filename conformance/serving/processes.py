@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import psutil
 
 MARK = "CONFORMANCE_SERVER"  # environment variable that every process of a server inherits
+_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 _KILL_SECONDS = 10.0
 _CONNECT_SECONDS = 20.0  # until the command that ends a remote server has connected
 _POLL_SECONDS = 0.05
@@ -27,6 +30,16 @@ def created(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
         return None
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process as soon as its parent, which has this pid, has ended for any reason.
+
+    Source: ``prctl(2)``, PR_SET_PDEATHSIG. The thread that started this process counts as its parent.
+    """
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def end_all(mark: str, leader: int | None, since: float | None, grace: float) -> list[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from support.faults import CODES, FAULTS, GROUPS, Fault
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "faults.md"
+RESULTS = ROOT / "docs" / "results" / "faults"  # what scripts/fuzz and scripts/leaks wrote
 INTRODUCTION = """# Faults
 
 What a run does when its server, its machine, its user or a checkpoint is at fault. Each row is a test in
@@ -22,6 +26,24 @@ What a run does when its server, its machine, its user or a checkpoint is at fau
 `scripts/test` runs {quick} of the {every} faults, `scripts/test --all` all of them. This page is made from the tests by
 `scripts/faults`. A bound holds on two CPU cores beside other tests. "—" means that nothing is judged.
 """
+FUZZING = """## Fuzzing
+
+`scripts/fuzz` feeds edited samples to every reader of text that others write. A reader must read an input or refuse it
+in its own words. An input on which one failed stays in `tests/fuzz/corpus`, and `scripts/test` reads it again.
+"""
+LEAKS = """## Leaks
+
+`scripts/leaks` runs the main job at level smoke in one loop, with real servers, and compares the last third of the runs
+with the first.
+"""
+FIGURES = {
+    "memory_mib": "memory of the command, MiB",
+    "descriptors": "its file descriptors",
+    "processes": "processes that are left",
+    "temporary": "entries in TMPDIR",
+    "cache": "entries in the cache",
+    "shared": "entries in /dev/shm",
+}
 HEAD = "| fault | what is done | verdict | exit code | bound | what the user reads |\n|---|---|---|---|---|---|\n"
 
 
@@ -33,7 +55,33 @@ def page() -> str:
     for group, title in GROUPS.items():
         rows = [_row(fault) for fault in FAULTS.values() if fault.group == group]
         parts.append(f"## {title}: {len(rows)} faults\n\n{HEAD}{''.join(rows)}")
+    for name, section in (("fuzz.json", _fuzzing), ("leaks.json", _leaks)):
+        if (RESULTS / name).exists():
+            parts.append(section(json.loads((RESULTS / name).read_text())))
     return "\n".join(parts)
+
+
+def _fuzzing(seen: Any) -> str:
+    """What the last long campaign of ``scripts/fuzz`` counted."""
+    rows = [
+        f"| {name} | {count['inputs']:,} | {len(count['failures']) or 'none'} |\n"
+        for name, count in seen["readers"].items()
+    ]
+    told = f"On {seen['date']}, `{seen['command']}` fed {seen['inputs']:,} inputs in {seen['seconds']} s."
+    return f"{FUZZING}\n{told}\n\n| reader | inputs | failures |\n|---|---|---|\n{''.join(rows)}"
+
+
+def _leaks(seen: Any) -> str:
+    """What the last loop of ``scripts/leaks`` saw: each figure in its runs, from the least to the most."""
+    rows = [_spread(name, what, seen["runs"]) for name, what in FIGURES.items()]
+    grows = "; ".join(seen["grows"]) or "Nothing grows"
+    told = f"On {seen['date']}, `{seen['command']}` ran level smoke {len(seen['runs'])} times. {grows}."
+    return f"{LEAKS}\n{told}\n\n| figure | least | most | last |\n|---|---|---|---|\n{''.join(rows)}"
+
+
+def _spread(name: str, what: str, runs: Sequence[Mapping[str, float]]) -> str:
+    values = [round(run[name]) for run in runs]
+    return f"| {what} | {min(values)} | {max(values)} | {values[-1]} |\n"
 
 
 def _row(fault: Fault) -> str:

@@ -107,6 +107,51 @@ def quantised_as(**settings: Any) -> Change:
     return change
 
 
+def fp8_everywhere(target: Path, _: Path) -> None:
+    """FP8 with scales made at run time, also over the router and the projection of images, which vLLM keeps in BF16."""
+
+    def change(header: dict[str, Any]) -> None:
+        projection, others = "model.embed_vision.embedding_projection.weight", dict(header)
+        header.clear()
+        header |= {projection: dict(others["model.layers.0.mlp.up_proj.weight"]), **others}
+        for name in [projection, *(name for name in header if name.endswith("router.proj.weight"))]:
+            begin, end = header[name]["data_offsets"]
+            header[name] |= {"dtype": "F8_E4M3", "data_offsets": [begin, (begin + end) // 2]}
+
+    def settle(document: dict[str, Any]) -> None:
+        ignored = [name for name in document["quantization_config"]["ignore"] if ".router" not in name]
+        settings = {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ignored}
+        document["quantization_config"] = settings
+
+    rewrite(target, change)
+    edit_json(target / "config.json", settle)
+    (target / "hf_quant_config.json").unlink()
+
+
+SEVERAL_GROUPS = {
+    "quant_method": "compressed-tensors",
+    "format": "mixed-precision",
+    "config_groups": {
+        "group_0": {"format": "float-quantized", "targets": ["re:.*self_attn.*"]},
+        "group_1": {"format": "nvfp4-pack-quantized", "targets": ["re:.*mlp.*"]},
+    },
+}
+
+
+def shared_kv(target: Path, _: Path) -> None:
+    """The last layers read the keys and values of earlier ones and have none of their own, as in E2B."""
+    config = json.loads((target / "config.json").read_text())
+    last = config["num_hidden_layers"] - 1
+    own = tuple(f"layers.{last}.self_attn.{name}." for name in ("k_proj", "v_proj", "k_norm"))
+
+    def change(header: dict[str, Any]) -> None:
+        for name in [name for name in header if any(part in name for part in own)]:
+            del header[name]
+
+    rewrite(target, change)
+    edit_json(target / "config.json", lambda document: document.update(num_kv_shared_layers=1))
+
+
 def added_vocabulary(target: Path, _: Path) -> None:
     edit_json(target / "config.json", lambda document: document.update(vocab_size=document["vocab_size"] + 8))
 
@@ -238,6 +283,30 @@ DAMAGED: dict[str, tuple[str, Change, str, str, int, str]] = {
         "UNSUPPORTED",
         0,
         'The suite does not know the target\'s quantisation, quant_method "compressed-tensors" with "pack-quantized".',
+    ),
+    "several groups": (
+        "The target has FP8 attention and an NVFP4 MLP, as compressed-tensors' mixed-precision.",
+        quantised_as(**SEVERAL_GROUPS),
+        "CKPT-06",
+        "UNSUPPORTED",
+        0,
+        'The suite does not know the target\'s quantisation, quant_method "compressed-tensors" with "mixed-precision".',
+    ),
+    "FP8 over what stays in BF16": (
+        "The target is quantised as FP8_DYNAMIC with its router and its projection of images.",
+        fp8_everywhere,
+        "CKPT-06",
+        "FAIL",
+        1,
+        "model.embed_vision.embedding_projection is quantised and must not be; model.layers.0.router.proj is quantised",
+    ),
+    "layers that share keys and values": (
+        "The target's last layer has no keys and values of its own. Its tensors are sound, unlike its config.",
+        shared_kv,
+        "CKPT-06",
+        "PASS",
+        1,
+        "value 26 of 27, bound all, n = 27 text_config num_kv_shared_layers is 1 where 0 is expected",
     ),
     "an added vocabulary": (
         "The target has eight tokens more.",

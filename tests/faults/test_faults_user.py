@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from support.faults import fault
 from support.scene import Scene
 
 from conformance import FIXTURES
+from conformance.evidence.folder import is_finished
 
 user = partial(fault, group="user", verdict="-")
 
@@ -97,6 +99,7 @@ def test_interrupted_twice(scene: Scene) -> None:
     scene.bounds["stop_seconds"] = 4
     scene.serve_shell(f"trap '' TERM; {LOADS}")
     signalled(scene, "loading", signal.SIGINT, signal.SIGINT)
+    assert not is_finished(scene.evidence), "--resume cannot go on"
 
 
 KILLED = {
@@ -120,6 +123,25 @@ KILLED = {
 def test_killed(scene: Scene, named: str) -> None:
     scene.serve()
     signalled(scene, "observing", KILLED[named][1])
+
+
+@user(
+    "SIGTERM with workers",
+    done="A supervisor ends a run of two workers by SIGTERM, which the command alone gets, while it observes.",
+    code=-signal.SIGTERM,
+    seconds=90,
+    says="",
+)
+def test_killed_with_workers(scene: Scene) -> None:
+    scene.serve()
+    process = scene.runner.begin("observing", *scene.words("--workers=2"))
+
+    def act() -> None:
+        wait_for(scene, "observing")
+        time.sleep(3)  # the workers wait for what the command observes, and would go on with it
+        process.send_signal(signal.SIGTERM)
+
+    scene.expect(scene.end(process, act))
 
 
 @fault(
@@ -198,6 +220,15 @@ def leave_the_folder(evidence: Path) -> None:
     manifest = json.loads((evidence / "manifest.json").read_text())
     manifest["files"]["../../../etc/passwd"] = "0" * 64
     (evidence / "manifest.json").write_text(json.dumps(manifest))
+
+
+def archive_above_its_folder(scene: Scene) -> list[str]:
+    """The arguments that judge an archive whose file would land above the folder into which it is unpacked."""
+    folder = scene.folder / "archives"
+    folder.mkdir()
+    with tarfile.open(folder / "0.1.0.tar.xz", "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("../../header.json"))
+    return ["releases", f"--archives={folder}"]
 
 
 INPUTS: dict[str, tuple[str, Callable[[Scene], list[str]], int, str]] = {
@@ -281,6 +312,12 @@ INPUTS: dict[str, tuple[str, Callable[[Scene], list[str]], int, str]] = {
         judged_again(leave_the_folder),
         4,
         "etc/passwd is missing: manifest.json lists it",
+    ),
+    "an archive that leaves its folder": (
+        "An archive of evidence holds a file above its own folder.",
+        archive_above_its_folder,
+        4,
+        "0.1.0.tar.xz cannot be unpacked ('../../header.json' would be extracted to …, which is outside",
     ),
 }
 

@@ -21,7 +21,7 @@ from fuzz.inputs import run
 from fuzz.readers import FOLDER, READERS
 
 COUNTS = "counts.json"
-BATCH = 500
+BATCH = 200
 TOLD_SECONDS = 60
 WRITTEN_SECONDS = 2.0  # between two writes of the counts
 GRACE_SECONDS = 20.0  # for the batches that are being fed at the end

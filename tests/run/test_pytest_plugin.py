@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from _pytest.terminal import TerminalReporter
 from negative_controls.damages.chat import misread
 from support import synthetic
 
@@ -29,6 +30,7 @@ from conformance.judging.verdict import Verdict
 from conformance.judging.waivers import load_waivers
 from conformance.observers import OBSERVERS
 from conformance.run import pytest_plugin
+from conformance.run.options import RUN, SHOW
 from conformance.run.prefetch import SLOW_IMPORTS
 from conformance.serving import machine
 
@@ -283,7 +285,10 @@ def test_certify_wants_everything(run: Run, documents: synthetic.Documents, pair
     ("processes", "asked", "taken"), [(4, "no", "worksteal"), (4, "load", "load"), (None, "no", "no")]
 )
 def test_idle_workers_take_from_busy_ones(processes: int | None, asked: str, taken: str) -> None:
-    option = SimpleNamespace(numprocesses=processes, dist=asked, moe_table=False, plan=False, list_checks=False)
+    given = dict.fromkeys((option.name for option in (*RUN, SHOW)), None)
+    option = SimpleNamespace(
+        **given, numprocesses=processes, dist=asked, moe_table=False, plan=False, list_checks=False
+    )
     config: Any = SimpleNamespace(option=option)
     assert pytest_plugin.pytest_cmdline_main(config) is None
     assert option.dist == taken
@@ -361,6 +366,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Refu
         (["--hardware", "cpuu"], 'hardware "cpuu" is unknown'),
         (["--pair", "no-such-pair"], 'pair "no-such-pair" is unknown'),
         (["--evidence", "empty", "--recorded-only"], "empty holds no evidence: it has no header.json."),
+        (["--level", "full"], 'qualify: --level "full" is unknown; choose one of static, smoke, qualify, soak.'),
+        (["--level", "smoek"], 'Did you mean "smoke"?'),
+        (["--show", "everything"], 'qualify: --show "everything" is unknown; choose one of summary, '),
+        (["--level", "soak", "--minutes", "ten"], 'qualify: --minutes "ten" is not a number.'),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(refused: Refused, words: list[str], sentence: str) -> None:
@@ -475,6 +484,24 @@ def test_an_interrupted_run_is_not_finished(run: Run, pair: Path) -> None:
     assert not recorded.complete
     before_load = [check for check in catalogue() if check.order < (FAMILIES.index("GOLD"), "")]
     assert [record.id for record in recorded.records] == [check.id for check in before_load]
+    assert FauxServers.closed == 1
+
+
+@pytest.mark.usefixtures("documents")
+def test_a_second_interrupt_that_comes_before_pytest_knows_of_the_first(
+    run: Run, pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest renders a traceback first, which takes seconds on a busy machine, and then tells its exit status."""
+
+    def interrupt(*_: Any, **__: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    OBSERVERS["load"] = interrupt
+    monkeypatch.setattr(TerminalReporter, "pytest_keyboard_interrupt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run("--pair", pair, "--evidence", "run")
+    assert not is_finished(Path("run"))
+    assert not read_journal(Path("run/verdicts.jsonl")).complete
     assert FauxServers.closed == 1
 
 

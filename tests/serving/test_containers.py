@@ -316,9 +316,30 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
             (root / link).symlink_to(f"usr/{link}")
     (root / "tmp").mkdir(exist_ok=True)
     subprocess.run(["tar", "-C", root, "-cf", folder / "image.tar", "."], check=True)
-    subprocess.run(["podman", "import", folder / "image.tar", PODMAN], check=True, capture_output=True)
+    by_podman("import", folder / "image.tar", PODMAN)
+    by_podman(
+        "run", "--rm", "--pull=never", "--network=host", "--ipc=host", "--entrypoint", "python3", PODMAN, "-c", ""
+    )
     yield replace(image(PODMAN, "podman"), checkpoints=(TESTS / "negative_controls/faux_servers",))
     subprocess.run(["podman", "rmi", "--force", PODMAN], check=True, capture_output=True)
+
+
+def by_podman(*words: str | Path) -> None:
+    """Let podman do this; skip with its own words where it may not."""
+    done = subprocess.run(["podman", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"podman may not run containers here: {done.stderr.strip()[-300:]}")
+
+
+def test_a_podman_that_may_not_set_limits_is_a_reason_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "podman"
+    program.write_text(
+        "#!/bin/sh\necho 'Error: crun: setrlimit `RLIMIT_NPROC`: Operation not permitted' >&2; exit 126\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(pytest.skip.Exception, match=r"podman may not run containers here: .* setrlimit"):
+        by_podman("run", "--rm", PODMAN)
 
 
 def containers_of_podman() -> str:

@@ -135,7 +135,8 @@ class Scene:
             assert ended.verdicts.get(check) == fault.verdict
         if ended.verdicts and (self.evidence / "manifest.json").exists():  # this run recorded them
             verify(self.evidence)
-        assert self.surroundings.left(self.processes) == []
+        left = self.surroundings.left(self.processes)
+        assert not left, left
 
     def clear(self) -> None:
         """Remove what the run has left."""

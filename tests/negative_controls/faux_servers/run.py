@@ -11,6 +11,7 @@ observations that are made and not made up, and ``hostile`` a function of hostil
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from conformance.evidence import folder as evidence_folder
 from conformance.evidence.journal import Journal
 from conformance.observers import OBSERVERS
 from conformance.profile.profile import Profile
-from conformance.run import prefetch, pytest_plugin, session
+from conformance.run import judge_evidence, prefetch, pytest_plugin, session
 from conformance.serving.command import Launch, vllm_environment
 from conformance.serving.pool import Launcher, ServerPool
 from negative_controls.faux_servers import CHATTY, PROFILE, SIZES, hostile, launch, launcher, with_prompts
@@ -35,6 +36,7 @@ SECRETS = {
     "DB_PASSWORD": 'pass"word with / and space',
     "UNRELATED": "hf_abcdefghijklmnopqrstuvwxyz",
 }
+IN_WORKER = "negative_controls.faux_servers.in_worker"  # it imports this module
 LOOKING = "draft_load"  # the observation in which the phase "observing" is reached
 
 
@@ -59,6 +61,15 @@ class Hanging:
 
 def main(phase: str, folder: Path, words: list[str]) -> int:
     """Run the command and return its exit code."""
+    os.environ["FAUX_PHASE"] = phase
+    vars(judge_evidence)["PLUGINS_OFF"] += ("-p", IN_WORKER)
+    arrange_run(phase, folder)
+    sys.argv[1:] = words
+    return command.main()
+
+
+def arrange_run(phase: str, folder: Path) -> None:
+    """Make servers and facts faux in this process, which is the command or a worker of pytest-xdist."""
     prefetch.SLOW_IMPORTS = ()
     vars(session)["load_waivers"] = lambda _: ()
     good = launch("good", "--k", "4")
@@ -77,8 +88,6 @@ def main(phase: str, folder: Path, words: list[str]) -> int:
         ask_little(folder)
     arrange(phase, folder)
     getattr(hostile, plan.get("hostile", "nothing"))(folder)
-    sys.argv[1:] = words
-    return command.main()
 
 
 def faithful(known: Launcher) -> Launcher:
