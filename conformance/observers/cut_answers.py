@@ -12,29 +12,8 @@ from conformance.observers.served_answers import CHAT, GREEDY, as_served, ask, a
 from conformance.profile.profile import Profile
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
+from conformance.workload.cut_questions import QUESTIONS
 
-PAY = {
-    "type": "function",
-    "function": {
-        "name": "count_letter",
-        "description": "count letter.",
-        "parameters": {
-            "type": "object",
-            "properties": {"price": {"type": "integer"}, "city": {"type": "string"}},
-        },
-    },
-}
-QUESTIONS: Mapping[str, Mapping[str, Any]] = {
-    "call": {
-        "messages": [{"role": "user", "content": 'Call count_letter with price 1000, city "copper".'}],
-        "tools": [PAY],
-        "chat_template_kwargs": {"enable_thinking": False},
-    },
-    "thought": {
-        "messages": [{"role": "user", "content": "Write lift_door of price and text in Python."}],
-        "chat_template_kwargs": {"enable_thinking": True},
-    },
-}
 MOST_TOKENS, CUTS = 200, 10  # of a whole answer, and how many places it is cut at
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from conformance.errors import Unsupported
 from conformance.evidence.folder import Evidence
-from conformance.observers.cut_answers import QUESTIONS
 from conformance.observers.served_answers import CHAT, GREEDY, Reply, as_served, ask, ask_at_once, ask_both
 from conformance.profile.facts import load_facts
 from conformance.profile.profile import Profile
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
+from conformance.workload.cut_questions import QUESTIONS
 
 OPTION = "thinking_token_budget"
 OPEN, CLOSE = "<|channel>", "<channel|>"  # around a thought

@@ -27,6 +27,8 @@ from conformance.reports.source import Source
 from conformance.serving import logs
 from conformance.serving.start_records import read_starts
 from conformance.views.chat import Answer, Chat
+from conformance.views.served.cut_answers import name_of
+from conformance.workload.cut_questions import QUESTIONS
 
 MOST_CASES = 3  # of a check
 LONGEST_ANSWER = 3000  # characters
@@ -142,6 +144,8 @@ def _cases(record: Record, files: Sequence[str], source: Source, server: _Server
         read: Callable[[Document, str, _Server, _Rows], Iterator[Case]] = _generic_cases
         if name.startswith("chat-"):
             read = _chat_cases
+        elif name == "cut_answers":
+            read = _cut_cases
         elif name in ("load", "near_ties"):
             document, read = source.observation("load") if source.holds("load") else {}, _load_cases
         yield from read(document, text, server, rows)
@@ -212,6 +216,29 @@ def _pairs(document: Document, id: str) -> Iterator[tuple[str | None, str | None
             yield without, mtp
 
 
+def _cut_cases(document: Document, text: str, server: _Server, _rows: _Rows) -> Iterator[Case]:
+    """Answers that ``max_tokens`` cuts, with MTP beside the one without, and the whole answer."""
+    for mtp, plain in zip(document["arms"][MTP], document["arms"][PLAIN], strict=True):
+        name, question = name_of(mtp), mtp["question"]
+        if not re.search(rf"{re.escape(name)}(?!,)", text):
+            continue
+        body = {"model": server.model, **QUESTIONS[question], "temperature": 0}
+        curl = _curl(server, CHATS, body | {"max_tokens": mtp["max_tokens"], "stream": mtp["stream"]})
+        shown = [(NAMES[arm], _reply_text(row["reply"])) for arm, row in ((PLAIN, plain), (MTP, mtp))]
+        yield Case(name.rstrip(","), curl, f"a part of {_reply_text(document['whole'][question])}", side_by_side(shown))
+
+
+def _reply_text(reply: Document) -> str:
+    """A recorded reply as a reader sees it."""
+    if not reply["choices"]:
+        return f"[error] {reply['status']} {reply['message']}"
+    said = reply["choices"][0]
+    parts = [f"[thought] {said['reasoning']}"] if said.get("reasoning") else []
+    parts += [said["text"]] if said.get("text") else []
+    parts += [f"[call] {call['name']}({call['arguments']})" for call in said.get("calls", [])]
+    return "\n".join([*parts, f"[finish_reason] {said['finish_reason']}"])
+
+
 def _generic_cases(document: Document, text: str, server: _Server, rows: _Rows) -> Iterator[Case]:
     """Any other observation: the rows with an id that the sentence names, as they were recorded."""
     for row in _rows_with_id(document):
@@ -239,7 +266,11 @@ def _rows_with_id(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _pretty(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+    """A recorded value; numbers of a list stand in one line."""
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
 
 
 class _Rows:

@@ -27,7 +27,7 @@ from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import Diagnosis, Finding, Record, Verdict
 from conformance.profile.profile import load_profile
 from conformance.reports.check_report import as_json, as_text
-from conformance.reports.drill_down import DrillDown, drill_down, side_by_side
+from conformance.reports.drill_down import DrillDown, _pretty, drill_down, side_by_side
 from conformance.reports.html import as_html
 from conformance.reports.source import Source
 
@@ -116,6 +116,35 @@ def test_a_timed_prompt_is_shown_where_it_diverges(evidence: Path) -> None:
     assert case.sides[0].shared == case.sides[1].shared == "def f():\n    return "
     assert {side.differing for side in case.sides} == {"1", pages.ATTACK.split()[0]}
     assert body_of(case.curl)["messages"][0]["content"].startswith("Write open_lamp")
+
+
+def test_a_cut_answer_is_asked_again_as_it_was_cut(tmp_path: Path) -> None:
+    document = synthetic.healthy()["cut_answers"]
+    place = next(i for i, row in enumerate(document["arms"]["mtp"]) if row["question"] == "call" and row["stream"])
+    row = document["arms"]["mtp"][place]
+    row["reply"]["choices"][0]["calls"] = [{"name": "count", "arguments": "{}"}]
+    evidence = synthetic.record(tmp_path / "run", {"cut_answers": document})
+    name = f"the call cut after {row['max_tokens']} tokens, streamed,"
+    (case,) = drilled(
+        evidence, failed(f"{name} has the call count({{}}) where count_letter is called", "cut_answers")
+    ).cases
+    assert case.id == name.rstrip(",")
+    body = body_of(case.curl)
+    assert (body["max_tokens"], body["stream"], body["tools"][0]["function"]["name"]) == (
+        row["max_tokens"],
+        True,
+        "count_letter",
+    )
+    assert "[call] count({})" in case.sides[1].text
+    assert "count({})" not in case.sides[0].text
+    assert case.expected.startswith("a part of ")
+
+
+def test_numbers_of_a_list_stand_in_one_line() -> None:
+    assert (
+        _pretty({"ids": [1, -2.5e-3], "all": [{"a": 1}]})
+        == '{\n "ids": [ 1, -0.0025 ],\n "all": [\n  {\n   "a": 1\n  }\n ]\n}'
+    )
 
 
 @pytest.mark.parametrize(

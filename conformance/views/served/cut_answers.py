@@ -53,7 +53,7 @@ class CutAnswers:
         return [row for row in rows if row["question"] == question]
 
     def _problems(self, row: Facts) -> Iterator[str]:
-        reply, name = row["reply"], _name(row)
+        reply, name = row["reply"], name_of(row)
         calls = self.whole[row["question"]]["choices"][0].get("calls", [])
         if reply["status"] == OK and calls and reply["choices"][0].get("calls") == calls:
             return  # only the end of the answer is missing, so the calls are right, however it is said to end
@@ -82,5 +82,6 @@ def _shown(call: Facts) -> str:
     return f"{call['name']}({call['arguments']})"
 
 
-def _name(row: Facts) -> str:
+def name_of(row: Facts) -> str:
+    """What sentences call a cut answer."""
     return f"the {row['question']} cut after {row['max_tokens']} tokens{', streamed,' if row['stream'] else ''}"
