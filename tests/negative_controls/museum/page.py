@@ -62,7 +62,7 @@ def _summary(museum: Museum, rows: Rows) -> str:
     minutes = sum(row["seconds"] for row in shown.values()) / 60
     return (
         f"**{len(shown)} of {len(named)} exhibits shown** ({when}; {where}): "
-        f"{len(caught)} caught by exactly the checks that must catch them, "
+        f"{len(caught)} caught by the checks that must catch them, "
         f"{len(right)} with the right first diagnosis, in {minutes:.0f} minutes without the starts of servers.{busy}"
     )
 
