@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from support import false_alarms
 from support.paths import ROOT
 
 from negative_controls.museum.exhibits import Exhibit, Museum
@@ -45,7 +46,7 @@ def page(museum: Museum, rows: Rows) -> str:
     for layer in museum.layers:
         named = {name: each for name, each in museum.named().items() if each.layer == layer}
         parts.append(_layer_table(layer, named, rows))
-    parts += [_expectations(museum), _not_shown(museum)]
+    parts += [_expectations(museum), _not_shown(museum), false_alarms.table(false_alarms.recorded())]
     return "\n".join(parts)
 
 
@@ -61,7 +62,7 @@ def _summary(museum: Museum, rows: Rows) -> str:
     minutes = sum(row["seconds"] for row in shown.values()) / 60
     return (
         f"**{len(shown)} of {len(named)} exhibits shown** ({when}; {where}): "
-        f"{len(caught)} caught by exactly the checks that must catch them, "
+        f"{len(caught)} caught by the checks that must catch them, "
         f"{len(right)} with the right first diagnosis, in {minutes:.0f} minutes without the starts of servers.{busy}"
     )
 

@@ -1,0 +1,124 @@
+"""``scripts/false_alarms [RUNS] [-- OPTION ...]``: runs the healthy main job in a loop and records every verdict.
+
+A FAIL or an ERROR of a healthy run is a false alarm, until somebody explains it. Each run is recorded when it ends, so
+the loop goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from support.paths import ROOT
+
+RECORD = ROOT / "docs" / "results" / "false-alarms.json"
+RUNS = 30
+COMMAND = (sys.executable, "-m", "conformance")
+RED = ("FAIL", "ERROR")
+SHOWN = ("PASS", "INCONCLUSIVE", *RED)  # WAIVED and UNSUPPORTED are no alarms
+CONFIDENCE = 0.95
+
+
+def recorded(path: Path = RECORD) -> list[dict[str, Any]]:
+    """The runs so far."""
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def once(command: Sequence[str], options: Sequence[str], folder: Path) -> dict[str, Any]:
+    """One run: its verdicts, and the sentences of the red ones.
+
+    Raises:
+        RuntimeError: it printed no report.
+    """
+    begin = time.monotonic()
+    asked = [*command, *options, "--evidence", str(folder / "evidence"), "--json"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        raise RuntimeError(
+            f"{' '.join(asked)} ended with {done.returncode} and no report: {done.stderr[-300:]}"
+        ) from None
+    rows = report["verdicts"]
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": round(os.getloadavg()[2], 1),
+        "options": list(options),
+        "exit_code": done.returncode,
+        "seconds": round(time.monotonic() - begin),
+        "verdicts": {row["id"]: row["verdict"] for row in rows},
+        "sentences": {row["id"]: row["sentence"][:300] for row in rows if row["verdict"] in RED},
+    }
+
+
+def record(runs: int, options: Sequence[str], path: Path = RECORD, command: Sequence[str] = COMMAND) -> None:
+    """Run until so many runs with these options are recorded."""
+    while len([run for run in recorded(path) if run["options"] == list(options)]) < runs:
+        with tempfile.TemporaryDirectory(prefix="false-alarms-") as folder:
+            rows = [*recorded(path), once(command, options, Path(folder))]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"run {len(rows)}: exit code {rows[-1]['exit_code']}, {rows[-1]['seconds']} s", flush=True)
+
+
+def most_often(alarms: int, runs: int) -> float:
+    """The largest share of false alarms that so many runs allow, with 95 % confidence (exact, one-sided)."""
+    return 1.0 if alarms == runs else float(stats.beta.ppf(CONFIDENCE, alarms + 1, runs - alarms))
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A section of docs/detection.md."""
+    head = "## False alarms\n\n"
+    if not runs:
+        return head + "No healthy run is recorded yet. `scripts/false_alarms` records 30.\n"
+    counts: dict[str, Counter[str]] = {}
+    for run in runs:
+        for id, verdict in run["verdicts"].items():
+            counts.setdefault(id, Counter())[verdict] += 1
+    days, load = sorted({run["date"] for run in runs}), max(run["load"] for run in runs)
+    quiet = [id for id, count in counts.items() if not any(count[word] for word in SHOWN[1:])]
+    most = most_often(0, len(runs))
+    text = head + (
+        f"{len(runs)} healthy runs of the main job ({days[0]} to {days[-1]}, load up to {load:g}). {len(quiet)} checks "
+        f"were never INCONCLUSIVE, FAIL or ERROR: each has a false alarm in at most {most:.1%} of runs, with 95 % "
+        "confidence.\n"
+    )
+    if rest := [id for id in counts if id not in quiet]:
+        text += "\n| check | PASS | INCONCLUSIVE | FAIL | ERROR | false alarms at most | last red sentence |\n"
+        text += "|---|---|---|---|---|---|---|\n" + "".join(_row(id, counts[id], runs) for id in rest)
+    return text
+
+
+def _row(id: str, count: Counter[str], runs: Sequence[Mapping[str, Any]]) -> str:
+    alarms = sum(count[word] for word in RED)
+    said = next((run["sentences"][id] for run in reversed(runs) if id in run["sentences"]), "").replace("|", "\\|")
+    numbers = " | ".join(str(count[word]) for word in SHOWN)
+    return f"| {id} | {numbers} | {most_often(alarms, count.total()):.1%} | {said[:160]} |\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the loop."""
+    parser = argparse.ArgumentParser(prog="scripts/false_alarms", description=__doc__)
+    parser.add_argument("runs", nargs="?", type=int, default=RUNS, help=f"how many runs in all ({RUNS})")
+    parser.add_argument("options", nargs="*", help="options of qualify, after --")
+    options = parser.parse_args(arguments)
+    record(options.runs, options.options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
