@@ -65,19 +65,11 @@ class Kinds:
         """Count a judged answer."""
         self.examples += judged.tried
         self.refused += any(harm == REFUSED for harm, _ in judged.wrong)
-        for key in set(judged.wrong):
-            self.merge(key, {"answers": 1, "example": judged.example})
-
-    def merge(self, key: tuple[str, Causes], row: Mapping[str, Any]) -> None:
-        """Add answers with the same finding; the smaller example is kept."""
-        known = self.found.setdefault(key, {"answers": 0, "example": row["example"]})
-        known["answers"] += row["answers"]
-        if _size(row["example"]) < _size(known["example"]):
-            known["example"] = row["example"]
-
-    def counting(self, judge: Callable[[Given], Judged]) -> Callable[[Given], None]:
-        """A function that judges an answer and counts it."""
-        return lambda given: self.add(judge(given))
+        for harm, causes in set(judged.wrong):
+            known = self.found.setdefault((harm, causes), {"answers": 0, "example": judged.example})
+            known["answers"] += 1
+            if _size(judged.example) < _size(known["example"]):
+                known["example"] = judged.example
 
     def as_json(self, may_refuse: bool) -> dict[str, Any]:
         """The kinds by name; several causes of one finding count for the first of them that is a kind of its own."""
@@ -100,10 +92,10 @@ def _size(example: Mapping[str, Any]) -> int:
 class Answers:
     """Tries every property on one parser."""
 
-    def __init__(self, parser: Parser, native: Callable[[str, dict[str, Any]], str], seed: str = "") -> None:
-        """``native`` writes a call as the chat template does. With another ``seed`` other answers are drawn."""
+    def __init__(self, parser: Parser, native: Callable[[str, dict[str, Any]], str], seed: int | None = None) -> None:
+        """``native`` writes a call as the chat template does. With a ``seed`` other examples are drawn."""
         self._parser, self._native, self._seed = parser, native, seed
-        self.judges: dict[str, Callable[[Given], Judged]] = {
+        self._judges: dict[str, Callable[[Given], Judged]] = {
             "schemas": self.judge_arguments,
             "suite": self.judge_arguments,
             "names": self.judge_arguments,
@@ -124,8 +116,9 @@ class Answers:
             "cut": (given for stream in asked["streams"] for given in self._prefixes(stream)),
             "thinking": iter(thinking_cases.cases(render)),
         }
-        drawn, found = self.drawn(), {}
-        for name, judge in self.judges.items():
+        drawn = {"schemas": _schemas(), "names": _names(), "near_native": _near_native(), "cut": self._cuts()}
+        found = {}
+        for name, judge in self._judges.items():
             if names and name not in names:
                 continue
             kinds = Kinds()
@@ -133,15 +126,11 @@ class Answers:
             for given in (*known, *listed.get(name, ())):
                 kinds.add(judge(given))
             if name in drawn:
-                draw(drawn[name], kinds.counting(judge), examples, self._seed)
+                self._draw(drawn[name], judge, kinds, examples)
                 if asked.get("shrink"):
                     self._shrink(drawn[name], judge, kinds, known)
             found[name] = kinds.as_json(may_refuse=name == "near_native")
         return found
-
-    def drawn(self) -> dict[str, st.SearchStrategy[Given]]:
-        """The properties whose answers are drawn, each with its strategy."""
-        return {"schemas": _schemas(), "names": _names(), "near_native": _near_native(), "cut": self._cuts()}
 
     def judge_arguments(self, given: Given) -> Judged:
         """A call as the template writes it comes back unchanged: its name, and every value with its type."""
@@ -270,6 +259,14 @@ class Answers:
 
         return cuts()
 
+    def _draw(
+        self, drawn: st.SearchStrategy[Given], judge: Callable[[Given], Judged], kinds: Kinds, examples: int
+    ) -> None:
+        test = hypothesis.given(drawn)(lambda given: kinds.add(judge(given)))
+        if self._seed is not None:
+            test = hypothesis.seed(self._seed)(test)
+        _settings(examples, derandomize=self._seed is None)(test)()
+
     def _shrink(
         self, drawn: st.SearchStrategy[Given], judge: Callable[[Given], Judged], kinds: Kinds, known: Sequence[Given]
     ) -> None:
@@ -280,7 +277,7 @@ class Answers:
                 smallest = hypothesis.find(
                     drawn,
                     lambda given, key=key: key in judge(given).wrong,  # type: ignore[misc]
-                    settings=_settings(300),
+                    settings=_settings(300, derandomize=True),
                 )
             except hypothesis.errors.NoSuchExample:
                 continue
@@ -290,11 +287,6 @@ class Answers:
     def found_to_shrink(kinds: Kinds, kept: set[tuple[str, Causes]]) -> list[tuple[str, Causes]]:
         """The findings with one cause that no earlier run has kept, except refusals."""
         return [key for key in kinds.found if key not in kept and len(key[1]) <= 1 and key[0] != REFUSED]
-
-
-def draw(drawn: st.SearchStrategy[Given], take: Callable[[Given], None], examples: int, seed: str = "") -> None:
-    """Give ``take`` so many answers, the same ones for the same seed."""
-    _settings(examples)(hypothesis.seed(seed)(hypothesis.given(drawn)(take)))()
 
 
 def ends_of(sizes: Sequence[int], count: int) -> list[int]:
@@ -307,11 +299,12 @@ def ends_of(sizes: Sequence[int], count: int) -> list[int]:
     return places
 
 
-def _settings(examples: int) -> hypothesis.settings:
+def _settings(examples: int, derandomize: bool) -> hypothesis.settings:
     return hypothesis.settings(
         max_examples=examples,
         database=None,
         deadline=None,
+        derandomize=derandomize,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
 

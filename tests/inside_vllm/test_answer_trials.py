@@ -63,7 +63,7 @@ def kinds_of(parser: Any, examples: int = 30, names: Sequence[str] = ()) -> dict
 
 
 def test_nobody_is_accused_wrongly() -> None:
-    assert kinds_of(reference()) == {name: set() for name in Answers(reference(), str).judges}
+    assert kinds_of(reference()) == {name: set() for name in Answers(reference(), str)._judges}
 
 
 def test_the_right_parser_has_every_other_property_too() -> None:

@@ -1,1 +1,0 @@
-"""Gives the installed vLLM's parser far more drawn answers than a run does, and counts the kinds of findings."""
