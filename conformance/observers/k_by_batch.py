@@ -6,6 +6,7 @@ takes turns with the server without MTP, where two servers fit.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from conformance.observers.sweep import lengths
 from conformance.profile.arms import PLAIN, SYNTHETIC
 from conformance.profile.graph_options import graph_options
 from conformance.profile.known_rates import PUBLISHED, Rates, load_plan
-from conformance.profile.profile import Profile
+from conformance.profile.profile import Profile, Sizes
 from conformance.serving.command import Launch, captures, synthetic, with_draft_length
 from conformance.serving.metrics import read_after, read_when_still
 from conformance.serving.pool import ServerPool
@@ -154,12 +155,20 @@ def _by_restart(profile: Profile, servers: ServerPool, plan: Plan, rates: Rates)
             servers.tell("k by batch: asking without MTP")
             rows += measure([plain], plan, 0)
             opened.close()
-        started = opened.enter_context(closing(servers.extras(changes)))
-        for k, swept in zip(ks, started, strict=True):
+        started, begin = opened.enter_context(closing(servers.extras(changes))), time.monotonic()
+        for place, (k, swept) in enumerate(zip(ks, started, strict=True), 1):
             servers.tell(f"k by batch: asking at k = {k}, the longest is {longest}")
             with _arm(swept, plan, k) as arm:
                 rows += measure([plain, arm] if together else [arm], plan, k)
+            if _over(profile.sizes, time.monotonic() - begin, place) and ks[place:]:
+                servers.tell(f"k by batch: no time for k = {', '.join(map(str, ks[place:]))}")
+                break
     return rows
+
+
+def _over(sizes: Sizes, took: float, count: int) -> bool:
+    """Whether one more k would end after the time that the level allows, as ``count`` of them took so long."""
+    return bool(sizes.sweep_seconds) and took * (1 + 1 / count) > sizes.sweep_seconds
 
 
 def _at_rates(launch: Launch, k: int, rates: Rates, wide: Any) -> Launch:

@@ -269,6 +269,15 @@ def test_every_k_is_timed_by_the_number_of_requests(observe: Observe, profile: P
     assert all(cell.drafts and cell.accepted for cell in found.own)
 
 
+def test_no_further_k_is_timed_when_time_is_up(observe: Observe, profile: Profile) -> None:
+    short = replace(
+        profile.sizes, sweep_seconds=0.001, sweep_longest_draft=3, batch_at_once=(1,), batch_rounds=2, batch_tokens=16
+    )
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}")
+    seen = observe("k_by_batch", replace(profile, sizes=short, pair=replace(profile.pair, k=3)), mtp=drafting)
+    assert {row["k"] for row in seen["rows"]} == {0, 3}
+
+
 def test_a_server_is_widened_for_as_many_requests_and_tokens_as_are_asked(profile: Profile) -> None:
     gpu = replace(profile, hardware=replace(profile.hardware, sm=90, serve_args=("--max-num-seqs", "32")))
     plain = Launch(("python",), {})
