@@ -24,7 +24,7 @@ from conformance.views.steps.graph_steps import GraphSteps
 LOADED = re.compile(r"Model loading took ([\d.]+) GiB memory and ([\d.]+) seconds")
 BYTES = ("DRAFT-01", "DRAFT-02", "DRAFT-03")
 WIRING = tuple(f"DRAFT-{number:02}" for number in range(4, 12))
-AT_ONCE = (8, 32)
+MANY = 32  # requests at once
 LONGEST = 200  # characters of a sentence
 
 T = TypeVar("T")
@@ -84,8 +84,13 @@ def read_row(directory: Path, name: str) -> SizeRow:
         load_seconds=max((each[1] for each in loaded), default=None),
         step_ms={arm.name: arm.step_ms[1] for arm in steps.arms if 1 in arm.step_ms} if steps else {},
         in_a_row=_attempt(lambda: source.load.at(1).speedup()),
-        at_once=_ratios(source, steps),
-        not_passed={record.id: record.verdict for record in run.records if record.verdict is not Verdict.PASS},
+        eight_at_once=_attempt(lambda: source.load.at(8).speedup()),
+        later_tokens=_later_tokens(steps) if steps else None,
+        not_passed={
+            record.id: record.verdict
+            for record in run.records
+            if record.verdict is not Verdict.PASS and UNRECORDED not in record.sentence
+        },
     )
 
 
@@ -99,16 +104,10 @@ def _log(directory: Path) -> str:
     return (directory / "logs" / f"{MTP}.log").read_text(encoding="utf-8", errors="replace")
 
 
-def _ratios(source: Source, steps: GraphSteps | None) -> dict[int, float]:
-    """Speedups by number of requests at once: of the load, and else of the steps that were counted by their graph."""
-    found: dict[int, float] = {}
-    if steps:
-        plain, mtp = (arm.rates for arm in steps.arms)
-        found = {n: max(mtp[n]) / max(plain[n]) for n in AT_ONCE if n in mtp and n in plain}
-    for number, cell in (_attempt(lambda: source.load.cells) or {}).items():
-        timed = _attempt(cell.speedup) if number in AT_ONCE else None
-        found |= {} if timed is None else {number: timed.value}
-    return found
+def _later_tokens(steps: GraphSteps) -> float | None:
+    """Tokens/s after the first token with MTP over those without, with ``MANY`` requests at once."""
+    plain, mtp = (arm.rates for arm in steps.arms)
+    return max(mtp[MANY]) / max(plain[MANY]) if MANY in plain and MANY in mtp else None
 
 
 def _refusal(records: Mapping[str, Record]) -> str:

@@ -71,5 +71,6 @@ class SizeRow:
     load_seconds: float | None = None
     step_ms: Mapping[str, float] = field(default_factory=dict)  # by arm, for one request at a time
     in_a_row: Estimate | None = None  # the speedup
-    at_once: Mapping[int, float] = field(default_factory=dict)  # by number of requests, tokens/s with MTP over without
+    eight_at_once: Estimate | None = None
+    later_tokens: float | None = None  # tokens/s after the first token with MTP over those without, at 32 at once
     not_passed: Mapping[str, Verdict] = field(default_factory=dict)
