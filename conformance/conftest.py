@@ -54,9 +54,10 @@ from conformance.views.served.seeds import Seeds
 from conformance.views.served.served_load import ServedLoad
 from conformance.views.served.thinking_budget import ThinkingBudget
 from conformance.views.served.token_scores import TokenScores
-from conformance.views.soak import Soak
+from conformance.views.soak import Energy, Soak
 from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.steps.graph_steps import GraphSteps
+from conformance.views.steps.k_by_batch import KByBatch
 from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
 from conformance.views.task_score import TaskScore
@@ -355,6 +356,12 @@ def sweep(observe: Observe) -> Sweep:
 
 
 @pytest.fixture(scope="session")
+def k_by_batch(observe: Observe) -> KByBatch:
+    """Every k at several numbers of requests at once."""
+    return KByBatch.of(observe("k_by_batch"))
+
+
+@pytest.fixture(scope="session")
 def bench(observe: Observe) -> Bench:
     """Measurements of our client and of vllm bench serve."""
     return Bench.of(observe("bench"))
@@ -461,3 +468,9 @@ def served_load(observe: Observe, load: Looks[Load], known_config: ResolvedConfi
 def soak(observe: Observe, tolerances: Tolerances) -> Soak:
     """A load that was sustained for minutes."""
     return Soak.of(observe("soak"), tolerances["soak_warm_up"])
+
+
+@pytest.fixture(scope="session")
+def energy(observe: Observe) -> Energy:
+    """The energy of a load with MTP and without."""
+    return Energy.of(observe("energy"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from conformance.judging.check import check
 from conformance.judging.expectations import expect_at_least, expect_at_most, expect_none
 from conformance.profile.tolerances import Tolerances
-from conformance.views.soak import HEAT, POWER, Soak
+from conformance.views.soak import HEAT, POWER, Energy, Soak
 
 
 @check(
@@ -82,3 +82,17 @@ def test_clocks_hold(soak: Soak, tolerances: Tolerances) -> None:
     allowed = dict.fromkeys(HEAT, tolerances["soak_thermal_throttling"])
     allowed |= dict.fromkeys(POWER, tolerances["soak_power_throttling"])
     expect_none(soak.throttling(allowed), among=soak.looks, source=soak)
+
+
+@check(
+    "SOAK-06",
+    level="soak",
+    severity="informational",
+    response="measure-again",
+    oracle="paired",
+    claim="With MTP the GPUs generate more tokens for a joule.",
+)
+def test_energy(energy: Energy, tolerances: Tolerances) -> None:
+    """The same load on both servers in turns, by the energy that NVML counts. The note has tokens/J, tokens/s and W."""
+    floor = tolerances.floor("energy_kept", 1.0, "tokens/J with MTP over those without")
+    expect_at_least(energy.gain(), floor, source=energy, note=energy.note())

@@ -11,6 +11,7 @@ from conformance.profile.tolerances import Tolerances
 from conformance.views.bench import Bench
 from conformance.views.first_token import account
 from conformance.views.load import Cell, Load
+from conformance.views.steps.k_by_batch import KByBatch
 from conformance.views.sweep import Sweep
 
 
@@ -104,3 +105,19 @@ def test_mtp_pays(load: Looks[Load], floors: Floors) -> None:
         raise ObservationError(f"{seen.source}: no rounds were measured")
     for cell in seen.cells.values():
         expect_at_least(cell.speedup(), floors["pays"], source=seen, what=f"speedup {cell.name}", note=seen.pays())
+
+
+@check(
+    "SPEED-06",
+    level="k-by-batch",
+    severity="slow",
+    response="correct-launch",
+    oracle="paired",
+    claim="With the pair's k, MTP is not slower than without at any number of requests at once.",
+    upstream="vllm#49548",
+)
+def test_k_by_batch(k_by_batch: KByBatch, floors: Floors) -> None:
+    """At the published acceptance rates. The note says which k is the fastest where, and gives vLLM's schedule."""
+    note = k_by_batch.note()
+    for cell in k_by_batch.own:
+        expect_at_least(cell.speedup(), floors["pays"], source=k_by_batch, what=f"speedup {cell.name}", note=note)

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 
 from conformance.judging.stats import Estimate
 
-UNQUALIFYING = ("static", "smoke", "soak")  # levels that do not measure all that a qualification needs
+UNQUALIFYING = ("static", "smoke", "soak", "k-by-batch")  # levels that do not measure all that a qualification needs
 NO_FLOOR = "no floor"  # shown by a finding without a floor
 FLOORED = ("ACC-01", "SPEED-01")  # without floors for these, a run measures its hardware but does not qualify it
 

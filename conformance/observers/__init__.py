@@ -41,6 +41,7 @@ NAMES = (
     "bad_requests",
     "calibration",
     "sweep",
+    "k_by_batch",
     "bench",
     "prefix_caching",
     "sampling_options",
@@ -54,6 +55,7 @@ NAMES = (
     "combination",
     "served_load",
     "soak",
+    "energy",
 )
 
 

@@ -52,7 +52,7 @@ def _by_probe(profile: Profile, servers: ServerPool, plan: Plan, rates: Rates) -
     joint = rates.joint_for(profile.pair.k)
     with (
         _asking(profile, servers.mtp(), plan) as count,
-        _synthetic_acceptance(profile, servers.mtp(), joint, rates.seed) as decided,
+        synthetic_acceptance(profile, servers.mtp(), joint, rates.seed) as decided,
     ):
         trials = count()
     return {"name": rates.name, "joint": list(joint), "seed": rates.seed, "decided": decided[0], "trials": trials}
@@ -100,7 +100,7 @@ def _switch(profile: Profile, server: Server, joint: tuple[float, ...]) -> bool:
 
 
 @contextmanager
-def _synthetic_acceptance(profile: Profile, server: Server, joint: tuple[float, ...], seed: int) -> Iterator[list[int]]:
+def synthetic_acceptance(profile: Profile, server: Server, joint: tuple[float, ...], seed: int) -> Iterator[list[int]]:
     """Turn on synthetic acceptance in the server; at the end, the list holds the number of drafts that it decided."""
     seconds = profile.hardware.bounds.request_seconds
     decided: list[int] = []

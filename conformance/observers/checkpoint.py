@@ -21,11 +21,14 @@ from conformance.profile.facts import Case, load_facts
 from conformance.profile.profile import Profile
 from conformance.serving.pool import ServerPool
 
+# A file of the target above this size is sampled: reading 60 GB takes minutes. The draft is always read as a whole.
+WHOLE_UP_TO = 1 << 30
+
 
 def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapping[str, Any]:
     """Configs, tensors with dtype and shape, tokens, template, and the SHA-256 of every file.
 
-    For the draft also the SHA-256 of every tensor.
+    For the draft also the SHA-256 of every tensor. Large files of the target have a sampled hash instead.
 
     Raises:
         ObservationError: a file of a checkpoint is damaged.
@@ -34,11 +37,16 @@ def observe(profile: Profile, _servers: ServerPool, _evidence: Evidence) -> Mapp
     try:
         target, draft = target_folder(profile.pair), draft_folder(profile.pair)
         return {
-            "target": describe(target, cases, hashed=False) | {"files": file_hashes(target)},
-            "draft": describe(draft, cases, hashed=True, workers=profile.workers) | {"files": file_hashes(draft)},
+            "target": describe(target, cases, hashed=False) | _files(target, WHOLE_UP_TO),
+            "draft": describe(draft, cases, hashed=True, workers=profile.workers) | _files(draft),
         }
     except Damaged as damage:
         raise ObservationError(str(damage)) from None
+
+
+def _files(folder: Path, whole_up_to: int | None = None) -> dict[str, Any]:
+    whole, sampled = file_hashes(folder, whole_up_to)
+    return {"files": whole} | ({"sampled_files": sampled} if sampled else {})
 
 
 def describe(folder: Path, cases: tuple[Case, ...], hashed: bool, workers: int = 1) -> dict[str, Any]:

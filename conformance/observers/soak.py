@@ -156,7 +156,7 @@ def _windows(server: Server, crowd: Crowd, sense: Sense, before: Counters, sizes
             "counted": counts(later.counters - earlier.counters),
             "resident_mib": later.resident_mib,
             "others_cpu": _others(earlier, later),
-            "gpus": [_gpu(each) for each in zip(*looks, strict=True)],
+            "gpus": [describe_gpu(each) for each in zip(*looks, strict=True)],
         }
         earlier = later
 
@@ -188,7 +188,7 @@ def _readings(sense: Sense, until: float) -> Iterator[list[Sensors]]:
             return
 
 
-def _gpu(looks: Sequence[Sensors]) -> dict[str, Any]:
+def describe_gpu(looks: Sequence[Sensors]) -> dict[str, Any]:
     """One GPU in one window: the maxima of memory and temperature, the means of clock and power while it worked."""
     busy = [each for each in looks if IDLE not in (each.reasons or ())]
     told = [each.reasons for each in looks if each.reasons is not None]

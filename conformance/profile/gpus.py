@@ -62,6 +62,7 @@ class Sensors:
     sm_clock_mhz: int | None
     power_w: float | None
     reasons: tuple[str, ...] | None  # of ``REASONS``
+    energy_j: float | None = None  # since the driver was loaded
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,14 @@ def _sensors(nvml: Any, handle: Any) -> Sensors:
     memory = read(lambda h: nvml.nvmlDeviceGetMemoryInfo(h).used)
     power = read(nvml.nvmlDeviceGetPowerUsage)
     bits = read(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    energy = read(nvml.nvmlDeviceGetTotalEnergyConsumption)
     return Sensors(
         memory_mib=None if memory is None else memory / (1 << 20),
         temperature_c=read(lambda h: nvml.nvmlDeviceGetTemperature(h, nvml.NVML_TEMPERATURE_GPU)),
         sm_clock_mhz=read(lambda h: nvml.nvmlDeviceGetClockInfo(h, nvml.NVML_CLOCK_SM)),
         power_w=None if power is None else power / 1000,
         reasons=None if bits is None else tuple(name for name, bit in REASONS.items() if bits & bit),
+        energy_j=None if energy is None else energy / 1000,
     )
 
 

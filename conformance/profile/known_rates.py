@@ -13,6 +13,7 @@ from conformance.formats import toml_tables
 from conformance.formats.toml_tables import STRICT
 
 PATH = FIXTURES / "calibration.toml"
+PUBLISHED = "published"  # the name of the rates that were published for Gemma 4
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,6 +45,17 @@ class Plan:
     source: str
     date: str
     rates: tuple[Rates, ...]
+
+    def named(self, name: str) -> Rates:
+        """The rates with this name.
+
+        Raises:
+            UsageError: the file has none.
+        """
+        for row in self.rates:
+            if row.name == name:
+                return row
+        raise UsageError(f'{PATH}: key "rates" has no row with the name "{name}"; add it.')
 
 
 def load_plan(path: Path = PATH) -> Plan:

@@ -20,14 +20,15 @@ from conformance.formats.json_files import parse_json
 from conformance.formats.secrets import is_secret
 from conformance.formats.toml_tables import STRICT
 
-LEVELS: Final = ("static", "smoke", "qualify", "soak")
+LEVELS: Final = ("static", "smoke", "qualify", "soak", "k-by-batch")
 # The levels whose checks a level also runs. A soak holds a load on a server that smoke has inspected. It does not
-# repeat the measurements of qualify, so that it takes as long as --minutes says.
+# repeat the measurements of qualify, so that it takes as long as --minutes says. Nor does the level k-by-batch.
 INCLUDED: Final[Mapping[str, tuple[str, ...]]] = {
     "static": (),
     "smoke": ("static",),
     "qualify": ("static", "smoke"),
     "soak": ("static", "smoke"),
+    "k-by-batch": ("static", "smoke"),
 }
 IN_A_ROW: Final = 3  # requests one after another, as for the published figures
 LONGEST_SOAK: Final = 7 * 24 * 60  # minutes
@@ -194,6 +195,9 @@ class Sizes:
     sweep_tokens: int = 0  # of an answer, at most
     sweep_seconds: float = 0.0  # after which no further server is started for another k; 0 = all are
     sweep_longest_draft: int = 0  # k is swept from 1 up to it
+    batch_at_once: tuple[int, ...] = ()  # numbers of requests at once, at each of which every k is timed
+    batch_rounds: int = 0  # of each of them
+    batch_tokens: int = 0  # of every answer
     bench_prompts: int = 0
     bench_seconds: float = 0.0  # the prompts are repeated until a run takes so long; 0 = asked once
     bench_tokens: int = 0  # of every answer
@@ -216,6 +220,8 @@ class Sizes:
     soak_at_once: int = 0  # requests
     soak_prompts: int = 0  # asked in turn; they are few, so that all windows have about the same mix of categories
     soak_window_seconds: float = 0.0
+    energy_windows: int = 0  # of a load on each server, of which the energy is measured
+    energy_seconds: float = 0.0  # of each of them
 
     def by_concurrency(self) -> dict[int, int]:
         """``rounds`` with its keys as numbers, the smallest first."""

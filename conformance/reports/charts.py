@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging.stats import Estimate
@@ -19,6 +19,7 @@ from conformance.views.load import Cell
 from conformance.views.served.served_load import ServedLoad
 from conformance.views.soak import Soak, acceptance_length_of, throughput
 from conformance.views.steps.graph_steps import GraphSteps
+from conformance.views.steps.k_by_batch import KByBatch
 from conformance.views.sweep import Sweep
 from conformance.views.texts import Texts
 
@@ -193,6 +194,23 @@ def sweep(source: Source) -> Chart:
     return Chart("times faster", tuple(rows), caption, 1.0, columns)
 
 
+def k_by_batch(source: Source) -> Chart:
+    """The speedup of every k by the number of requests at once; the fastest k comes first."""
+    seen = KByBatch.of(source.observation("k_by_batch"))
+    rows = []
+    for number, cells in seen.cells.items():
+        fastest = seen.fastest(number)
+        for cell in (fastest, *(cells[k] for k in sorted(cells) if k != fastest.k)):
+            shown = f"{cell.rate:.0f}", f"{cell.rate_without:.0f}", f"{cell.length:.2f}"
+            row = Row.of(cell.name, cell.speedup(), kind=WHOLE if cell is fastest else PART)
+            rows.append(replace(row, cells=shown))
+    caption = (
+        "Seconds for a token without MTP divided by the seconds with MTP, of all requests together. "
+        f"{seen.rates()} {seen.advice()}"
+    )
+    return Chart("times faster", tuple(rows), caption, 1.0, ("tokens/s", "without MTP", "length"))
+
+
 def served(source: Source) -> Chart:
     """The speedup by part of an answer and prompt length, as people serve it and as it is measured."""
     seen = ServedLoad.of(source.observation("served_load"), source.load, source.config, load_arm_facts())
@@ -281,6 +299,7 @@ DRAWINGS = (
     Drawing("length", "Acceptance length", "load", acceptance_length),
     Drawing("texts", "Equal greedy texts", "near_ties", equal_texts),
     Drawing("sweep", "Speedup at every k", "sweep", sweep),
+    Drawing("k-by-batch", "Speedup of every k by requests at once", "k_by_batch", k_by_batch),
     Drawing("speedup", "Speedup by concurrency and category", "load", speedup),
     Drawing("served", "Speedup as people serve it", "served_load", served),
     Drawing("requests", "Speed by requests at once", "graph_steps", requests_at_once),

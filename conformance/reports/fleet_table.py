@@ -83,7 +83,7 @@ def _cells(row: Row, group: Group) -> list[str]:
     figures = [_figure(name, row.figures.get(name)) for name in group.figures]
     about = row.evidence, row.hardware, row.machine, row.vllm, row.verdict
     last = "" if row.best_k is None else str(row.best_k)
-    return [MARK if row.marks or row.problem else "", *about, *figures, last, _not_passed(row.not_passed)]
+    return [MARK if row.marks or row.problem else "", *about, *figures, last, not_passed(row.not_passed)]
 
 
 def _figure(name: str, found: Estimate | None) -> str:
@@ -92,7 +92,7 @@ def _figure(name: str, found: Estimate | None) -> str:
     return str(found) if name == LENGTH else f"{found.value:.2f}"
 
 
-def _not_passed(checks: Mapping[str, Verdict]) -> str:
+def not_passed(checks: Mapping[str, Verdict]) -> str:
     """The ids by verdict, the worst first, up to ``SHOWN`` each."""
     said = []
     for verdict in sorted(set(checks.values()), key=GRAVEST.index):

@@ -19,7 +19,7 @@ def as_text(profile: Profile, floors: Floors, last_seconds: float | None = None)
     hardware, pair = profile.hardware, profile.pair
     together = "both servers at the same time" if hardware.two_servers else "one server at a time"
     if profile.level == "soak":
-        together = "only the server with MTP"
+        together = "only the server with MTP" + (", and at last both for their energy" if hardware.sm else "")
     lines = [
         f"{pair.name} on {hardware.name}, level {profile.level}: {together}, environment {hardware.locked_environment}",
         f"target {pair.target}, draft {pair.draft}, k = {pair.k}",

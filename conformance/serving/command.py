@@ -13,9 +13,10 @@ from typing import Any
 from conformance.checkpoints.headers import draft_folder, target_folder
 from conformance.inside_vllm.plugin import SNAPSHOT_DIRECTORY
 from conformance.profile.arms import MTP, PLAIN, REFUSED, SERVED, SERVED_PLAIN, SWEEP
+from conformance.profile.draft_schedule import SCHEDULE
 from conformance.profile.graph_options import graph_options
 from conformance.profile.profile import Profile
-from conformance.serving.installed import SCHEDULE, Installed, installed_here
+from conformance.serving.installed import Installed, installed_here
 
 PROBE = "conformance.inside_vllm.probe.Probe"
 # Engine settings in the user's shell, which would change the observations although the profile does not name them.

@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 from conformance.profile.arms import ENGINES
+from conformance.profile.draft_schedule import SCHEDULE
 
 SUITE = "gemma4-mtp-conformance"
-SCHEDULE = "num_speculative_tokens_per_batch_size"
 COUNTS = "per_request_spec_decode_metrics"
 GRAPHS = "cudagraph_metrics"
 # Settings that only some versions of vLLM have, by the module of vllm.config that defines them.

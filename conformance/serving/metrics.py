@@ -149,6 +149,15 @@ def preemptions(server: Server) -> int:
     return _count(server, PREEMPTIONS)
 
 
+def generated_tokens(server: Server) -> int:
+    """How many tokens the server has generated since its start.
+
+    Raises:
+        ObservationError: the server does not answer, or /metrics lacks this counter.
+    """
+    return _count(server, GENERATED)
+
+
 def cache_blocks(server: Server) -> int:
     """The number of blocks of the KV cache.
 

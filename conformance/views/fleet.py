@@ -50,3 +50,27 @@ class Group:
     def figures(self) -> list[str]:
         """The names of all figures in any of the runs."""
         return list(dict.fromkeys(name for row in self.rows for name in row.figures))
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """One run of a published size; what was not observed is empty."""
+
+    size: str  # "E2B" … "31B"
+    quantisation: str
+    archive: str
+    hardware: str
+    vllm: str
+    workers: int
+    refused: str = ""  # why the server with MTP did not serve
+    draft: str = ""  # the checks of its bytes
+    wiring: str = ""
+    experts: str = ""
+    attention: str = ""
+    memory_gib: float | None = None  # of the weights of one worker, as vLLM's log says
+    load_seconds: float | None = None
+    step_ms: Mapping[str, float] = field(default_factory=dict)  # by arm, for one request at a time
+    in_a_row: Estimate | None = None  # the speedup
+    eight_at_once: Estimate | None = None
+    later_tokens: float | None = None  # tokens/s after the first token with MTP over those without, at 32 at once
+    not_passed: Mapping[str, Verdict] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging import stats
 from conformance.judging.stats import CONFIDENCE, Estimate
+from conformance.profile.arms import MTP, PLAIN
 
 HEAT = ("sw_thermal_slowdown", "hw_thermal_slowdown", "hw_slowdown")  # NVML's reasons for lower clocks
 POWER = ("sw_power_cap", "hw_power_brake_slowdown")
@@ -233,6 +234,79 @@ class Soak:
         if not size:
             raise ObservationError(f"{self.source} has {len(rows)} windows after the warm-up: too few to compare")
         return [value(row) for row in rows[:size]], [value(row) for row in rows[-size:]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A load on one server: joules of the GPUs that worked, and the tokens that they made."""
+
+    seconds: float
+    tokens: int
+    joules: float
+    counted: bool  # whether the joules are the GPUs' own count; otherwise mean power times seconds
+
+    @property
+    def each(self) -> float:
+        """Joules for a token."""
+        return self.joules / self.tokens
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The ``energy`` observation: windows with MTP and without, in the order in which they were held."""
+
+    mtp: tuple[Window, ...]
+    plain: tuple[Window, ...]
+    at_once: int
+    gpus: str
+    source: str = "observations/energy.json"
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Read the observation.
+
+        Raises:
+            ObservationError: no GPU worked all the time, or a window has no token.
+        """
+        rows = facts["windows"]
+        count = min((len(row["gpus"]) for row in rows), default=0)
+        known = [n for n in range(count) if all(_joules(row, n) is not None and row["gpus"][n]["busy"] for row in rows)]
+        if not known:
+            raise ObservationError(f"{cls.source}: no GPU worked in every window and told its energy")
+        if not all(row["output_tokens"] > 0 for row in rows):
+            raise ObservationError(f"{cls.source}: no token was generated in a window")
+        mtp, plain = (tuple(_window(row, known) for row in rows if row["arm"] == arm) for arm in (MTP, PLAIN))
+        return cls(mtp, plain, facts["at_once"], facts["gpus"])
+
+    def gain(self) -> Estimate:
+        """Tokens for a joule with MTP over those without, by windows one after another."""
+        return stats.speedup([each.each for each in self.plain], [each.each for each in self.mtp])
+
+    def note(self) -> str:
+        """Tokens for a joule, tokens/s and power of both."""
+        said = "; ".join(f"{word}: {_spent(rows)}" for word, rows in (("with MTP", self.mtp), ("without", self.plain)))
+        how = (
+            "the GPUs' own counters" if all(each.counted for each in (*self.mtp, *self.plain)) else "power, read often"
+        )
+        return f"{said}; {self.at_once} requests at once, by {how}"
+
+
+def _spent(windows: Sequence[Window]) -> str:
+    tokens, joules, seconds = (sum(getattr(each, name) for each in windows) for name in ("tokens", "joules", "seconds"))
+    return f"{tokens / joules:.2f} tokens/J, {tokens / seconds:.0f} tokens/s, {joules / seconds:.0f} W"
+
+
+def _joules(row: Mapping[str, Any], gpu: int) -> float | None:
+    told = row["gpus"][gpu]
+    if told["energy_j"] is not None:
+        return float(told["energy_j"])
+    return None if told["power_w"] is None else float(told["power_w"] * row["seconds"])
+
+
+def _window(row: Mapping[str, Any], gpus: Sequence[int]) -> Window:
+    joules = sum(_joules(row, gpu) or 0.0 for gpu in gpus)
+    counted = all(row["gpus"][gpu]["energy_j"] is not None for gpu in gpus)
+    return Window(row["seconds"], row["output_tokens"], joules, counted)
 
 
 def _gpu_memory(gpu: int, window: Mapping[str, Any]) -> float:

@@ -50,9 +50,10 @@ from conformance.views.served.seeds import Seeds
 from conformance.views.served.served_load import ServedLoad
 from conformance.views.served.thinking_budget import ThinkingBudget
 from conformance.views.served.token_scores import TokenScores
-from conformance.views.soak import Soak
+from conformance.views.soak import Energy, Soak
 from conformance.views.static import Environment, Headers, Refusals
 from conformance.views.steps.graph_steps import GraphSteps
+from conformance.views.steps.k_by_batch import KByBatch
 from conformance.views.steps.step_time import StepTime
 from conformance.views.sweep import Sweep
 from conformance.views.task_score import TaskScore
@@ -101,6 +102,7 @@ BUILDERS: Builders = {
     "tolerances": lambda _: load_tolerances(),
     "sampling": lambda d: Sampling.of(d["sampling"]),
     "likeness": lambda _: load_likeness(FIXTURES / "facts" / "sampling.toml"),
+    "k_by_batch": lambda d: KByBatch.of(d["k_by_batch"]),
     "sweep": lambda d: Sweep.of(d["sweep"]),
     "bench": lambda d: Bench.of(d["bench"]),
     "prefix_caching": lambda d: PrefixCaching.of(d["prefix_caching"]),
@@ -126,6 +128,7 @@ BUILDERS: Builders = {
         load_arm_facts(),
     ),
     "soak": lambda d: Soak.of(d["soak"], 0.1),
+    "energy": lambda d: Energy.of(d["energy"]),
     "workload_floors": lambda _: load_workload_floors(FIXTURES / "workloads", "micro-26b-a4b-nvfp4", 4),
     "floors": lambda _: load_floors(FIXTURES / "floors", "cpu", "micro-26b-a4b-nvfp4", 4),
 }

@@ -10,12 +10,13 @@ import pytest
 from negative_controls.faux_servers import SIZES, Observe, launch
 
 from conformance.errors import ObservationError, Unsupported
-from conformance.observers import bench, near_ties, sweep
+from conformance.observers import bench, k_by_batch, near_ties, sweep
 from conformance.observers import load as loading
 from conformance.profile.profile import Profile
 from conformance.serving.executors import Executor
 from conformance.serving.installed import Installed
 from conformance.serving.metrics import Counters
+from conformance.views.steps.k_by_batch import KByBatch
 from conformance.views.sweep import Sweep
 from conformance.workload.prompts import Prompt
 
@@ -242,6 +243,55 @@ def test_a_sweep_by_restart_begins_with_few_lengths_and_ends_when_time_is_up(
     seen = observe("sweep", swept_by(short, "restart"), mtp=drafting)
     assert list(dict.fromkeys(row["k"] for row in seen["rows"])) == [0, 4, 1, 2]
     assert Sweep.of(seen).swept.keys() == {1, 2, 4}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_every_k_is_timed_by_the_number_of_requests(observe: Observe, profile: Profile, together: bool) -> None:
+    sizes = replace(profile.sizes, sweep_longest_draft=2, batch_at_once=(3, 1), batch_rounds=2, batch_tokens=16)
+    hardware = replace(profile.hardware, two_servers=together)
+    pair = replace(profile.pair, k=2)
+    drafting = launch("good", "--k", "2", "--speculative-config", "{}")
+    asked = replace(profile, sizes=sizes, hardware=hardware, pair=pair)
+    seen = observe("k_by_batch", asked, mtp=drafting)
+    order = [(row["turn"], row["at_once"], row["k"]) for row in seen["rows"]]
+    if together:
+        first = [(2, 1, 0), (2, 1, 2), (2, 1, 2), (2, 1, 0)]  # the order alternates
+        assert order[:4] == first
+        assert len(order) == 2 * 2 * 2 * 2
+    else:
+        assert order[:4] == [(0, 1, 0), (0, 1, 0), (0, 3, 0), (0, 3, 0)]
+        assert len(order) == 3 * 2 * 2
+    assert (seen["joint"], seen["published"], seen["method"]) == ([0.85, 0.72], 4, "restart")
+    found = KByBatch.of(seen)
+    assert {number: set(cells) for number, cells in found.cells.items()} == {1: {1, 2}, 3: {1, 2}}
+    assert all(cell.drafts and cell.accepted for cell in found.own)
+
+
+def test_no_further_k_is_timed_when_time_is_up(observe: Observe, profile: Profile) -> None:
+    short = replace(
+        profile.sizes, sweep_seconds=0.001, sweep_longest_draft=3, batch_at_once=(1,), batch_rounds=2, batch_tokens=16
+    )
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}")
+    seen = observe("k_by_batch", replace(profile, sizes=short, pair=replace(profile.pair, k=3)), mtp=drafting)
+    assert {row["k"] for row in seen["rows"]} == {0, 3}
+
+
+def test_a_server_is_widened_for_as_many_requests_and_tokens_as_are_asked(profile: Profile) -> None:
+    gpu = replace(profile, hardware=replace(profile.hardware, sm=90, serve_args=("--max-num-seqs", "32")))
+    plain = Launch(("python",), {})
+    assert k_by_batch.widened(plain, gpu, 576, 64).command == (
+        "python", "--max-num-seqs", "64", "--max-cudagraph-capture-size", "576"
+    )  # fmt: skip
+    eager = replace(gpu, hardware=replace(gpu.hardware, serve_args=("--max-num-seqs", "64", "--enforce-eager")))
+    assert k_by_batch.widened(plain, eager, 576, 64) == plain
+
+
+def test_a_level_that_times_no_k_by_batch_is_an_error(observe: Observe, profile: Profile) -> None:
+    with pytest.raises(ObservationError, match="level qualify asks nothing: set batch_"):
+        observe("k_by_batch")
+    many = replace(profile.sizes, batch_at_once=(99,), batch_rounds=1, batch_tokens=4)
+    with pytest.raises(ObservationError, match="9 prompts are fewer than 99 requests at once"):
+        k_by_batch.make_plan(replace(profile, sizes=many))
 
 
 def test_more_rounds_end_when_the_speedup_is_known_or_time_is_up(observe: Observe, profile: Profile) -> None:

@@ -16,11 +16,11 @@ from support import synthetic
 from support.nvml import GB10, H100, Card, nvml
 
 from conformance.commands.main import main
-from conformance.errors import ObservationError, UsageError
+from conformance.errors import ObservationError, Unsupported, UsageError
 from conformance.evidence.folder import Evidence
 from conformance.judging import stats
 from conformance.judging.verdict import Verdict
-from conformance.observers import observer, soak
+from conformance.observers import energy, observer, soak
 from conformance.profile.gpus import sensors
 from conformance.profile.profile import MOST_WINDOWS, load_profile, soak_windows, with_soak_minutes
 from conformance.profile.tolerances import load_tolerances
@@ -29,7 +29,7 @@ from conformance.reports.charts import Timeline
 from conformance.reports.source import Source
 from conformance.run.session import Options, open_session
 from conformance.serving.pool import ServerPool
-from conformance.views.soak import Soak
+from conformance.views.soak import Energy, Soak
 
 TOLERANCES = load_tolerances()
 Observe = Callable[..., dict[str, Any]]
@@ -47,10 +47,10 @@ def observe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Observe
     profile = with_prompts(replace(PROFILE, pair=pair), tmp_path / "prompts")
     evidence, opened = recording(tmp_path / "evidence"), list[ServerPool]()
 
-    def held(fault: str = "", **sizes: float) -> dict[str, Any]:
+    def held(fault: str = "", name: str = "soak", **sizes: float) -> dict[str, Any]:
         on = replace(profile, sizes=replace(profile.sizes, **sizes))
         opened.append(ServerPool(on, evidence, launcher=launcher(mtp=launch("good", "--k", "4", "--fault", fault))))
-        return evidence.observe("soak", lambda: observer("soak")(on, opened[0], evidence))
+        return evidence.observe(name, lambda: observer(name)(on, opened[0], evidence))
 
     yield held
     for servers in opened:
@@ -135,9 +135,44 @@ def test_without_nvml_there_are_no_sensors(monkeypatch: pytest.MonkeyPatch) -> N
         assert sense() == []
 
 
+def test_the_energy_of_a_load_is_counted_by_the_gpu(observe: Observe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows for each server; the counter rises by 10 J a reading, and the one before each window is the first."""
+    monkeypatch.setattr(energy, "RAMP_SECONDS", 0.05)
+    monkeypatch.setattr(energy, "LOOK_SECONDS", 0.1)
+    card = replace(H100, joules=tuple(10.0 * reading for reading in range(1000)))
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml(card))
+    seen = observe(name="energy", energy_windows=2, energy_seconds=0.3)
+    assert [row["arm"] for row in seen["windows"]] == ["plain", "mtp", "mtp", "plain"]
+    for row in seen["windows"]:
+        assert row["output_tokens"] > 0
+        assert row["gpus"][0]["energy_j"] == 10 * row["gpus"][0]["looks"]
+    assert seen["gpus"].startswith("NVIDIA H100")
+
+
+@pytest.mark.parametrize("card", [(), (H100,)], ids=["no GPU", "a GPU that tells nothing"])
+def test_without_a_counter_of_energy_no_load_is_held(
+    observe: Observe, monkeypatch: pytest.MonkeyPatch, card: tuple[Card, ...]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml(*card))
+    with pytest.raises(Unsupported, match="No GPU tells its energy or its power"):
+        observe(name="energy", energy_windows=2, energy_seconds=0.3)
+
+
+def test_power_replaces_a_counter_that_is_missing_and_idle_gpus_count_for_nothing() -> None:
+    facts = synthetic.energy()
+    own = Energy.of(facts)
+    assert own.note().startswith("with MTP: 3.77 tokens/J, 1600 tokens/s, 424 W; without: 1.98 tokens/J, 800 tokens/s")
+    assert own.note().endswith("by the GPUs' own counters")
+    for window in facts["windows"]:
+        window["gpus"][0]["energy_j"] = None
+    found = Energy.of(facts)
+    assert found.gain().value == pytest.approx(own.gain().value)
+    assert found.note().endswith("by power, read often")
+
+
 def test_idle_gpus_are_left_out_of_clocks() -> None:
     looks = [soak.Sensors(10.0, 50 + i, 1980 if i else 345, 400.0, () if i else ("gpu_idle",)) for i in range(3)]
-    seen = soak._gpu(looks)
+    seen = soak.describe_gpu(looks)
     assert (seen["looks"], seen["busy"], seen["sm_clock_mhz"], seen["temperature_c"]) == (3, 2, 1980, 52)
     assert seen["reasons"] == {"gpu_idle": 1}
 

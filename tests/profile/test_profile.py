@@ -69,14 +69,14 @@ def test_a_pair_may_lie_elsewhere(tmp_path: Path) -> None:
 
 def test_how_often_the_data_may_be_judged_is_fixed_by_level() -> None:
     looks = [load_profile("cpu", "micro-26b-a4b-nvfp4", level).sizes.looks for level in LEVELS]
-    assert looks == [1, 1, 2, 1]
+    assert looks == [1, 1, 2, 1, 1]
 
 
 def test_unknown_names_are_answered_with_the_known_ones(fixtures: Path) -> None:
     assert told(fixtures, hardware="cpuu").endswith('hardware has cpu. Did you mean "cpu"?')
     assert told(fixtures, pair="llama").endswith("models has micro-26b-a4b-bf16, micro-26b-a4b-nvfp4.")
     assert told(fixtures, level="qualfy") == (
-        'level "qualfy" is unknown; choose one of static, smoke, qualify, soak. Did you mean "qualify"?'
+        'level "qualfy" is unknown; choose one of static, smoke, qualify, soak, k-by-batch. Did you mean "qualify"?'
     )
     assert told(fixtures, pair="/nowhere/x.toml") == "/nowhere/x.toml: there is no such file."
 

@@ -12,6 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from support.synthetic import healthy
 
+from conformance.checkpoints import headers
 from conformance.checkpoints.headers import file_hashes
 from conformance.errors import ObservationError
 from conformance.evidence.folder import BILL, SCHEMAS, Evidence, Header, verify, write_atomically
@@ -117,4 +118,34 @@ def test_a_source_build_is_recorded_and_shown_in_one_line() -> None:
 def test_the_hash_of_each_file_of_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "folder").mkdir()
-    assert file_hashes(tmp_path) == {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    assert file_hashes(tmp_path) == ({"model.safetensors": hashlib.sha256(b"weights").hexdigest()}, {})
+
+
+def test_a_large_file_is_sampled_and_a_change_at_its_ends_or_of_its_size_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headers, "SAMPLED", 4)
+    large = tmp_path / "model.safetensors"
+    body = bytes(range(250)) * 8
+    seen = set()
+    for content in (body, b"x" + body[1:], body[:-1] + b"x", body + b"x"):
+        large.write_bytes(content)
+        whole, sampled = file_hashes(tmp_path, whole_up_to=100)
+        assert not whole
+        assert sampled["model.safetensors"] != hashlib.sha256(content).hexdigest()
+        seen.add(sampled["model.safetensors"])
+    assert len(seen) == 4
+    large.write_bytes(body[:10] + b"x" + body[11:])
+    assert file_hashes(tmp_path, whole_up_to=100)[1].popitem()[1] in seen  # what lies between the blocks is not read
+
+
+def test_a_sampled_file_is_listed_as_one(evidence: Evidence) -> None:
+    made = healthy()["checkpoint"]
+    made["target"] |= {"files": {"config.json": DIGEST}, "sampled_files": {"model-00001.safetensors": DIGEST}}
+    evidence.observe("checkpoint", lambda: made)
+    text = bill_of_materials(evidence, HEADER)
+    assert problem(text) is None
+    files = {each["name"]: each for each in components(text)["target"]["components"]}
+    assert "hashes" in files["config.json"]
+    assert "hashes" not in files["model-00001.safetensors"]
+    assert files["model-00001.safetensors"]["properties"] == [{"name": "conformance:sampled-sha256", "value": DIGEST}]

@@ -170,6 +170,28 @@ def first_counts(d: Documents) -> dict[str, Any]:
     return counts
 
 
+def slower_than_without_mtp_at_16(d: Documents) -> None:
+    for row in d["k_by_batch"]["rows"]:
+        if row["k"] == 4 and row["at_once"] == 16:
+            row["seconds"] *= 4
+
+
+def nothing_by_batch(d: Documents) -> None:
+    d["k_by_batch"]["rows"] = []
+
+
+def own_k_left_out(d: Documents) -> None:
+    d["k_by_batch"]["rows"] = [row for row in d["k_by_batch"]["rows"] if row["k"] != 4]
+
+
+def one_draft_too_long(d: Documents) -> None:
+    next(row for row in d["k_by_batch"]["rows"] if row["k"])["draft_tokens"] += 1
+
+
+def rounds_without_mtp_lost(d: Documents) -> None:
+    d["k_by_batch"]["rows"] = [row for row in d["k_by_batch"]["rows"] if row["k"]]
+
+
 # check -> damages, each with a part of the sentence that the check must give
 DAMAGES: list[Row] = [
     ("ACC-01", no_acceptance, "acceptance length 1.0"),
@@ -199,6 +221,7 @@ DAMAGES: list[Row] = [
     ("SPEED-01", slow_in_a_row, "speedup in a row 1.7"),
     ("SPEED-05", does_not_pay_at_17, "speedup 17 at once 0.7"),
     ("SPEED-02", slow_at_once, "speedup 8 at once 1.4"),
+    ("SPEED-06", slower_than_without_mtp_at_16, "speedup 16 at once, k = 4 0."),
     ("SPEED-03", slow_draft_in_the_server_under_test, "measured over expected speedup 0.5"),
     ("CAL-01", coins_of_other_rates, 'acceptance length at the rates "published" is'),
     ("CAL-01", last_steps_lost, 'joint acceptance at position 4 at the rates "published" is'),
@@ -409,6 +432,10 @@ NOTHING: list[Row] = [
     ("CAL-01", half_a_draft, "but k is 4"),
     ("CAL-01", unexplained_output, "output tokens do not fit"),
     ("CAL-01", rate_missing, "has 3 rates, but k is 4"),
+    ("SPEED-06", nothing_by_batch, "no k was timed"),
+    ("SPEED-06", own_k_left_out, "the pair's k = 4 was not timed at 1 at once"),
+    ("SPEED-06", one_draft_too_long, "1 at once, k = 1: 101 tokens drafted in 100 drafts"),
+    ("SPEED-06", rounds_without_mtp_lost, "4 rounds, 0 without MTP and 400 drafts, so there is nothing to compare"),
     ("SPEED-03", nothing_swept, "0 prompts at 0 draft lengths are too few"),
     ("SPEED-03", one_length_only, "6 prompts at 1 draft lengths are too few"),
     ("SPEED-03", prompt_left_out, "not every prompt was asked at every k"),

@@ -72,6 +72,20 @@ def clocks_fall(d: Documents) -> None:
         window["gpus"][0]["sm_clock_mhz"] = 1410.0
 
 
+def draws_more_power(d: Documents) -> None:
+    for window in d["energy"]["windows"]:
+        window["gpus"][0]["energy_j"] *= 2 if window["arm"] == "mtp" else 1
+
+
+def no_gpu_worked(d: Documents) -> None:
+    for window in d["energy"]["windows"]:
+        window["gpus"][0]["busy"] = 0
+
+
+def no_token_in_a_window(d: Documents) -> None:
+    d["energy"]["windows"][3]["output_tokens"] = 0
+
+
 def never_asked(d: Documents) -> None:
     d["soak"].update(answered=0, windows=[])
 
@@ -99,6 +113,7 @@ DAMAGES: list[Row] = [
     ("SOAK-04", leaks_on_the_gpu, "MiB an hour by which memory of GPU 0 grows 720."),
     ("SOAK-05", too_hot, "clocks were lowered by sw_thermal_slowdown in 0.7% of the samples, where 0% are allowed"),
     ("SOAK-05", capped, "clocks were lowered by sw_power_cap in 13.3% of the samples, where 5% are allowed"),
+    ("SOAK-06", draws_more_power, "tokens/J with MTP over those without 0.9"),
     ("SOAK-05", clocks_fall, "SM clock of GPU 0 of the last third over the first 0.7"),
 ]
 NOTHING: list[Row] = [
@@ -108,4 +123,6 @@ NOTHING: list[Row] = [
     ("SOAK-03", nothing_drafted, "nothing was drafted between 1740 and 1800 s"),
     ("SOAK-04", few_windows, "a trend needs 10"),
     ("SOAK-05", few_windows, "measurements against"),
+    ("SOAK-06", no_gpu_worked, "no GPU worked in every window and told its energy"),
+    ("SOAK-06", no_token_in_a_window, "no token was generated in a window"),
 ]
