@@ -13,6 +13,7 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.observers import bench, k_by_batch, near_ties, sweep
 from conformance.observers import load as loading
 from conformance.profile.profile import Profile
+from conformance.serving.command import Launch
 from conformance.serving.executors import Executor
 from conformance.serving.installed import Installed
 from conformance.serving.metrics import Counters
