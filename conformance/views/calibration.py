@@ -113,12 +113,16 @@ class Calibration:
 
     def bias_seen(self) -> str:
         """As a sentence: the error of a rate that ``biased`` fails, for the rates that show the least and the most."""
+        if not self.quantities:
+            return ""
         limit = self.plan.chance / max(1, len(self.quantities))
         seen = [power.rate_bias_seen(q.truth, q.drafts, limit) for q in self.quantities if q.name != LENGTH]
         return f"fails a joint rate that is wrong by {min(seen):.3f} to {max(seen):.3f} {power.SURELY}"
 
     def coverage_seen(self) -> str:
         """As a sentence: the coverage that ``too_narrow`` fails."""
+        if not self.quantities:
+            return ""
         limit = self.plan.chance / max(1, len(self.names))
         seen = min(power.coverage_seen(self.coverage(name)[1], limit) for name in self.names)
         return f"fails intervals that contain the true value in {seen:.0%} of trials or fewer {power.SURELY}"
