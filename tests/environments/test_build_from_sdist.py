@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -9,7 +10,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from environments.test_build_vllm_pr import Checkout, git
@@ -63,12 +66,23 @@ def test_a_dry_run_shows_the_sdists_and_their_hashes(checkout: Checkout) -> None
 
 
 def test_every_sdist_is_of_the_release_and_of_the_locked_transformers() -> None:
-    lock = (ROOT / "envs/first-mtp/lock.txt").read_text()
-    for path in (ROOT / "envs/pr-41745/sdists").glob("*.txt"):
-        pins = build.sdists(path.stem)
+    names = {"0.21.0": "first-mtp", "0.32.0": "cpu"}
+    assert names.keys() == {path.stem for path in (ROOT / "envs/pr-41745/sdists").glob("*.txt")}
+    for release, environment in names.items():
+        pins = build.sdists(release)
         assert pins.keys() == {"vllm", "transformers"}
-        assert pins["vllm"]["version"] == path.stem
-    assert f"transformers=={build.sdists(RELEASE)['transformers']['version']} " in lock
+        assert pins["vllm"]["version"] == release
+        assert (
+            f"transformers=={pins['transformers']['version']} " in (ROOT / f"envs/{environment}/lock.txt").read_text()
+        )
+
+
+def test_every_tool_of_the_build_is_locked() -> None:
+    lock = (ROOT / "envs/pr-41745/lock.txt").read_text().splitlines()
+    texts = [(ROOT / f"envs/pr-41745/{name}.txt").read_text() for name in ("build-tools", "of-its-time")]
+    names = [name for text in texts for name in text.splitlines()]
+    for name in (name for name in names if not name.startswith("#")):
+        assert any(line.startswith(f"{name}==") for line in lock), name
 
 
 def test_every_third_party_source_has_a_whole_commit_and_a_known_tree_or_none() -> None:
@@ -83,16 +97,18 @@ def test_a_release_without_hashes_is_refused(checkout: Checkout) -> None:
     done = checkout.build("--release", "0.99.0", "--target", "empty")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "envs/pr-41745/sdists/0.99.0.txt does not exist" in done.stderr
-    assert "choose of 0.21.0" in done.stderr
+    assert "choose of 0.21.0, 0.32.0" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--release", RELEASE, "--precompiled"], "goes with neither"),
-        (["--release", RELEASE, "--pr", "7", "--commit", "0" * 40], "goes with neither"),
+        (["--release", RELEASE, "--precompiled"], "name a wheel, or leave out the rest"),
+        (["--release", RELEASE, "--pr", "7", "--commit", "0" * 40], "does not go with --pr"),
         (["--sources", "/"], "go with --release"),
-        (["--precompiled", "--target", "cpu"], "goes with --target cuda"),
+        (["--precompiled", "--target", "cpu"], "name a wheel, or leave out the rest"),
+        (["--precompiled", "a.whl", "--target", "empty"], "has no kernels"),
+        (["--precompiled", "a.whl", "--target", "cpu"], "a.whl is no wheel: name one of vLLM"),
     ],
 )
 def test_options_that_do_not_go_together(checkout: Checkout, words: list[str], said: str) -> None:
@@ -158,25 +174,99 @@ def test_a_folder_that_is_not_there_and_a_name_that_is_not_used(checkout: Checko
     )
 
 
-def test_what_was_built_is_noted_beside_the_packages(tmp_path: Path) -> None:
-    (tmp_path / ".venv").mkdir()
+def noted(folder: Path, stamp: str, log: str | None) -> dict[str, Any]:
+    """What .venv/build.json says of a wheel of four bytes, with that stamp and that log of ccache's counts."""
+    (folder / ".venv").mkdir()
+    (folder / "wheel-1").mkdir()
+    (folder / "wheel-1/vllm.whl").write_text("four")
+    if log is not None:
+        (folder / "wheel-1.ccache").write_text(log)
+    wheel = build.Step("vllm-wheel", ("pip", "--wheel-dir", str(folder / "wheel-1"), "."), folder=folder)
+    wheel.stamp().write_text(stamp)
     third = {"onednn": {"commit": "c", "tree": "t", "pinned": False, "variable": "V"}}
     flags = {"MAX_JOBS": "2", "CCACHE_DIR": "/secret"}
-    step = build.noted("cpu", {"vllm": {"version": "1", "sha256": "s"}, "transformers": {"commit": "k"}}, third, flags)
-    command = [sys.executable, *step.command[1:]]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    noted = json.loads((tmp_path / ".venv/build.json").read_text())
-    assert noted["sources"] == {"vllm": {"version": "1", "sha256": "s"}, "transformers": {"commit": "k"}}
-    assert noted["third_party"] == {"onednn": {"commit": "c", "tree": "t", "pinned": False}}
-    assert (noted["target"], noted["flags"]) == ("cpu", {"MAX_JOBS": "2"})
-    assert noted["torch"]
+    sources = {"vllm": {"version": "1", "sha256": "s"}, "transformers": {"commit": "k"}}
+    step = build.noted("cpu", sources, third, flags, wheel)
+    subprocess.run([sys.executable, *step.command[1:]], cwd=folder, check=True)
+    document: dict[str, Any] = json.loads((folder / ".venv/build.json").read_text())
+    return document
+
+
+def test_what_was_built_is_noted_beside_the_packages(tmp_path: Path) -> None:
+    document = noted(tmp_path, '{"cpu_s": 7.5, "wall_s": 4.0}', None)
+    assert document["sources"] == {"vllm": {"version": "1", "sha256": "s"}, "transformers": {"commit": "k"}}
+    assert document["third_party"] == {"onednn": {"commit": "c", "tree": "t", "pinned": False}}
+    assert (document["target"], document["flags"]) == ("cpu", {"MAX_JOBS": "2"})
+    assert document["torch"]
+    assert document["vllm_wheel"] == {"cpu_s": 7.5, "wall_s": 4.0, "bytes": 4}
     assert json.loads((tmp_path / ".venv/from-source.json").read_text()) == {"transformers": "k"}
 
 
-@pytest.fixture
-def borrowed(tmp_path: Path) -> Path:
+def test_what_ccache_knew_is_noted_and_an_older_stamp_has_no_seconds(tmp_path: Path) -> None:
+    log = "# a.cpp\ncache_miss\ndirect_cache_miss\n# b.cpp\ndirect_cache_hit\n# c.cpp\npreprocessed_cache_hit\n"
+    cost = noted(tmp_path, "", log)["vllm_wheel"]
+    assert (cost["ccache"].pop("version") is not None, cost) == (True, {"bytes": 4, "ccache": {"hits": 2, "misses": 1}})
+
+
+def test_the_page_shows_the_measured_builds() -> None:
+    notes = sorted((ROOT / "docs/results/builds").glob("*.json"))
+    assert notes
+    command = [sys.executable, ROOT / "scripts/note_build", "--table", *notes]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert table in (ROOT / "docs/environments.md").read_text()
+
+
+def test_a_row_of_the_table_has_the_figures_of_its_note(tmp_path: Path) -> None:
+    document = noted(tmp_path, '{"cpu_s": 90.0, "wall_s": 60.0}', "# a.cpp\ncache_miss\n# b.cpp\ndirect_cache_hit\n")
+    document |= {"compiler": "c++ 14", "torch": "2.13.0"}
+    (tmp_path / "note.json").write_text(json.dumps(document))
+    command = [sys.executable, ROOT / "scripts/note_build", "--table", tmp_path / "note.json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[2:] == ["| 1 | cpu | c++ 14 | 2.13.0 | 2 | 1 | 1.5 | 0.0 |"]
+
+
+def test_the_script_says_whether_it_uses_ccache(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout.tools))
+    seen = [build.cache()]
+    (checkout.tools / "ccache").write_text("")
+    (checkout.tools / "ccache").chmod(0o755)
+    seen.append(build.cache())
+    assert seen == ["ccache is not on PATH, so every object is compiled", f"ccache is used ({checkout.tools}/ccache)"]
+
+
+def wheel_for(checkout: Checkout, torch: str) -> Path:
+    """A wheel of vLLM that requires that torch, where the environment cpu has 2.13.0+cpu."""
+    shutil.copytree(ROOT / "envs/cpu", checkout.root / "envs/cpu", dirs_exist_ok=True)
+    path = checkout.root.parent / "vllm.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "vllm-1.dist-info/METADATA", f"Name: vllm\nRequires-Dist: torch=={torch}; os_name == 'posix'\n"
+        )
+    return path
+
+
+def test_kernels_for_another_torch_are_refused(checkout: Checkout) -> None:
+    wheel = wheel_for(checkout, "2.11.0+cpu")
+    done = checkout.build("--release", RELEASE, "--target", "cpu", "--precompiled", str(wheel))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has kernels for torch 2.11.0, and envs/cpu/lock.txt has torch 2.13.0" in done.stderr
+
+
+def test_the_kernels_of_a_wheel_are_named_by_its_hash(checkout: Checkout) -> None:
+    wheel = wheel_for(checkout, "2.13.0+cpu")
+    words = ("--release", RELEASE, "--target", "cpu", "--precompiled", str(wheel))
+    done = checkout.build(*words, "--dry-run", CXX="no-such-compiler")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"VLLM_USE_PRECOMPILED=1 VLLM_PRECOMPILED_WHEEL_LOCATION={wheel}" in done.stdout
+    assert (
+        f'"kernels": {{"file": "vllm.whl", "sha256": "{hashlib.sha256(wheel.read_bytes()).hexdigest()}"}}'
+        in done.stdout
+    )
+    assert "ONEDNN" not in done.stdout
+
+
+def borrow(root: Path) -> Path:
     """A copy of the checkout whose .venv has the packages of this one, and takes what the script installs."""
-    root = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", root / "scripts")
     shutil.copytree(ROOT / "envs", root / "envs")
     (root / "conformance").mkdir()
@@ -189,6 +279,21 @@ def borrowed(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def borrowed(tmp_path: Path) -> Path:
+    return borrow(tmp_path / "checkout")
+
+
+def build_without_kernels(root: Path) -> list[Path]:
+    """Build the release there; the wheels of vLLM and of transformers, in this order."""
+    words = ("--release", RELEASE, "--target", "empty")
+    done = subprocess.run([sys.executable, root / "scripts/build_vllm_pr", *words], capture_output=True, text=True)
+    skip_without_index(root)
+    logs = "".join(log.read_text()[-2000:] for log in root.rglob("*.log"))
+    assert (root / ".venv/build.json").exists(), done.stdout + done.stderr + logs
+    return [*root.glob("build/pr-41745/vllm-*/wheel-*/*.whl"), *root.glob("build/pr-41745/trans*/wheel-*/*.whl")]
+
+
 def skip_without_index(root: Path) -> None:
     for log in root.rglob("*.log"):
         if "(from versions: none)" in log.read_text():
@@ -197,11 +302,7 @@ def skip_without_index(root: Path) -> None:
 
 @pytest.mark.builds
 def test_a_build_without_kernels_from_the_sdist(borrowed: Path) -> None:
-    words = ("--release", RELEASE, "--target", "empty")
-    done = subprocess.run([sys.executable, borrowed / "scripts/build_vllm_pr", *words], capture_output=True, text=True)
-    skip_without_index(borrowed)
-    logs = "".join(log.read_text()[-2000:] for log in borrowed.rglob("*.log"))
-    assert (borrowed / ".venv/build.json").exists(), done.stdout + done.stderr + logs
+    build_without_kernels(borrowed)
     code = "import importlib.metadata as m; print(m.version('vllm'), m.version('transformers'))"
     python = borrowed / ".venv/bin/python"
     said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout

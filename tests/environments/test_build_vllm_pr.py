@@ -39,7 +39,8 @@ class Checkout:
             self.tools,
         ):
             path.mkdir(parents=True)
-        shutil.copy2(ROOT / "scripts/build_vllm_pr", self.root / "scripts")
+        for name in ("build_vllm_pr", "kernels.py"):
+            shutil.copy2(ROOT / "scripts" / name, self.root / "scripts")
         for path, text in {
             self.root / "scripts/bootstrap": "#!/bin/sh\n",
             self.root / ".venv/bin/python": PYTHON,

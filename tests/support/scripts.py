@@ -11,7 +11,9 @@ from support.paths import ROOT
 
 
 def load_script(name: str) -> ModuleType:
-    """``scripts/NAME``, which has no ending, as a module."""
+    """``scripts/NAME``, which has no ending, as a module; what it imports from its folder is found too."""
+    if (folder := str(ROOT / "scripts")) not in sys.path:
+        sys.path.append(folder)
     spec = spec_from_loader(name, SourceFileLoader(name, str(ROOT / "scripts" / name)))
     assert spec is not None
     assert spec.loader is not None
