@@ -79,6 +79,7 @@ def explained(id: str, found: dict[str, Outcome]) -> list[tuple[str, str]]:
 def test_every_exhibit_is_shown() -> None:
     assert {path.stem for path in MUSEUM.glob("*.py")} == SHOWN | {
         "__init__",
+        "drawn_findings",
         "moe_oracle",
         "cuda_graphs",
         "worker",

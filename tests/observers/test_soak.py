@@ -126,7 +126,7 @@ def test_what_nvml_does_not_tell_is_not_made_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "pynvml", made)
     monkeypatch.setattr("conformance.profile.gpus.shared_bytes", lambda _: 128 << 30)
     with sensors() as sense:
-        assert [*vars(sense()[0]).values()] == [None] * 5
+        assert [*vars(sense()[0]).values()] == [None] * 6
 
 
 def test_without_nvml_there_are_no_sensors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,10 +188,10 @@ def failed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence", "times"),
     [
-        (cut, "cannot be read", 11),
-        (empty, "does not match its schema", 11),
+        (cut, "cannot be read", 12),
+        (empty, "does not match its schema", 12),
         (contradict, "contradict each other", 4),
-        (failed, "the server died", 11),
+        (failed, "the server died", 12),
     ],
 )
 def test_damaged_evidence_gives_a_page_that_says_so(

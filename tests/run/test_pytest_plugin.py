@@ -67,6 +67,7 @@ class FauxServers:
 
     closed = 0
     attached = False
+    executor = SimpleNamespace(same_machine=False)  # nothing imports vLLM ahead
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         del arguments, named
@@ -179,7 +180,7 @@ def test_a_recording_run_leaves_evidence_that_verifies(run: Run, documents: synt
     assert result.ret == 0
     evidence = Path("run").absolute()
     verify(evidence)
-    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak"}
+    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak", "energy"}
     recorded = read_journal(evidence / "verdicts.jsonl")
     assert recorded.complete
     assert [record.verdict for record in recorded.records] == [Verdict.PASS] * TOTAL
@@ -366,7 +367,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Refu
         (["--hardware", "cpuu"], 'hardware "cpuu" is unknown'),
         (["--pair", "no-such-pair"], 'pair "no-such-pair" is unknown'),
         (["--evidence", "empty", "--recorded-only"], "empty holds no evidence: it has no header.json."),
-        (["--level", "full"], 'qualify: --level "full" is unknown; choose one of static, smoke, qualify, soak.'),
+        (
+            ["--level", "full"],
+            'qualify: --level "full" is unknown; choose one of static, smoke, qualify, soak, k-by-batch.',
+        ),
         (["--level", "smoek"], 'Did you mean "smoke"?'),
         (["--show", "everything"], 'qualify: --show "everything" is unknown; choose one of summary, '),
         (["--level", "soak", "--minutes", "ten"], 'qualify: --minutes "ten" is not a number.'),
