@@ -180,7 +180,7 @@ def test_a_recording_run_leaves_evidence_that_verifies(run: Run, documents: synt
     assert result.ret == 0
     evidence = Path("run").absolute()
     verify(evidence)
-    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak", "energy"}
+    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak", "energy", "k_by_batch"}
     recorded = read_journal(evidence / "verdicts.jsonl")
     assert recorded.complete
     assert [record.verdict for record in recorded.records] == [Verdict.PASS] * TOTAL
