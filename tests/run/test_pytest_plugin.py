@@ -38,6 +38,7 @@ pytest_plugins = ["pytester"]
 
 TOTAL = len(at_level(catalogue(), "qualify"))
 SOAK = at_level(catalogue(), "soak")
+OTHER_LEVELS = {"soak", "energy", "k_by_batch"}  # observations
 STATIC = {check.id for check in at_level(catalogue(), "static")}
 # pytester forgets what a run has imported, but torch cannot be imported twice.
 for name in SLOW_IMPORTS:
@@ -180,7 +181,7 @@ def test_a_recording_run_leaves_evidence_that_verifies(run: Run, documents: synt
     assert result.ret == 0
     evidence = Path("run").absolute()
     verify(evidence)
-    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - {"soak", "energy", "k_by_batch"}
+    assert {path.stem for path in (evidence / "observations").iterdir()} == documents.keys() - OTHER_LEVELS
     recorded = read_journal(evidence / "verdicts.jsonl")
     assert recorded.complete
     assert [record.verdict for record in recorded.records] == [Verdict.PASS] * TOTAL
