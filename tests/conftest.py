@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(declared): what goes wrong here; see support/faults.py")
     config.addinivalue_line("markers", "alone: measures time, so nothing may run beside it")
     config.addinivalue_line("markers", "quick: starts a real server, and scripts/test runs it without --all too")
+    config.addinivalue_line("markers", "long: needs much processor time, so scripts/test runs it with --all only")
     config.addinivalue_line("markers", "builds: builds a whole environment, which takes a minute")
     config.addinivalue_line("markers", "exhibit(name): shows a defect of museum/exhibits.toml, as room/name")
 

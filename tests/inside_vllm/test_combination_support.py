@@ -21,6 +21,7 @@ REAL = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 ACCEPTED = {"vllm_version": "0.32.0", "refusals": dict.fromkeys(FEATURES, "")}
 
 
+@pytest.mark.long
 def test_a_cpu_refuses_all_but_the_old_runner_in_vllms_own_words(tmp_path: Path) -> None:
     evidence = recording(tmp_path / "evidence")
     pool = ServerPool(REAL, evidence, owns=False)
