@@ -13,14 +13,18 @@ class Seen(Protocol):
     def source(self) -> str: ...
 
 
-class Examined(Seen, Protocol):
-    """Something that was tried several times, with a sentence for each trial that went wrong."""
+class Tried(Seen, Protocol):
+    """Something that was tried several times."""
 
     @property
     def trials(self) -> int: ...
 
     @property
     def note(self) -> str: ...
+
+
+class Examined(Tried, Protocol):
+    """Something that was tried several times, with a sentence for each trial that went wrong."""
 
     def objections(self) -> Sequence[str]: ...
 
@@ -38,13 +42,7 @@ class Kind(Protocol):
     def sentence(self) -> str: ...
 
 
-class Sorted(Seen, Protocol):
+class Sorted(Tried, Protocol):
     """Something that was tried several times, with what went wrong sorted into kinds."""
-
-    @property
-    def trials(self) -> int: ...
-
-    @property
-    def note(self) -> str: ...
 
     def kinds(self) -> Sequence[Kind]: ...

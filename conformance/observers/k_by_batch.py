@@ -19,11 +19,11 @@ from conformance.observers.calibration import synthetic_acceptance
 from conformance.observers.draft_load import ask
 from conformance.observers.load import WARM_UP_TOKENS, cut
 from conformance.observers.refusals import require_sound_pair
-from conformance.observers.sweep import lengths
+from conformance.observers.sweep import lengths, no_time_left
 from conformance.profile.arms import PLAIN, SYNTHETIC
 from conformance.profile.graph_options import graph_options
 from conformance.profile.known_rates import PUBLISHED, Rates, load_plan
-from conformance.profile.profile import Profile, Sizes
+from conformance.profile.profile import Profile
 from conformance.serving.command import Launch, captures, synthetic, with_draft_length
 from conformance.serving.metrics import read_after, read_when_still
 from conformance.serving.pool import ServerPool
@@ -160,15 +160,10 @@ def _by_restart(profile: Profile, servers: ServerPool, plan: Plan, rates: Rates)
             servers.tell(f"k by batch: asking at k = {k}, the longest is {longest}")
             with _arm(swept, plan, k) as arm:
                 rows += measure([plain, arm] if together else [arm], plan, k)
-            if _over(profile.sizes, time.monotonic() - begin, place) and ks[place:]:
+            if no_time_left(profile.sizes, time.monotonic() - begin, place) and ks[place:]:
                 servers.tell(f"k by batch: no time for k = {', '.join(map(str, ks[place:]))}")
                 break
     return rows
-
-
-def _over(sizes: Sizes, took: float, count: int) -> bool:
-    """Whether one more k would end after the time that the level allows, as ``count`` of them took so long."""
-    return bool(sizes.sweep_seconds) and took * (1 + 1 / count) > sizes.sweep_seconds
 
 
 def _at_rates(launch: Launch, k: int, rates: Rates, wide: Any) -> Launch:

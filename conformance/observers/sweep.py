@@ -16,7 +16,7 @@ from conformance.observers.draft_load import ask
 from conformance.observers.load import counts, counts_of
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import MTP, PLAIN, SWEEP
-from conformance.profile.profile import Profile
+from conformance.profile.profile import Profile, Sizes
 from conformance.serving.command import with_draft_length
 from conformance.serving.metrics import read_after, read_when_still
 from conformance.serving.pool import ServerPool
@@ -173,7 +173,7 @@ def _by_restart(
     begin = time.monotonic()
     for place, ks in enumerate([first, *([k] for k in others)]):
         took = time.monotonic() - begin
-        if place and profile.sizes.sweep_seconds and took * (1 + 1 / place) > profile.sizes.sweep_seconds:
+        if place and no_time_left(profile.sizes, took, place):
             servers.tell(f"sweep: no time for k = {', '.join(map(str, others[place - 1 :]))} after {took:.0f} s")
             break
         servers.tell(f"sweep: starting a server for k = {', '.join(map(str, ks))}")
@@ -182,6 +182,11 @@ def _by_restart(
             for k, server in zip(ks, started, strict=True):
                 ask_all(Arm(SWEEP, k), server)
     return rows, counted
+
+
+def no_time_left(sizes: Sizes, took: float, count: int) -> bool:
+    """Whether one more k would end after the time that the level allows, as ``count`` of them took so many seconds."""
+    return bool(sizes.sweep_seconds) and took * (1 + 1 / count) > sizes.sweep_seconds
 
 
 def lengths(own: int, longest: int) -> list[int]:
