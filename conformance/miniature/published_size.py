@@ -6,7 +6,8 @@ memory and step times, not for anything that reads text. The pair file beside th
 at which rates to accept drafts. With ``--device meta`` the files have headers and no numbers, and take no space on the
 disk: enough for level static.
 
-26B-A4B and 31B have their vision tower, except in FP8. The others are the text model alone.
+Targets have their towers, except in FP8. 12B is the text model alone. E2B and E4B lack the keys and values of layers
+that read those of earlier ones: the published files hold them, and no model uses them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers import Gemma4Config, Gemma4ForCausalLM, Gemma4ForConditionalGe
 
 from conformance import FIXTURES
 from conformance.checkpoints.nvfp4 import E2M1, GROUP
+from conformance.checkpoints.small_files import TEMPLATE
 from conformance.errors import UsageError
 from conformance.miniature.export import write_json
 from conformance.miniature.wrapper import PROCESSOR, wrapped_config
@@ -37,7 +39,7 @@ from conformance.profile.facts import Quantisation, Target, load_facts, text_of
 LAYOUTS = {"bf16": "bf16", "fp8": "fp8", "nvfp4": "nvfp4-modelopt"}  # of a quantisation, in fixtures/facts
 RATES = FIXTURES / "models" / "geometry-26b-a4b-nvfp4.toml"  # how it is served, and the published rates
 TOKENIZER = FIXTURES / "models" / "micro-26b-a4b" / "target-bf16"
-COPIED = ("tokenizer_config.json", "chat_template.jinja")
+COPIED = ("tokenizer_config.json", TEMPLATE)
 INTEGERS = "token_ordering"
 STORED = {
     torch.bfloat16: "BF16",
@@ -54,6 +56,8 @@ QUANTISED = {
 }  # linears of a decoder layer
 LAYER = re.compile(r"^model\.(language_model\.)?layers\.(\d+)\.")
 VIDEO = "<|video|>"
+# Of the miniature's template.
+EMPTY_THOUGHT = "{%- if not thinking -%}{{- '<|channel>thought\\n<channel|>' -}}{%- endif -%}"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -134,6 +138,9 @@ def make(folder: Path, size: str, quantisation: str, device: str, seed: int = 0)
     maker = Maker.of(device, seed)
     write_target(folder / "target", config, layout, maker, tokens)
     write_draft(folder / "draft", draft.config, shapes, maker, tokens)
+    if size not in facts.chat_template.empty_thought:
+        for path in folder.glob(f"*/{TEMPLATE}"):
+            path.write_text(path.read_text(encoding="utf-8").replace(EMPTY_THOUGHT, ""), encoding="utf-8")
     write_pair(folder, size, quantisation, multimodal="vision_config" in config)
 
 
@@ -174,6 +181,7 @@ def target_config(target: Target, quantisation: Quantisation, tokens: Mapping[st
     quantised = quantisation.config(target.text_config)
     return config | {
         "architectures": [target.architecture],
+        "audio_config": None if around.audio_config is None else dict(around.audio_config),
         "eos_token_id": [tokens["<eos>"], tokens["<turn|>"]],
         **({} if quantised is None else {"quantization_config": quantised}),
     }

@@ -61,9 +61,10 @@ class _Draft:
 class Multimodal:
     """What the published config.json holds around its text model."""
 
-    use_bidirectional_attention: str  # a key of text_config that only images change
     video_token_id: int
     vision_config: Mapping[str, Any]
+    audio_config: Mapping[str, Any] | None = None
+    use_bidirectional_attention: str | None = None  # a key of text_config that only images change
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -78,14 +79,14 @@ class _Target:
     architecture: str
     text_config: Mapping[str, Any]
     quantised_linears: Mapping[str, int] | None = None
-    multimodal: bool = False  # whether it has what the sizes share around the text model
+    multimodal: str = ""  # which of the tables that sizes share is around its text model, if that is known
 
 
 @dataclass(frozen=True, config=STRICT)
 class _Shared:
     text_config: Mapping[str, Any]
     config: Mapping[str, Any] | None = None
-    multimodal: Multimodal | None = None
+    multimodal: Mapping[str, Multimodal] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -290,7 +291,7 @@ def _draft(row: _Draft, shared: _Shared) -> Draft:
 def _target(row: _Target, shared: _Shared) -> Target:
     kinds = ([SLIDING] * (row.group - 1) + [FULL]) * row.groups
     text = {**shared.text_config, **row.text_config, **dict.fromkeys(row.null), "layer_types": kinds}
-    around = shared.multimodal if row.multimodal else None
+    around = (shared.multimodal or {}).get(row.multimodal)
     return Target(row.repository, row.flag, row.architecture, text, row.totals, row.quantised_linears or {}, around)
 
 
