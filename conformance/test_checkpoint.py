@@ -71,7 +71,8 @@ def test_draft_is_the_published_one(published: Published) -> None:
 )
 def test_target_is_the_published_one(published: Published) -> None:
     """By the config, and the number of tensors, of parameters, or of quantised linear layers."""
-    expect_equal(published.target_values(), published.published_target_values(), source=published)
+    values, expected = published.target_values(), published.published_target_values()
+    expect_equal(values, expected, source=published, note=published.absent_tensors())
 
 
 @check(
@@ -85,7 +86,8 @@ def test_target_is_the_published_one(published: Published) -> None:
 )
 def test_quantisation_fits_the_tensors(published: Published) -> None:
     """The listed layers are BF16, all others are packed, and both config files agree."""
-    expect_none(published.quantisation(), among=published.tensors_of_target(), source=published)
+    found = published.quantisation()
+    expect_none(found, among=published.tensors_of_target(), source=published, note=published.integers())
 
 
 @check(

@@ -97,6 +97,27 @@ def attention_axes(text: Keys, number: int) -> tuple[Axis, Axis]:
     return text.axis("global_head_dim"), text.axis(kv_key)
 
 
+def unused_tensors(config: Mapping[str, Any]) -> dict[str, int]:
+    """The keys and values of a target's layers that read those of earlier ones: numbers in each, by name in the file.
+
+    Google's files of E2B and E4B hold them, transformers leaves them out when it saves, and no model uses them.
+
+    Raises:
+        Missing: the config lacks a key.
+    """
+    text = text_keys(config)
+    count = len(text.strings("layer_types"))
+    sharing = min(text.integer("num_kv_shared_layers"), count) if text.table.get("num_kv_shared_layers") else 0
+    found: dict[str, int] = {}
+    for number in range(count - sharing, count):
+        head, heads = attention_axes(text, number)
+        at = f"{'model.language_model' if text.prefix else 'model'}.layers.{number}.self_attn"
+        projection = head.size * heads.size * text.integer("hidden_size")
+        found |= {f"{at}.{name}_proj.weight": projection for name in ("k", "v")}
+        found[f"{at}.k_norm.weight"] = head.size
+    return found
+
+
 def implied_tensors(config: Mapping[str, Any]) -> dict[str, Implied]:
     """All tensors of a draft with this config.
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from conformance.checkpoints import quantisation
 from conformance.checkpoints.headers import TOKEN_ORDER
-from conformance.checkpoints.pairing import Keys, Missing, attention_axes
+from conformance.checkpoints.pairing import Keys, Missing, attention_axes, unused_tensors
 from conformance.errors import ObservationError, Unsupported
 from conformance.profile.facts import GENERATIONS, Facts, text_of
 
@@ -109,7 +109,7 @@ class Published:
         values["config.json architectures"] = self.target["config"].get("architectures")
         method = quantisation.method_of(self.target["config"])
         if method is None:
-            sized = [prod(shape) for _, shape in held.values() if shape]
+            sized = [prod(shape) for _, shape in held.values() if shape] + list(self._unused_and_absent().values())
             values["parameters"] = sum(sized)
             if fact.flag == "certain":
                 values["tensors"] = len(sized)
@@ -134,9 +134,23 @@ class Published:
             values["quantised linears"] = fact.quantised_linears[method]
         return values
 
+    def absent_tensors(self) -> str:
+        """How many tensors the target's file lacks that no model uses, as a note; empty for none.
+
+        Raises:
+            ObservationError: the config does not describe its layers.
+        """
+        absent = len(self._unused_and_absent())
+        why = "the keys and values of layers that read those of earlier ones, which no model uses"
+        return f"{absent} tensors are absent: {why}" if absent else ""
+
     def quantisation(self) -> list[str]:
         """A sentence for each contradiction between the target's quantisation settings and its tensors."""
         return quantisation.objections(self.target["config"], self.target["hf_quant_config"], _held(self.target))
+
+    def integers(self) -> str:
+        """The size of packed integers and whose targets have such weights, as a note; empty for other weights."""
+        return quantisation.packed_as(self.target["config"])
 
     def tensors_of_target(self) -> int:
         """The number of tensors in the target's files."""
@@ -213,6 +227,20 @@ class Published:
         known = [(name, goldens.goldens(name, thought)) for name in reversed(GENERATIONS) for thought in thoughts]
         # The newest generation with the fewest contradictions.
         return min(known, key=lambda each: sum(template["renders"].get(id) != text for id, text in each[1].items()))
+
+    def _unused_and_absent(self) -> dict[str, int]:
+        """The numbers of each tensor that an unquantised target's file lacks and that no model uses.
+
+        Raises:
+            ObservationError: the config does not describe its layers.
+        """
+        if self.target["config"].get("quantization_config"):
+            return {}  # its tensors have other names
+        try:
+            unused = unused_tensors(self.target["config"])
+        except Missing as missing:
+            raise ObservationError(f"the target's config.json does not describe its layers: {missing}") from None
+        return {name: size for name, size in unused.items() if name not in self.target["tensors"]}
 
     def _tokens(self, checkpoint: Mapping[str, Any]) -> dict[str, int | str]:
         tokens = checkpoint["special_tokens"]

@@ -12,8 +12,9 @@ from negative_controls.faux_servers.checkpoints import BYTES, FULL, PUBLISHED, S
 
 from conformance.checkpoints import headers
 from conformance.checkpoints.headers import Damaged, draft_folder, read_headers
-from conformance.checkpoints.pairing import implied_tensors, refusals
+from conformance.checkpoints.pairing import implied_tensors, refusals, unused_tensors
 from conformance.errors import UsageError
+from conformance.profile.facts import load_facts
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ def test_a_target_without_a_text_config_of_its_own_is_read_too(pair: Checkpoints
     pair.target_config["text_config"] = None
     (pair.target / "config.json").write_text(json.dumps(pair.target_config))
     assert refusals(pair.target, pair.draft) == []
+
+
+def test_layers_that_read_the_keys_and_values_of_earlier_ones() -> None:
+    config = {"text_config": dict(load_facts().targets["E2B"].text_config)}
+    unused = unused_tensors(config)
+    assert (len(unused), sum(unused.values())) == (60, 18_880_512)
+    assert unused["model.language_model.layers.15.self_attn.k_norm.weight"] == 256
+    assert unused["model.language_model.layers.19.self_attn.k_norm.weight"] == 512
+    assert next(iter(unused_tensors(config["text_config"]))) == "model.layers.15.self_attn.k_proj.weight"
+    assert unused_tensors(load_facts().targets["31B"].text_config) == {}
 
 
 def test_a_missing_mlp_tensor(pair: Checkpoints) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conformance.checkpoints.quantisation import covers, method_of, objections, quantised_linears
+from conformance.checkpoints.quantisation import covers, method_of, objections, packed_as, quantised_linears
 from conformance.errors import Unsupported
 from conformance.profile.facts import Facts, load_facts
 
@@ -124,3 +124,57 @@ def test_an_unknown_layout_is_unsupported() -> None:
 )
 def test_exceptions(pattern: str, module: str, covered: bool) -> None:
     assert covers((pattern,), module) is covered
+
+
+def integers(**weights: Any) -> dict[str, Any]:
+    group = {"weights": {"num_bits": 4, "type": "int", "group_size": 32} | weights}
+    settings = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": group}}
+    return {"quantization_config": settings}
+
+
+def packed(**changed: Any) -> dict[str, Any]:
+    """A linear [64, 128] of 4-bit integers in groups of 32."""
+    parts = {"packed": ("I32", (64, 16)), "scale": ("BF16", (64, 4)), "shape": ("I64", (2,))} | changed
+    return {f"{PREFIX}.0.mlp.up_proj.weight_{part}": held for part, held in parts.items() if held}
+
+
+def test_packed_integers() -> None:
+    assert objections(integers(), None, packed()) == []
+    assert objections(integers(group_size=None), None, packed(scale=("BF16", (64, 1)))) == []
+    assert objections(integers(num_bits=8), None, packed(scale=("BF16", (64, 2)))) == []
+    assert packed_as(integers(num_bits=8, group_size=None)).startswith(
+        "the weights are 8-bit integers with a scale for"
+    )
+    assert packed_as({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"scale": ("BF16", (64, 8))}, "up_proj.weight_scale is BF16 [64, 8] where BF16 [64, 4] is expected"),
+        ({"scale": ("F8_E4M3", (64, 4))}, "up_proj.weight_scale is F8_E4M3 [64, 4] where BF16 [64, 4] is expected"),
+        ({"packed": ("U8", (64, 16))}, "up_proj.weight_packed is U8 [64, 16] where I32 [64, 16] is expected"),
+        ({"packed": ("I32", (64,))}, "up_proj.weight_packed is [64], which is no matrix"),
+        ({"shape": None}, "up_proj lacks weight_shape"),
+    ],
+)
+def test_integers_that_are_packed_in_another_way(changed: dict[str, Any], says: str) -> None:
+    (found,) = objections(integers(), None, packed(**changed))
+    assert found.endswith(says)
+
+
+@pytest.mark.parametrize("weights", [{"num_bits": 3}, {"type": "float"}, {"num_bits": "4"}])
+def test_other_integers_are_unknown(weights: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported, match="pack-quantized"):
+        method_of(integers(**weights))
+
+
+def test_exceptions_that_name_nothing() -> None:
+    config = integers()
+    linear = {f"{PREFIX}.0.mlp.up_proj.weight": BF16, **dict(compressed(f"{PREFIX}.1.mlp.up_proj", 64, 64))}
+    for listed in ([None, 3], "mlp", ["re:("]):
+        config["quantization_config"]["ignore"] = listed
+        found = objections(config, None, linear)
+        assert f"{PREFIX}.0.mlp.up_proj is in BF16, but config.json does not list it as left so" in found
+    with pytest.raises(Unsupported, match="no table: fp8"):
+        method_of({"quantization_config": "fp8"})

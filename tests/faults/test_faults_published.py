@@ -16,7 +16,7 @@ from support.faults import fault
 from support.scene import Scene
 from test_faults_checkpoint import W4A16, edit_json
 
-from conformance.checkpoints.headers import read_headers
+from conformance.checkpoints.headers import TOKEN_ORDER, read_headers
 
 LINEAR = re.compile(r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
 SIZES = {"BF16": 2, "I32": 4, "I64": 8}  # bytes of a number
@@ -29,6 +29,10 @@ def make_e2b(folder: Path) -> None:
     """E2B as transformers saves it: without the keys and values of the 20 layers that read those of earlier ones."""
     words = ("--size=E2B", "--quantisation=bf16", "--device=meta", f"--into={folder}")
     subprocess.run([sys.executable, "-m", "conformance.miniature.published_size", *words], check=True)
+    order = read_headers(folder / "draft")[TOKEN_ORDER]
+    with order.file.open("r+b") as file:
+        file.seek(order.start)
+        file.write(b"".join(number.to_bytes(8, "little") for number in range(*order.shape)))
 
 
 def write_again(target: Path, change: Mapping[str, Layout]) -> None:
