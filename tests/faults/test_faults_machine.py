@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 from support.faults import fault
@@ -158,6 +160,35 @@ def test_a_long_temporary_folder(scene: Scene) -> None:
     scene.serve(real=["tools"])
     scene.expect(scene.run(), TOOL)
     assert list(folder.iterdir()) == []
+
+
+@harmless(
+    "a folder for sockets in the shell",
+    done="VLLM_RPC_BASE_PATH names a short folder for vLLM's sockets, and the temporary folder has a long path.",
+)
+def test_a_folder_for_sockets(scene: Scene) -> None:
+    long, own = scene.folder / ("t" * 90), Path(tempfile.mkdtemp(prefix="sockets-"))
+    long.mkdir()
+    scene.environment |= {"TMPDIR": str(long), "VLLM_RPC_BASE_PATH": str(own)}
+    scene.serve("--wants", f"VLLM_RPC_BASE_PATH={own}/…", real=["tools"])
+    scene.expect(scene.run(), TOOL)
+    own.rmdir()  # it is empty
+
+
+LOOPBACK_UP = """
+import fcntl, os, socket, struct, sys
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH14x", b"lo", 0x49))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@harmless("no route", done="The machine has no network but its loopback, as behind a VPN that is down.")
+def test_no_route(scene: Scene) -> None:
+    scene.before = ("unshare", "-n", sys.executable, "-c", LOOPBACK_UP)
+    if not shutil.which("unshare") or subprocess.run([*scene.before, "true"], check=False).returncode:
+        pytest.skip("this user may not have a network of its own")
+    scene.serve("--wants", "VLLM_HOST_IP=127.0.0.1", real=["tools"])
+    scene.expect(scene.run(), TOOL)
 
 
 @harmless("64 open files", done="ulimit -n 64 holds for the run and its servers.")

@@ -333,3 +333,17 @@ def test_bad_input_is_one_sentence(scene: Scene, named: str) -> None:
     ended = scene.call(*INPUTS[named][1](scene))
     scene.expect(ended)
     assert len(ended.said.strip().splitlines()) <= 12, ended.said
+
+
+@user(
+    "a check id that stands twice",
+    done="Somebody copies a check and leaves it its id.",
+    code=2,
+    seconds=60,
+    says="check id CKPT-01 stands twice, as test_checkpoint.py::test_draft_tensors and test_checkpoint.py::test_again;"
+    " give one of them a free number of its family",
+)
+def test_a_check_id_twice(scene: Scene) -> None:
+    scene.plan["hostile"] = "an_id_twice"
+    scene.serve()
+    scene.expect(scene.run(level="static"))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from conformance import test_checkpoint
 from conformance.evidence.journal import Journal
 from conformance.serving import executors
 
@@ -108,6 +109,11 @@ def clock_jumps(_folder: Path) -> None:
     """The wall clock goes back by a day two seconds after the start, as with a first NTP answer."""
     wall, begin = time.time, time.monotonic()
     vars(time)["time"] = lambda: wall() - 86_400 * (time.monotonic() > begin + 2)
+
+
+def an_id_twice(_folder: Path) -> None:
+    """Somebody has copied a check and left it its id."""
+    vars(test_checkpoint)["test_again"] = test_checkpoint.test_draft_tensors
 
 
 def _raising(error: Exception) -> Callable[..., NoReturn]:
