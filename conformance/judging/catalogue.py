@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Sequence
 
 from conformance import PACKAGE
+from conformance.errors import UsageError
 from conformance.judging.check import Check, declaration
 from conformance.profile.profile import INCLUDED
 
@@ -14,16 +15,19 @@ def catalogue() -> tuple[Check, ...]:
     """Every check declared in ``conformance/test_*.py``, cheap families first.
 
     Raises:
-        ValueError: two checks have the same id.
+        UsageError: two checks have the same id.
     """
-    checks = []
+    checks: dict[str, Check] = {}
+    places: dict[str, str] = {}
     for path in sorted(PACKAGE.glob("test_*.py")):
-        module = importlib.import_module(f"conformance.{path.stem}")
-        checks += [check for value in vars(module).values() if (check := declaration(value))]
-    ids = [check.id for check in checks]
-    if twice := {id for id in ids if ids.count(id) > 1}:
-        raise ValueError(f"check ids used twice: {', '.join(sorted(twice))}")
-    return tuple(sorted(checks, key=lambda check: check.order))
+        for name, value in vars(importlib.import_module(f"conformance.{path.stem}")).items():
+            if check := declaration(value):
+                place = f"{path.name}::{name}"
+                if check.id in checks:
+                    twice = f"check id {check.id} stands twice, as {places[check.id]} and {place}"
+                    raise UsageError(f"{twice}; give one of them a free number of its family.")
+                checks[check.id], places[check.id] = check, place
+    return tuple(sorted(checks.values(), key=lambda check: check.order))
 
 
 def node_of(id: str) -> str:

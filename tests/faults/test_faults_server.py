@@ -233,3 +233,16 @@ def test_counts_wrongly(scene: Scene, does: str) -> None:
 def test_ignores_sigterm(scene: Scene) -> None:
     scene.serve("--fault", "is stubborn", real=["tools"])
     scene.expect(scene.run(), TOOL)
+
+
+@broken(
+    "goes on after its stop tokens",
+    done="The server drops the list of stop tokens, as with --override-generation-config (vllm#45591), and answers on.",
+    verdict="FAIL",
+    code=1,
+    seconds=60,
+    says='code-0 is weather({"city": "Oslo"}) and weather({"city": "Oslo"}) and weather({"city": "Oslo"}) where',
+)
+def test_goes_on(scene: Scene) -> None:
+    scene.serve("--fault", "goes on after its stop tokens", real=["tools"])
+    scene.expect(scene.run(), TOOL)

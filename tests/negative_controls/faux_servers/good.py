@@ -233,8 +233,14 @@ class Handler(BaseHTTPRequestHandler):
             "reasoning": None,
         }
         if question.get("tools"):
-            message |= {"content": None, "reasoning": "hm", "tool_calls": [self.call(question)]}
-        choice = {"index": 0, "finish_reason": "stop", "message": message, "token_ids": list(range(tokens))}
+            calls = [self.call(question)] * (3 if self.state.fault == mischief.GOES_ON else 1)
+            message |= {"content": None, "reasoning": "hm", "tool_calls": calls}
+        choice = {
+            "index": 0,
+            "finish_reason": mischief.finish(self.state.fault),
+            "message": message,
+            "token_ids": list(range(tokens)),
+        }
         frame = self.frame("chat.completion", [choice], tokens)
         self.send(json.dumps(frame | {"prompt_token_ids": PROMPT_IDS}))
 
@@ -264,8 +270,11 @@ class Handler(BaseHTTPRequestHandler):
             first = {**call, "index": 0, "function": {"name": call["function"]["name"], "arguments": ""}}
             pieces = [{"index": 0, "function": {"arguments": piece}} for piece in (arguments[:4], arguments[4:])]
             deltas = [{"reasoning": "hm"}, *({"tool_calls": [piece]} for piece in (first, *pieces))]
+            if self.state.fault == mischief.GOES_ON:
+                deltas += [{"tool_calls": [{**call, "index": number}]} for number in (1, 2)]
         choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
-        choices.append({"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": list(range(tokens))})
+        finish = mischief.finish(self.state.fault)
+        choices.append({"index": 0, "delta": {}, "finish_reason": finish, "token_ids": list(range(tokens))})
         chunks = [self.frame("chat.completion.chunk", [choice], None) for choice in choices]
         chunks[0]["prompt_token_ids"] = PROMPT_IDS
         chunks.append(self.frame("chat.completion.chunk", [], tokens))

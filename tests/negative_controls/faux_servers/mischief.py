@@ -23,6 +23,7 @@ ENGINE_DIED = """(EngineCore pid=71) ERROR 11-29 14:25:33 [core.py:1136] Traceba
 (EngineCore pid=71) ERROR 11-29 14:25:33 [core.py:1136] RuntimeError: probability tensor contains inf, nan or below 0
 (APIServer pid=70) vllm.v1.engine.exceptions.EngineDeadError: See stack trace (above) for the root cause."""
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+GOES_ON = "goes on after its stop tokens"  # until it has no tokens left
 _held: list[object] = []  # what lives as long as the server
 
 
@@ -71,6 +72,11 @@ def refusal(fault: str, asked: int) -> tuple[int, str] | None:
     print(said, flush=True)
     threading.Timer(0.3, os._exit, [1]).start()
     return 500, '{"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError"}}'
+
+
+def finish(fault: str) -> str:
+    """Why an answer ends."""
+    return "length" if fault == GOES_ON else "stop"
 
 
 def stream(fault: str, body: str) -> str:
