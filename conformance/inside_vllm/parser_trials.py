@@ -3,7 +3,8 @@
 Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the chat template), ``examples`` (how many
 for each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances``, ``suite`` and
 ``regressions``. The last line of standard output is JSON: for each property the number of examples, and the smallest
-example that breaks it, which Hypothesis finds; for the properties of ``answer_trials`` every kind of finding.
+example that breaks it, which Hypothesis finds; for the properties of ``answer_trials`` every kind of finding. The work
+is spread over five processes; ``seconds`` is the wall time of all of it, ``cpu_seconds`` the CPU time.
 
 Hypothesis draws the same examples in every run, so that a verdict does not change from run to run.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
+import os
 import sys
 import time
 from collections import defaultdict
@@ -228,13 +230,15 @@ class Trials:
     def chunking(self, stream: Stream) -> dict[str, Any]:
         """Property: an answer in deltas gives the same as the whole, whether cut once, at every token, or at random."""
         ids = self._parser.encode(stream.text)
-        count = len(ids)
+        count, held = len(ids), set[tuple[int, ...]]()
 
         @functools.cache
         def whole() -> Any:
             return as_json(self._parser.whole(stream.asked, ids, stream.stop))
 
         def holds(cuts: list[int]) -> None:
+            if tuple(cuts) in held:  # a third of what is drawn was drawn before
+                return
             with raising_breaks(text=stream.text):
                 expected = whole()
                 found = as_json(self._parser.streamed(stream.asked, ids, cuts, stream.stop))
@@ -242,6 +246,7 @@ class Trials:
                 begins = [0, *cuts[:-1]]
                 deltas = [self._parser.decode(ids[begin:end]) for begin, end in zip(begins, cuts, strict=True)]
                 raise Counterexample({"deltas": deltas, "whole": expected, "found": found})
+            held.add(tuple(cuts))
 
         every = [[cut, count] for cut in range(1, count)] + [list(range(1, count + 1)), [count]]
         for number, cuts in enumerate(every, 1):
@@ -251,6 +256,10 @@ class Trials:
                 return {"examples": number, "counterexample": found.example}
         tried = self._run(ends(count), holds)
         return {**tried, "examples": tried["examples"] + len(every)}
+
+    def chunking_of(self, streams: Sequence[Stream]) -> dict[str, dict[str, Any]]:
+        """The property for several answers, by their ids."""
+        return {stream.id: self.chunking(stream) for stream in streams}
 
     def any_text(self, known: Sequence[Any]) -> dict[str, Any]:
         """Property: no text makes the parser raise, take too long, or return text that is not in it."""
@@ -340,53 +349,47 @@ def _refuse(message: str) -> None:
     raise ValueError(message)
 
 
-class Chunking:
-    """The trials of chunking, in two processes that are forked with the parser: they take as long as all others."""
+class Forked:
+    """What a function returns in a process that is forked with the parser."""
 
-    PROCESSES = 2
-
-    def __init__(self, trials: Trials, streams: Sequence[Stream]) -> None:
-        self._streams, self._pipes = streams, list[Connection]()
+    def __init__(self, work: Callable[[], Any]) -> None:
         context = multiprocessing.get_context("fork")
-        for first in range(self.PROCESSES):
-            pipe, other = context.Pipe(duplex=False)
-            context.Process(target=_try_chunking, args=(trials, streams[first :: self.PROCESSES], other)).start()
-            other.close()
-            self._pipes.append(pipe)
-
-    def found(self) -> dict[str, dict[str, Any]]:
-        """The result of every stream, as soon as both processes have ended."""
-        tried = [dict[str, Any]() for _ in self._streams]
-        for first, pipe in enumerate(self._pipes):
-            tried[first :: self.PROCESSES] = pipe.recv()
-        return {stream.id: each for stream, each in zip(self._streams, tried, strict=True)}
-
-
-class Apart:
-    """The trials of what the world sends, in a process that is forked with the parser."""
-
-    def __init__(self, answers: Answers, asked: dict[str, Any]) -> None:
-        self._pipe, other = multiprocessing.get_context("fork").Pipe(duplex=False)
-        multiprocessing.get_context("fork").Process(target=_try_answers, args=(answers, asked, other)).start()
+        self._pipe, other = context.Pipe(duplex=False)
+        self._process = context.Process(target=_send_result, args=(work, other))
+        self._process.start()
         other.close()
 
-    def found(self) -> dict[str, Any]:
-        """The result of every property, as soon as the process has ended."""
-        found: dict[str, Any] = self._pipe.recv()
+    def result(self) -> Any:
+        """The result, as soon as the process has ended."""
+        found = self._pipe.recv()
+        self._process.join()  # from here on its CPU seconds count
         return found
 
 
-def _try_answers(answers: Answers, asked: dict[str, Any], pipe: Connection) -> None:
-    pipe.send(answers.run(asked, asked["examples"]))
+def _send_result(work: Callable[[], Any], pipe: Connection) -> None:
+    pipe.send(work())
 
 
-def _try_chunking(trials: Trials, streams: Sequence[Stream], pipe: Connection) -> None:
-    pipe.send([trials.chunking(stream) for stream in streams])
+class Stopwatch:
+    """Wall and CPU seconds of this process and of those that have ended below it, since it was made."""
+
+    def __init__(self) -> None:
+        self._begin, self._cpu = time.perf_counter(), _cpu_seconds()
+
+    def as_json(self) -> dict[str, float]:
+        """Both, for the observation."""
+        wall, cpu = time.perf_counter() - self._begin, _cpu_seconds() - self._cpu
+        return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def main() -> None:
     """Test every property on the input."""
-    asked = json.load(sys.stdin)
+    stopwatch, asked = Stopwatch(), json.load(sys.stdin)
     try:
         parser = Gemma4(Path(asked["tokenizer"]))
     except Unsupported as reason:
@@ -397,7 +400,9 @@ def main() -> None:
     known = defaultdict(list)
     for row in asked["regressions"]:
         known[row["property"]].append(row["example"])
-    answers = Apart(Answers(parser, trials.native), asked)
+    answers = Answers(parser, trials.native)
+    names = list(answers.judges)
+    answered = [Forked(functools.partial(answers.run, asked, asked["examples"], names[first::2])) for first in range(2)]
     streams = [
         Stream(
             row["id"],
@@ -407,14 +412,22 @@ def main() -> None:
         )
         for row in asked["streams"]
     ]
-    chunking = Chunking(trials, streams)
+    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::2])) for first in range(2)]
     found = {
         "vllm_version": adapters.vllm_version(),
         "round_trip": {name: trials.round_trip(values, known[name]) for name, values in kinds.items()},
         "published": trials.published(asked["instances"]),
         "any_text": trials.any_text(known["any_text"]),
     }
-    print(json.dumps(found | {"chunking": chunking.found(), "answers": answers.found()}))
+    found["chunking"] = _in_order([stream.id for stream in streams], chunked)
+    found["answers"] = _in_order(names, answered)
+    print(json.dumps(found | stopwatch.as_json()))
+
+
+def _in_order(names: Sequence[str], parts: Sequence[Forked]) -> dict[str, Any]:
+    """The results of all parts by name."""
+    results = {name: each for part in parts for name, each in part.result().items()}
+    return {name: results[name] for name in names}
 
 
 if __name__ == "__main__":

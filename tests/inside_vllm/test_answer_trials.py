@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from support.reference_parser import ReferenceParser
 
+from conformance.evidence.folder import SCHEMAS
 from conformance.formats.gemma4_calls import Call
-from conformance.formats.json_schema import violations
+from conformance.formats.json_schema import first_violation, violations
 from conformance.inside_vllm import parser_trials
 from conformance.inside_vllm.answer_trials import Answers, ends_of
 from conformance.inside_vllm.parser_findings import (
@@ -72,6 +74,22 @@ def test_the_right_parser_has_every_other_property_too() -> None:
     results = [trials.round_trip(values, []) for values in drawn]
     results += [trials.published(question()["instances"]), trials.any_text([])]
     assert [each["counterexample"] for each in results] == [None] * 6
+
+
+def test_the_whole_command_is_green_and_tells_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parser_trials, "Gemma4", lambda _: reference())
+    monkeypatch.setattr(parser_trials.adapters, "vllm_version", lambda: "0.32.0")
+    few = question() | {"examples": 2, "suite": question()["suite"][:3], "regressions": []}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(few)))
+    parser_trials.main()
+    found = json.loads(capsys.readouterr().out)
+    assert first_violation(SCHEMAS / "parsers.schema.json", found) is None
+    assert list(found["chunking"]) == [stream["id"] for stream in few["streams"]]
+    assert not any(each["counterexample"] for each in (*found["chunking"].values(), *found["round_trip"].values()))
+    assert not any(each["kinds"] for each in found["answers"].values())
+    assert found["cpu_seconds"] > 0.1, "the CPU seconds of the forked processes are missing"
 
 
 class Wrongly(ReferenceParser):
