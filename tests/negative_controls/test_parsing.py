@@ -63,18 +63,20 @@ FEW = question(20) | {
     "suite": question(20)["suite"][::50],
 }
 MANY = question(100)
-MEND = "references_resolved"
-QUICK = ("second_arguments_dropped", "boundary_swallows_text")  # each breaks one property, so little is shrunk
+INSTALLED = parsers.COMMAND[2]
+QUICK = ("second_arguments_dropped",)  # it breaks one property, so little is shrunk
 
 
 @pytest.fixture(scope="module")
 def together(request: pytest.FixtureRequest) -> Iterator[Together]:
-    """The trials of the installed parser and of the broken ones that are asked for, after one import of vLLM."""
-    asked = [item.callspec.params.get("defect") for item in request.session.items if hasattr(item, "callspec")]
+    """The trials that the selected tests ask for, after one import of vLLM."""
+    tests = request.session.items
+    asked = {item.callspec.params.get("defect") for item in tests if hasattr(item, "callspec")}
+    installed = any(getattr(item, "function", None) is test_the_installed_parser for item in tests)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
-        broken = {f"{BROKEN} {defect}": FEW for defect in (*EXPECTED, MEND) if defect in (*asked, MEND)}
-        running = Together(broken | {parsers.COMMAND[2]: MANY, MODULE: FEW})
+        broken = {f"{BROKEN} {defect}": FEW for defect in EXPECTED if defect in asked}
+        running = Together(broken | ({INSTALLED: MANY} if installed else {}) | {MODULE: FEW})
     yield running
     running.stop()
 
@@ -99,14 +101,20 @@ def test_another_broken_parser_is_caught(defect: str, together: Together, displa
     catches(defect, together, display)
 
 
+def of_drawn_answers(together: Together) -> dict[str, Any]:
+    done = together.wait(MODULE)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def test_resolved_references_turn_their_kinds_green(together: Together) -> None:
-    found = parsers.run_trials(FEW, (sys.executable, "-m", BROKEN, MEND), together=together)["answers"]["schemas"]
-    kinds = {row["kind"] for row in found["kinds"]}
+    kinds = set(of_drawn_answers(together)["mended"])
     assert not kinds & {"value changed: $ref", "value changed: below $ref"}
     assert kinds >= {"value changed: below anyOf", "value changed: additionalProperties", "value changed: const"}
 
 
-def test_the_installed_parser_has_its_waived_failures_and_no_others(together: Together) -> None:
+@pytest.mark.long  # the main job at level smoke draws the same, and refuses other failures, kinds and waivers too
+def test_the_installed_parser(together: Together) -> None:
     found = parsers.run_trials(MANY, together=together)
     outcomes = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
     failed = {id for id, outcome in outcomes.items() if outcome.verdict is Verdict.FAIL}
@@ -121,9 +129,7 @@ def test_the_installed_parser_has_its_waived_failures_and_no_others(together: To
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_is_found_by_what_is_drawn(report: str, together: Together) -> None:
-    done = together.wait(MODULE)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])[report]
+    assert of_drawn_answers(together)["reports"][report]
 
 
 def test_a_trial_that_dies_says_why() -> None:

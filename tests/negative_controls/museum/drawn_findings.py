@@ -1,7 +1,8 @@
-"""Drawn answers that show what public reports show, without the kept cases of the suite.
+"""Drawn answers that show what public reports show, without the kept cases of the suite, and what a mend changes.
 
-``python -m negative_controls.museum.drawn_findings`` reads the question of ``parser_trials``. It prints JSON: for each
-report the first drawn answer that shows it, or null after ``MOST_BATCHES`` batches.
+``python -m negative_controls.museum.drawn_findings`` reads the question of ``parser_trials``. It prints JSON:
+``reports`` has for each report the first drawn answer that shows it, or null after ``MOST_BATCHES`` batches;
+``mended`` has the kinds that are left of the property "schemas" where references are resolved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from conformance.inside_vllm.answer_trials import Answers, Given, draw
 from conformance.inside_vllm.parser_input import near_native
 from conformance.inside_vllm.parser_trials import Trials
 from conformance.inside_vllm.parsing import Gemma4
+from negative_controls.museum import parsers
 from negative_controls.reported_answers import BATCH, FORMS, MOST_BATCHES, REPORTS, shows
 
 
@@ -26,7 +28,9 @@ def main() -> None:
     parser = Gemma4(Path(asked["tokenizer"]))
     answers = Answers(parser, Trials(parser, asked["template"], 1).native)
     found = {report: first(answers, report) for report in REPORTS}
-    print(json.dumps(found))
+    parsers.install(lambda: parsers.references_resolved.__name__)
+    mended = answers.run(asked, asked["examples"], ["schemas"])["schemas"]["kinds"]
+    print(json.dumps({"reports": found, "mended": [row["kind"] for row in mended]}))
 
 
 @functools.cache
