@@ -67,7 +67,7 @@ def answers(rng: np.random.Generator, rates: Rates, prompts: int, likeness: floa
 
 
 @pytest.mark.parametrize("likeness", [0, 30], ids=["alike", "spread"])
-@pytest.mark.parametrize("prompts", [30, 100])
+@pytest.mark.parametrize("prompts", [30, pytest.param(100, marks=pytest.mark.long)])  # few are the harder case
 @pytest.mark.parametrize(
     "rates", [(0.99,) * 4, (0.95, 0.9, 0.85, 0.8), (0.85, 0.85, 0.86, 0.82), (0.6, 0.5, 0.5, 0.4)], ids=str
 )
