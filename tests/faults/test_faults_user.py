@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import tarfile
 import time
@@ -19,6 +20,7 @@ from support.scene import Scene
 
 from conformance import FIXTURES
 from conformance.evidence.folder import is_finished
+from conformance.run import plan_run
 
 user = partial(fault, group="user", verdict="-")
 
@@ -333,6 +335,22 @@ def test_bad_input_is_one_sentence(scene: Scene, named: str) -> None:
     ended = scene.call(*INPUTS[named][1](scene))
     scene.expect(ended)
     assert len(ended.said.strip().splitlines()) <= 12, ended.said
+
+
+@user(
+    "an impossible floor",
+    done="A floor of the speedup is nan, which no run reaches.",
+    code=2,
+    seconds=20,
+    says='key "speedup_sequential.value" is nan; it must be a number above 0.',
+    quick=True,
+)
+def test_an_impossible_floor(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FIXTURES / "floors", scene.folder / "floors")
+    path = scene.folder / "floors/cpu.micro-26b-a4b-nvfp4.toml"
+    path.write_text(path.read_text().replace("value = 2.34", "value = nan"))
+    monkeypatch.setattr(plan_run, "FIXTURES", scene.folder)
+    scene.expect(scene.call("--plan", "--hardware=cpu"))
 
 
 @user(
