@@ -5,6 +5,7 @@ Without a published figure there is no floor: the value is measured and reported
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,10 @@ def _floors(path: Path, name: str, row: _Row) -> tuple[Floor, ...]:
     expected = row.expected if isinstance(row.expected, tuple) else (row.expected,) * len(values)
     if len(expected) != len(values):
         raise UsageError(f'{path}: key "{name}.expected" must be as long as "{name}.value".')
+    for key, numbers in {"value": values, "factor": (row.factor,)}.items():
+        for number in numbers:
+            if not 0 < number < math.inf:
+                raise UsageError(f'{path}: key "{name}.{key}" is {number:g}; it must be a number above 0.')
     provenance = (row.factor, row.n, row.source, row.date, row.enforced)
     planning = (row.spread, row.seconds, row.planned_from)
     return tuple(

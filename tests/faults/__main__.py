@@ -1,12 +1,19 @@
-"""``scripts/faults``: writes docs/faults.md from the declarations of the tests in this folder."""
+"""``scripts/faults [RUN.xml …]``: writes docs/faults.md from the declarations of the tests in this folder.
+
+Each RUN.xml is what ``pytest tests/faults --junitxml RUN.xml`` wrote. Such runs in a row replace those of the page.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from support.faults import CODES, FAULTS, GROUPS, Fault
 from support.paths import ROOT
@@ -30,6 +37,11 @@ FUZZING = """## Fuzzing
 
 `scripts/fuzz` feeds edited samples to every reader of text that others write. A reader must read an input or refuse it
 in its own words. An input on which one failed stays in `tests/fuzz/corpus`, and `scripts/test` reads it again.
+"""
+RUNS = """## Runs in a row
+
+All faults, one run after the other, with `pytest tests/faults -n 3 --junitxml RUN.xml`; `scripts/faults RUN.xml …`
+records such runs. A test that passes has seen everything that its row requires.
 """
 LEAKS = """## Leaks
 
@@ -55,10 +67,33 @@ def page() -> str:
     for group, title in GROUPS.items():
         rows = [_row(fault) for fault in FAULTS.values() if fault.group == group]
         parts.append(f"## {title}: {len(rows)} faults\n\n{HEAD}{''.join(rows)}")
-    for name, section in (("fuzz.json", _fuzzing), ("leaks.json", _leaks)):
+    for name, section in (("runs.json", _runs), ("fuzz.json", _fuzzing), ("leaks.json", _leaks)):
         if (RESULTS / name).exists():
             parts.append(section(json.loads((RESULTS / name).read_text())))
     return "\n".join(parts)
+
+
+def record(paths: Sequence[str]) -> None:
+    """Keep what runs of all faults counted."""
+    rows = []
+    for path in paths:
+        suite = ElementTree.parse(path).getroot()[0].attrib
+        counts = {name: int(suite[name]) for name in ("tests", "failures", "errors", "skipped")}
+        rows.append({"began": suite["timestamp"][:16], "seconds": round(float(suite["time"])), **counts})
+    seen = {"python": platform.python_version(), "cores": os.cpu_count(), "runs": rows}
+    (RESULTS / "runs.json").write_text(json.dumps(seen, indent=1) + "\n", encoding="utf-8")
+
+
+def _runs(seen: Any) -> str:
+    """What the recorded runs counted."""
+    rows = [
+        f"| {run['began'].replace('T', ' ')} | {run['seconds']} | {run['tests']} | {run['failures'] + run['errors']} "
+        f"| {run['skipped']} |\n"
+        for run in seen["runs"]
+    ]
+    told = f"On {seen['cores']} CPU cores, with Python {seen['python']}:"
+    head = "| began | seconds | tests | failed | skipped |\n|---|---|---|---|---|\n"
+    return f"{RUNS}\n{told}\n\n{head}{''.join(rows)}"
 
 
 def _fuzzing(seen: Any) -> str:
@@ -97,4 +132,6 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        record(sys.argv[1:])
     PAGE.write_text(page(), encoding="utf-8")
