@@ -42,6 +42,8 @@ _BEHIND = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_clean: dict[Path, tuple[tuple[int, int, int], re.Pattern[str] | None]] = {}  # files without secrets, as they were then
+
 
 def redact_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """A log or a sentence without secrets."""
@@ -84,9 +86,13 @@ def redact_environment(chosen: Mapping[str, str], environment: Mapping[str, str]
 def redact_file(path: Path, environment: Mapping[str, str] = os.environ) -> None:
     """Replace the secrets in a file that another program has written, and cut the middle out of a log that is too long.
 
-    A binary or missing file is left alone.
+    A binary or missing file is left alone, and one that has not changed since its secrets were replaced.
     """
+    secrets = _values(environment)
     try:
+        state = _state(path)
+        if _clean.get(path) == (state, secrets):
+            return
         with path.open("rb") as file:
             raw = both_ends(file, LARGEST_LOG) if path.suffix == ".log" else file.read()
         size = path.stat().st_size
@@ -99,7 +105,15 @@ def redact_file(path: Path, environment: Mapping[str, str] = os.environ) -> None
     if clean != text or len(raw) != size:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_bytes(clean.encode("utf-8", errors="surrogateescape"))
+        state = _state(part)
         part.replace(path)
+    _clean[path] = state, secrets  # whoever writes to it meanwhile gives it another state
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes with the content of a file."""
+    seen = path.stat()
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def both_ends(file: BinaryIO, largest: int) -> bytes:

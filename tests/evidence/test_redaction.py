@@ -9,6 +9,7 @@ import pytest
 from support.paths import ROOT
 
 from conformance.errors import UsageError
+from conformance.evidence import redaction
 from conformance.evidence.redaction import (
     is_secret,
     redact_command,
@@ -123,6 +124,26 @@ def test_a_file_is_rewritten_where_it_must_be(tmp_path: Path) -> None:
     assert log.read_bytes() == b"\xff <redacted>\n"
     assert binary.read_bytes() == b"\0plainsecretvalue"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "b.bin"]
+
+
+def test_a_file_is_read_again_only_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, read = tmp_path / "a.log", []
+
+    def count(text: str, environment: dict[str, str]) -> str:
+        read.append(text)
+        return redact_text(text, environment)
+
+    monkeypatch.setattr(redaction, "redact_text", count)
+    log.write_text("plainsecretvalue another-secret")
+    for _ in range(2):
+        redact_file(log, ENVIRONMENT)
+    assert len(read) == 1
+    redact_file(log, ENVIRONMENT | {"OTHER_TOKEN": "another-secret"})
+    assert log.read_text() == "<redacted> <redacted>"
+    with log.open("a") as file:
+        file.write(" plainsecretvalue")
+    redact_file(log, ENVIRONMENT)
+    assert log.read_text() == "<redacted> <redacted> <redacted>"
 
 
 def test_a_log_is_read_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
