@@ -1,8 +1,8 @@
 """Evidence in one small file: what judging reads, packed as tar with xz.
 
-Judging reads the header, the profile, the observations, the ends of the servers' logs and the journal. The rest of a
-finished folder (weights that a probe saw, benchmarks, reports) is left out, and so are the largest observations as far
-as the limit requires. The manifest in the archive lists what is left and names the manifest of the whole folder.
+Judging reads the header, the profile, the observations, beginning and end of the servers' logs, and the journal. The
+rest of the folder (weights that a probe saw, benchmarks, reports) is left out, and so are the largest observations as
+far as the limit requires. The manifest in the archive lists what is left and names the manifest of the whole folder.
 """
 
 from __future__ import annotations
@@ -19,24 +19,34 @@ from conformance.evidence.folder import FORMAT, HEADER, MANIFEST, PROFILE, is_fi
 from conformance.evidence.journal import JOURNAL
 from conformance.formats.json_files import parse_json
 
-LOG_END = 65536  # bytes of a log that judging reads
+LOG_PART = 65536  # bytes of a log's beginning (what was loaded) and of its end (why it ended)
+LOG_GAP = b"\n... left out ...\n"
 OBSERVATIONS = "observations"
 LEFT_OUT = "left_out"  # in the archive's manifest: the observations that the limit left no room for
 
 
 def pack(
-    directory: Path, into: Path, limit: int, forget: Callable[[Path], None], without: Sequence[str] = ()
+    directory: Path,
+    into: Path,
+    limit: int,
+    forget: Callable[[Path], None],
+    without: Sequence[str] = (),
+    *,
+    unfinished: bool = False,
 ) -> tuple[str, ...]:
     """Write the archive and return the observations that were left out: those of ``without``, and the largest ones.
 
-    ``forget`` gets a copy of the folder without them, and removes from its journal the checks that need them.
+    ``forget`` gets a copy of the folder without them, and removes from its journal the checks that need them. With
+    ``unfinished``, an interrupted run is packed too; its archive does not say when it finished.
 
     Raises:
-        UsageError: the folder is not finished, lacks an observation of ``without``, or cannot become as small as the
-            limit.
+        UsageError: the folder is not finished, which ``unfinished`` allows, lacks an observation of ``without``, or
+            cannot become as small as the limit.
     """
-    if not is_finished(directory):
-        raise UsageError(f"{directory} has no {MANIFEST}: finish the run with --resume {directory}.")
+    if not (unfinished or is_finished(directory)):
+        raise UsageError(
+            f"{directory} has no {MANIFEST}: finish the run with --resume {directory}, or add --unfinished to pack it."
+        )
     copy = into.with_name(f".{into.name}.folder")
     copy_for_judging(directory, copy)
     left_out = list(without)
@@ -75,7 +85,7 @@ def unpack(archive: Path, into: Path) -> Path:
 
 
 def copy_for_judging(directory: Path, copy: Path) -> None:
-    """Copy what judging reads; of a log, its end."""
+    """Copy what judging reads; of a log, its beginning and its end."""
     remove(copy)
     for folder in (OBSERVATIONS, "logs"):
         (copy / folder).mkdir(parents=True)
@@ -84,7 +94,7 @@ def copy_for_judging(directory: Path, copy: Path) -> None:
     for path in directory.glob(f"{OBSERVATIONS}/*.json"):
         (copy / OBSERVATIONS / path.name).write_bytes(path.read_bytes())
     for path in directory.glob("logs/*.log"):
-        (copy / "logs" / path.name).write_bytes(path.read_bytes()[-LOG_END:])
+        (copy / "logs" / path.name).write_bytes(_shortened(path.read_bytes()))
 
 
 def remove(copy: Path) -> None:
@@ -93,6 +103,10 @@ def remove(copy: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
     if copy.exists():
         copy.rmdir()
+
+
+def _shortened(log: bytes) -> bytes:
+    return log if len(log) <= 2 * LOG_PART else log[:LOG_PART] + LOG_GAP + log[-LOG_PART:]
 
 
 def _drop(copy: Path, name: str) -> None:
@@ -113,7 +127,9 @@ def _drop_largest(copy: Path, limit: int) -> str:
 def _write_manifest(copy: Path, whole: Path, left_out: Iterable[str]) -> None:
     (copy / MANIFEST).unlink(missing_ok=True)
     files = {str(path.relative_to(copy)): sha256(path) for path in sorted(copy.rglob("*")) if path.is_file()}
-    about = {"finished": parse_json(whole.read_bytes())["finished"], "packed_from": sha256(whole)}
+    about = {}
+    if whole.is_file():
+        about = {"finished": parse_json(whole.read_bytes())["finished"], "packed_from": sha256(whole)}
     document = {"format": FORMAT, **about, LEFT_OUT: sorted(left_out), "files": files}
     (copy / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -23,20 +23,22 @@ from conformance.run.judge_evidence import judge_again
 from conformance.run.session import Options, open_session
 from conformance.views.acceptance import everywhere
 
-LIMIT = 300_000  # bytes of an archive
+LIMIT = 300_000  # bytes of an archive, unless another limit is given
 SUFFIXES = (".tar.xz", ".tar.gz")
 LONGEST = 300  # characters of a sentence
 UNRECORDED = "was not recorded in"
 VERSIONS = ("vllm", "torch", "transformers")
 
 
-def pack_release(directory: Path, into: Path, without: Sequence[str] = ()) -> tuple[str, ...]:
-    """Pack a finished run of a release; returns the observations that were left out.
+def pack_release(
+    directory: Path, into: Path, without: Sequence[str] = (), *, limit: int = LIMIT, unfinished: bool = False
+) -> tuple[str, ...]:
+    """Pack a run of a release; returns the observations that were left out.
 
     Raises:
-        UsageError: the run is not finished, or lacks an observation of ``without``.
+        UsageError: the run is not finished, which ``unfinished`` allows, or lacks an observation of ``without``.
     """
-    return pack(directory, into, LIMIT, forget_unrecorded, without)
+    return pack(directory, into, limit, forget_unrecorded, without, unfinished=unfinished)
 
 
 def forget_unrecorded(copy: Path) -> None:

@@ -13,6 +13,7 @@ from conformance.errors import ObservationError, UsageError
 from conformance.evidence.archive import LEFT_OUT, pack, unpack
 from conformance.evidence.folder import is_finished, verify
 from conformance.evidence.journal import JOURNAL, Journal, read_journal
+from conformance.judging.verdict import Verdict
 from conformance.run.judge_evidence import judge_again
 from conformance.run.judge_releases import pack_release
 
@@ -76,8 +77,21 @@ def test_what_a_busy_machine_spoiled_is_left_out_by_name(run: Path, tmp_path: Pa
 
 def test_a_run_that_did_not_finish_is_not_packed(run: Path, tmp_path: Path) -> None:
     (run / "manifest.json").unlink()
+    archive = tmp_path / "a.tar.xz"
     with pytest.raises(UsageError, match="finish the run with --resume"):
-        pack_release(run, tmp_path / "a.tar.xz")
+        pack_release(run, archive)
+    assert not archive.exists()
+
+
+def test_an_interrupted_run_is_packed_if_asked(run: Path, tmp_path: Path) -> None:
+    (run / "manifest.json").unlink()
+    (run / "observations" / "numerics.json").unlink()
+    archive = tmp_path / "a.tar.xz"
+    assert pack_release(run, archive, unfinished=True) == ()
+    directory = unpack(archive, tmp_path / "out")
+    assert "finished" not in json.loads((directory / "manifest.json").read_text())
+    again, _ = judge_again(directory)
+    assert {record.id: record.verdict for record in again.records}["DRAFT-01"] is Verdict.PASS
 
 
 def test_what_is_no_archive_of_evidence_is_refused(tmp_path: Path) -> None:

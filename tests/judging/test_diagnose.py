@@ -140,6 +140,11 @@ EXAMPLES = {
         "DRAFT-02",
         "model.layers.0.mlp.gate_up_proj.weight is uint8 where bfloat16 is expected",
     ),
+    "EP-DENSE-DRAFT": (
+        "FEATURE-17",
+        "expert_parallel-mtp server exited with code 1 after 69 s: ValidationError: Value error, Number of experts in "
+        "the model must be greater than 0 when expert parallelism is enabled.",
+    ),
     "DRAFTQUANT": ("ACC-01", "RuntimeError: start (4096) + length (4096) exceeds dimension size (4096)."),
     "TIED-HEAD": (
         "DRAFT-01",
