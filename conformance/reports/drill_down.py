@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from conformance.serving import logs
 from conformance.serving.start_records import read_starts
 from conformance.views.chat import Answer, Chat
 from conformance.views.served.cut_answers import name_of
-from conformance.workload.cut_questions import QUESTIONS
+from conformance.workload import cut_questions
+from conformance.workload.prompts import MIXED, TOOLS
+from conformance.workload.questions import QUESTIONS
 
 MOST_CASES = 3  # of a check
 LONGEST_ANSWER = 3000  # characters
@@ -37,6 +39,7 @@ LOG_LINES = 12
 AROUND = 2  # lines before and after a line that tells something
 NAMES = {PLAIN: "without MTP", MTP: "with MTP"}
 TROUBLE = re.compile(r"\b(ERROR|CRITICAL|Traceback|\w+Error:)")
+ASKED = {"tools": TOOLS, "task_score": QUESTIONS, "load": MIXED, "near_ties": MIXED}  # files in the folder of prompts
 CHATS, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 Document = Mapping[str, Any]
@@ -148,13 +151,13 @@ def _cases(record: Record, files: Sequence[str], source: Source, server: _Server
             read = _cut_cases
         elif name in ("load", "near_ties"):
             document, read = source.observation("load") if source.holds("load") else {}, _load_cases
-        yield from read(document, text, server, rows)
+        yield from read(document, text, server, replace(rows, file=ASKED.get(name, "")))
 
 
 @functools.cache
 def _rows(folder: Path) -> _Rows:
     """The rows of a folder, which is read once for all verdicts."""
-    return _Rows(folder)
+    return _Rows.read(folder)
 
 
 def _named(id: str, text: str) -> bool:
@@ -222,7 +225,7 @@ def _cut_cases(document: Document, text: str, server: _Server, _rows: _Rows) -> 
         name, question = name_of(mtp), mtp["question"]
         if not re.search(rf"{re.escape(name)}(?!,)", text):
             continue
-        body = {"model": server.model, **QUESTIONS[question], "temperature": 0}
+        body = {"model": server.model, **cut_questions.QUESTIONS[question], "temperature": 0}
         curl = _curl(server, CHATS, body | {"max_tokens": mtp["max_tokens"], "stream": mtp["stream"]})
         shown = [(NAMES[arm], _reply_text(row["reply"])) for arm, row in ((PLAIN, plain), (MTP, mtp))]
         yield Case(name.rstrip(","), curl, f"a part of {_reply_text(document['whole'][question])}", side_by_side(shown))
@@ -273,20 +276,29 @@ def _pretty(value: Any) -> str:
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
 
 
+@dataclass(frozen=True)
 class _Rows:
-    """The rows of the folder of prompts, by id, and the requests that they stand for."""
+    """The rows of a folder of prompts, by id and file, and the requests that they stand for."""
 
-    def __init__(self, folder: Path) -> None:
-        self._found: dict[str, tuple[str, Document]] = {}
+    found: Mapping[str, Mapping[str, Document]]
+    file: str = ""  # whose row counts where several files have the id
+
+    @staticmethod
+    def read(folder: Path) -> _Rows:
+        """The rows of the folder, or of the suite's own if there is no such folder."""
+        found: dict[str, dict[str, Document]] = {}
         for path in sorted((folder if folder.is_dir() else FIXTURES / "prompts").glob("*.jsonl")):
             for line in path.read_text(encoding="utf-8").split("\n"):  # strings may hold other line ends
                 row = parse_json(line) if line.strip() else None
                 if isinstance(row, dict) and isinstance(row.get("id"), str):
-                    self._found.setdefault(row["id"], (path.name, row))
+                    found.setdefault(row["id"], {}).setdefault(path.name, row)
+        return _Rows(found)
 
     def curl(self, id: str, server: _Server) -> str:
-        """The curl line that asks a row; empty if the row is no request."""
-        file, row = self._found.get(id, ("", {}))
+        """The curl line that asks a row; empty if the row is no request, or if nobody knows which row it is."""
+        rows = self.found.get(id, {})
+        file = next(iter(rows), "") if len(rows) == 1 else self.file
+        row = rows.get(file, {})
         where = f"# the body is the row {id!r} of {file}"
         if "path" in row:
             body = row.get("raw", json.dumps(row.get("body")) if "body" in row else None)

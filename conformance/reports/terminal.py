@@ -167,8 +167,9 @@ def _explain_briefly(console: Console, group: Sequence[Record], run: Run) -> Non
         _indent(console, f"known failure {diagnosis.id} ({diagnosis.upstream}): {diagnosis.advice}")
     for line in response_lines(first):
         _indent(console, line)
-    next_command = f"next: qualify show {shlex.quote(run.evidence)} {first.id}"
-    console.print(Padding(safe(next_command, "bold"), (0, 0, 0, INDENT), expand=False), soft_wrap=True)
+    # Whole however long, so that it can be copied: a Padding would cut it at the width.
+    next_command = f"{' ' * INDENT}next: qualify show {shlex.quote(run.evidence)} {first.id}"
+    console.print(safe(next_command, "bold"), soft_wrap=True)
     console.print()
 
 

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from support import pages, synthetic
 from support.snapshots import expect_snapshot
 
-from conformance import PACKAGE
+from conformance import FIXTURES, PACKAGE
 from conformance.commands.main import main
 from conformance.evidence.folder import Evidence
 from conformance.judging.verdict import Diagnosis, Finding, Record, Verdict
 from conformance.profile.profile import load_profile
 from conformance.reports.check_report import as_json, as_text
-from conformance.reports.drill_down import DrillDown, _pretty, drill_down, side_by_side
+from conformance.reports.drill_down import DrillDown, _pretty, _Rows, _Server, drill_down, side_by_side
 from conformance.reports.html import as_html
 from conformance.reports.source import Source
 
@@ -103,6 +103,24 @@ def test_show_has_json(evidence: Path) -> None:
     SCHEMA.validate(document)
     assert document["record"]["verdict"] == "FAIL"
     assert document["drill_down"]["cases"][0]["id"] == "call-01"
+
+
+@pytest.mark.parametrize(("observation", "file"), [("tools", "tools.jsonl"), ("task_score", "questions.jsonl")])
+def test_a_request_comes_from_the_file_that_was_asked(tmp_path: Path, observation: str, file: str) -> None:
+    rows = {row["id"]: row for row in map(json.loads, (FIXTURES / "prompts" / file).read_text().splitlines())}
+    document = synthetic.healthy()[observation]
+    document[next(key for key, value in document.items() if isinstance(value, list))][0]["id"] = "tool_call-00"
+    evidence = synthetic.record(tmp_path / "run", {observation: document})
+    (case,) = drilled(evidence, failed("tool_call-00 is wrong", observation)).cases
+    assert body_of(case.curl)["messages"] == rows["tool_call-00"]["messages"]
+
+
+def test_a_request_that_two_files_may_hold_is_not_guessed() -> None:
+    rows = _Rows({"a": {"one.jsonl": {"text": "1"}, "two.jsonl": {"text": "2"}}, "b": {"one.jsonl": {"text": "1"}}})
+    server = _Server("http://127.0.0.1:1", "m")
+    assert rows.curl("a", server) == rows.curl("c", server) == ""
+    assert "1" in rows.curl("b", server)
+    assert '"prompt": "2"' in replace(rows, file="two.jsonl").curl("a", server)
 
 
 def test_a_check_that_is_not_there_is_bad_input(evidence: Path, capsys: pytest.CaptureFixture[str]) -> None:

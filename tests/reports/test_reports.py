@@ -67,6 +67,13 @@ def table(subject: Run, *, show: str = "all", colour: bool = False, width: int |
     return render(subject, judge_run(subject), FIGURES, show=show, colour=colour, width=width)
 
 
+def test_the_next_command_is_whole_however_narrow_the_terminal() -> None:
+    folder = f"/home/{'long/' * 30}run"
+    assert f"    next: qualify show {folder} DRAFT-01\n" in table(
+        run(FAILED, evidence=folder), show="summary", width=80
+    )
+
+
 def test_the_table_has_every_column_of_every_row() -> None:
     text = table(run(FAILED, PASSED))
     (head,) = (line for line in text.splitlines() if "claim" in line and "interval" in line)
