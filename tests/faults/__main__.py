@@ -38,10 +38,10 @@ FUZZING = """## Fuzzing
 `scripts/fuzz` feeds edited samples to every reader of text that others write. A reader must read an input or refuse it
 in its own words. An input on which one failed stays in `tests/fuzz/corpus`, and `scripts/test` reads it again.
 """
-RUNS = """## Runs in a row
+RUNS = """## Recorded runs
 
-All faults, one run after the other, with `pytest tests/faults -n 3 --junitxml RUN.xml`; `scripts/faults RUN.xml …`
-records such runs. A test that passes has seen everything that its row requires.
+All faults, with `pytest tests/faults -n 3 --junitxml RUN.xml`. `scripts/faults RUN.xml …` records such runs, one after
+the other. A test that passes has seen everything that its row requires.
 """
 LEAKS = """## Leaks
 
