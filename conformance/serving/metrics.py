@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def parse(text: str) -> Counters:
     """The counters of a Prometheus page, summed over engines.
 
     Raises:
-        ValueError: a counter is missing.
+        ValueError: a counter is missing or is not a finite number.
     """
     samples = _all(text)
     positions = sorted({int(sample.labels.get("position", "")) for sample in samples if sample.name == PER_POSITION})
@@ -286,4 +287,6 @@ def _total(samples: Iterable[Sample], name: str, position: str | None = None) ->
     values = [s.value for s in samples if s.name == name and s.labels.get("position") == position]
     if not values:
         raise ValueError(f"it has no {name}")
-    return round(sum(values))
+    if not math.isfinite(total := sum(values)):
+        raise ValueError(f"{name} is {total}")
+    return round(total)
