@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance import FIXTURES
-from conformance.checkpoints.pairing import implied_tensors
+from conformance.checkpoints.pairing import implied_tensors, unused_tensors
 from conformance.errors import UsageError
 from conformance.profile.facts import FULL, Facts, load_facts
 from conformance.views.published import Published
@@ -55,16 +55,16 @@ def test_a_pair_of_facts_belongs_together(facts: Facts, size: str) -> None:
 def test_a_published_pair_is_recognised_and_holds_what_is_known_of_it(facts: Facts, size: str) -> None:
     draft, target = facts.drafts[size], facts.targets[size]
     tensors = {name: {"dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in draft.tensors.items()}
-    # One tensor takes up what the others leave of the total, whatever the names: only the target's config is known.
-    rest = {f"t{n}": {"dtype": "BF16", "shape": [1]} for n in range(target.totals.tensors - 1)}
-    rest["big"] = {"dtype": "BF16", "shape": [target.totals.parameters - len(rest)]}
+    config = {"architectures": [target.architecture], "text_config": target.text_config}
+    # One tensor takes up what the others leave of the total. Of the names only those are known that no model uses.
+    unused = unused_tensors(config)
+    rest = {name: {"dtype": "BF16", "shape": [numbers]} for name, numbers in unused.items()}
+    rest |= {f"t{n}": {"dtype": "BF16", "shape": [1]} for n in range(target.totals.tensors - len(unused) - 1)}
+    rest["big"] = {"dtype": "BF16", "shape": [target.totals.parameters - sum(row["shape"][0] for row in rest.values())]}
     scalar = {"clip": {"dtype": "BF16", "shape": []}}
     document = {
         "draft": {"config": draft.config, "tensors": tensors},
-        "target": {
-            "config": {"architectures": [target.architecture], "text_config": target.text_config},
-            "tensors": rest | scalar,
-        },
+        "target": {"config": config, "tensors": rest | scalar},
     }
     seen = Published.of(document, facts)
     assert seen.size_of_draft() == seen.size_of_target() == size
