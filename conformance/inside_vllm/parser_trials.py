@@ -4,7 +4,7 @@ Standard input is JSON: ``tokenizer`` (a checkpoint's folder), ``template`` (the
 for each property), and the rows of ``conformance.workload.parser_cases``: ``streams``, ``instances``, ``suite`` and
 ``regressions``. The last line of standard output is JSON: for each property the number of examples, and the smallest
 example that breaks it, which Hypothesis finds; for the properties of ``answer_trials`` every kind of finding. The work
-is spread over five processes; ``seconds`` is the wall time of all of it, ``cpu_seconds`` the CPU time.
+is spread over several processes; ``seconds`` is the wall time of all of it, ``cpu_seconds`` the CPU time.
 
 Hypothesis draws the same examples in every run, so that a verdict does not change from run to run.
 """
@@ -402,7 +402,7 @@ def main() -> None:
         known[row["property"]].append(row["example"])
     answers = Answers(parser, trials.native)
     names = list(answers.judges)
-    answered = [Forked(functools.partial(answers.run, asked, asked["examples"], names[first::2])) for first in range(2)]
+    answered = [Forked(functools.partial(answers.run, asked, asked["examples"], [name])) for name in names]
     streams = [
         Stream(
             row["id"],
@@ -412,7 +412,7 @@ def main() -> None:
         )
         for row in asked["streams"]
     ]
-    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::2])) for first in range(2)]
+    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::3])) for first in range(3)]
     found = {
         "vllm_version": adapters.vllm_version(),
         "round_trip": {name: trials.round_trip(values, known[name]) for name, values in kinds.items()},

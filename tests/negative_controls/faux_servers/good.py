@@ -21,6 +21,7 @@ DRAFTS, PER_POSITION = 2, (2, 2, 2, 0)
 PROMPT_IDS = [2, 105, 106]
 SHIFT = 0.25  # nats
 TIRED_SECONDS = 5.5  # of load, after which some faults appear
+SLOW_SECONDS = 7.0  # in the middle of a load of 12 s, so that neither its first nor its last third has both speeds
 _MODEL = {
     "class": "M",
     "parameters": {"w": {"kind": "parameter", "shape": [2, 2], "dtype": "bfloat16", "aliases": []}},
@@ -74,10 +75,10 @@ class State:
     def tire(self) -> None:
         """The faults that appear only under a long load."""
         self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
-        tired = self.loaded and time.monotonic() - self.loaded > TIRED_SECONDS
-        if tired and self.fault == "slows down":
+        held = time.monotonic() - self.loaded if self.loaded else 0.0
+        if held > SLOW_SECONDS and self.fault == "slows down":
             time.sleep(0.4)
-        if tired and self.fault == "dies":
+        if held > TIRED_SECONDS and self.fault == "dies":
             os._exit(3)
 
     def count(self, tokens: int, length: int) -> None:
