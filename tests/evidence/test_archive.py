@@ -7,12 +7,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support import synthetic
+from support import judged_runs
 
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.archive import LEFT_OUT, pack, unpack
 from conformance.evidence.folder import is_finished, verify
-from conformance.evidence.journal import JOURNAL, Journal, read_journal
+from conformance.evidence.journal import JOURNAL, read_journal
 from conformance.judging.verdict import Verdict
 from conformance.run.judge_evidence import judge_again
 from conformance.run.judge_releases import pack_release
@@ -23,14 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_waivers")
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A recorded healthy run with its journal."""
-    directory = synthetic.record(tmp_path / "run", synthetic.healthy())
-    found, judgement = judge_again(directory)
-    with Journal(directory / JOURNAL) as journal:
-        journal.header(found)
-        for record in found.records:
-            journal.verdict(record)
-        journal.footer(found, judgement)
-    return directory
+    return judged_runs.record(tmp_path / "run")
 
 
 def test_an_archive_is_judged_as_the_run_was(run: Path, tmp_path: Path) -> None:
