@@ -83,7 +83,7 @@ def objections(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, he
     found = [*_disagreements(settings, hf_quant)]
     if not any(linears.values()):
         return [*found, f'config.json says "{method}", but no linear layer is quantised']
-    ignored = _exceptions(settings)
+    ignored, integers = _exceptions(settings), _integers(settings)
     for module, quantised in linears.items():
         listed = covers(ignored, module)
         if quantised and listed:
@@ -93,7 +93,7 @@ def objections(config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, he
         elif not quantised and not listed and not (method == COMPRESSED and ".router." in module):
             found.append(f"{module} is in BF16, but config.json does not list it as left so")
         elif quantised and method in _PARTS:
-            found += _packing(module, method, held, _integers(settings))
+            found += _packing(module, method, held, integers)
     return found
 
 

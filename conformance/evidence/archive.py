@@ -17,10 +17,10 @@ from typing import Any
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.folder import FORMAT, HEADER, MANIFEST, PROFILE, is_finished, sha256
 from conformance.evidence.journal import JOURNAL
+from conformance.evidence.redaction import both_ends
 from conformance.formats.json_files import parse_json
 
-LOG_PART = 65536  # bytes of a log's beginning (what was loaded) and of its end (why it ended)
-LOG_GAP = b"\n... left out ...\n"
+MOST_OF_A_LOG = 1 << 17  # bytes: half from its beginning (what was loaded), half from its end (why it ended)
 OBSERVATIONS = "observations"
 LEFT_OUT = "left_out"  # in the archive's manifest: the observations that the limit left no room for
 
@@ -94,7 +94,8 @@ def copy_for_judging(directory: Path, copy: Path) -> None:
     for path in directory.glob(f"{OBSERVATIONS}/*.json"):
         (copy / OBSERVATIONS / path.name).write_bytes(path.read_bytes())
     for path in directory.glob("logs/*.log"):
-        (copy / "logs" / path.name).write_bytes(_shortened(path.read_bytes()))
+        with path.open("rb") as log:
+            (copy / "logs" / path.name).write_bytes(both_ends(log, MOST_OF_A_LOG))
 
 
 def remove(copy: Path) -> None:
@@ -103,10 +104,6 @@ def remove(copy: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
     if copy.exists():
         copy.rmdir()
-
-
-def _shortened(log: bytes) -> bytes:
-    return log if len(log) <= 2 * LOG_PART else log[:LOG_PART] + LOG_GAP + log[-LOG_PART:]
 
 
 def _drop(copy: Path, name: str) -> None:
@@ -127,9 +124,8 @@ def _drop_largest(copy: Path, limit: int) -> str:
 def _write_manifest(copy: Path, whole: Path, left_out: Iterable[str]) -> None:
     (copy / MANIFEST).unlink(missing_ok=True)
     files = {str(path.relative_to(copy)): sha256(path) for path in sorted(copy.rglob("*")) if path.is_file()}
-    about = {}
-    if whole.is_file():
-        about = {"finished": parse_json(whole.read_bytes())["finished"], "packed_from": sha256(whole)}
+    finished = whole.is_file()
+    about = {"finished": parse_json(whole.read_bytes())["finished"], "packed_from": sha256(whole)} if finished else {}
     document = {"format": FORMAT, **about, LEFT_OUT: sorted(left_out), "files": files}
     (copy / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

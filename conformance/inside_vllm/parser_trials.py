@@ -55,6 +55,7 @@ FRAGMENTS = (
     "-",
     "tru",
 )
+PARTS = 3  # of the streams, each in a process of its own
 LONGEST_DELTA = 12  # a step yields at most k + 1 = 9 tokens; a stream interval adds some
 
 
@@ -412,7 +413,7 @@ def main() -> None:
         )
         for row in asked["streams"]
     ]
-    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::3])) for first in range(3)]
+    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::PARTS])) for first in range(PARTS)]
     found = {
         "vllm_version": adapters.vllm_version(),
         "round_trip": {name: trials.round_trip(values, known[name]) for name, values in kinds.items()},

@@ -26,7 +26,7 @@ from typing import Any
 # What the modules import first. If an import fails here, each module fails in it again and says so.
 SLOW_IMPORTS = ("transformers", "vllm", "vllm.model_executor.models.gemma4_mtp")
 NICENESS = 5  # servers that load at the same time go first
-LONGEST = "conformance.inside_vllm.parser_trials"  # as urgent as a server: nothing is timed before it has ended
+URGENT = "conformance.inside_vllm.parser_trials"  # as urgent as a server: nothing is timed before it has ended
 STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -69,7 +69,7 @@ def _run(module: str, text: str, files: list[Path]) -> None:
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
     sys.stdin = io.StringIO(text)
     sys.argv = words = module.split()
-    if words[0] != LONGEST:
+    if words[0] != URGENT:
         os.nice(NICENESS)
     runpy.run_module(words[0], run_name="__main__")
     sys.stdout.flush()

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from support import pages, synthetic
+from support import judged_runs, pages, synthetic
 
 from conformance import PACKAGE
 from conformance.commands.main import main
 from conformance.evidence.folder import Evidence
-from conformance.evidence.journal import Journal
 from conformance.judging.stats import Estimate
 from conformance.judging.verdict import ExitCode, Verdict, judge_run
 from conformance.reports import fleet_table
@@ -167,11 +166,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthetic.record(folder / "a", documents)
     liar = synthetic.record(folder / "b", documents, finished=False)
     run = pages.run_of(liar, *pages.EVERY)
-    with Journal(liar / "verdicts.jsonl") as journal:
-        journal.header(run)
-        for record in run.records:
-            journal.verdict(record)
-        journal.footer(run, judge_run(run))
+    judged_runs.write_verdicts(liar, run, judge_run(run))
     Evidence(liar, recording=True).finish()
     documents["draft_load"]["draft"]["parameters"]["model.norm.weight"]["sha256"] = "0" * 64
     del documents["sweep"]

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from support import pages, synthetic
+from support import judged_runs, pages, synthetic
 from support.snapshots import expect_snapshot
 
 from conformance import PACKAGE
 from conformance.commands.main import main
 from conformance.evidence.folder import Evidence
-from conformance.evidence.journal import JOURNAL, Journal
 from conformance.judging.verdict import Record, Verdict, judge_run
 from conformance.reports.runs_table import find_runs, history_as_text, list_as_text
 
@@ -26,12 +25,7 @@ def recorded(folder: Path, started: str, *records: Record, finished: bool = True
     synthetic.record(folder, {"near_ties": synthetic.ties()} if finished else {}, finished=False)
     synthetic.header(folder, started=started, vllm="0.32.0")
     run = pages.run_of(folder, *records)
-    with Journal(folder / JOURNAL) as journal:
-        journal.header(run)
-        for record in records:
-            journal.verdict(record)
-        if finished:
-            journal.footer(run, judge_run(run))
+    judged_runs.write_verdicts(folder, run, judge_run(run) if finished else None)
     if finished:
         Evidence(folder, recording=True).finish()
 

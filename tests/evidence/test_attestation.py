@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import pages, synthetic
+from support import judged_runs, pages, synthetic
 
 from conformance.commands.main import main
 from conformance.errors import UsageError
 from conformance.evidence import attestation
 from conformance.evidence.attestation import NotAuthentic, authenticate, result, sign
 from conformance.evidence.folder import Evidence, sha256
-from conformance.evidence.journal import Journal
 from conformance.judging.verdict import Record, Run, Verdict, judge_run
 
 ANN, BEN = "ann@example.org", "ben@example.org"
@@ -45,11 +44,7 @@ def recorded(folder: Path, *records: Record, finished: bool = True, **changes: o
     documents = {"environment": synthetic.environment(), "refusals": {"refusals": []}}
     synthetic.record(folder, documents, finished=False)
     run = pages.run_of(folder, *records, **changes)
-    with Journal(folder / "verdicts.jsonl") as journal:
-        journal.header(run)
-        for record in run.records:
-            journal.verdict(record)
-        journal.footer(run, judge_run(run))
+    judged_runs.write_verdicts(folder, run, judge_run(run))
     if finished:
         Evidence(folder, recording=True).finish()
     return folder

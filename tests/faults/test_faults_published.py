@@ -8,18 +8,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
-from math import prod
 from pathlib import Path
-from typing import Any
 
+from negative_controls.faux_servers.checkpoints import write_file
 from support.faults import fault
 from support.scene import Scene
 from test_faults_checkpoint import W4A16, edit_json
 
-from conformance.checkpoints.headers import TOKEN_ORDER, read_headers
+from conformance.checkpoints.headers import INDEX, TOKEN_ORDER, read_headers
 
 LINEAR = re.compile(r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight$")
-SIZES = {"BF16": 2, "I32": 4, "I64": 8}  # bytes of a number
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 published = partial(fault, group="checkpoint", seconds=90)
@@ -37,35 +35,13 @@ def make_e2b(folder: Path) -> None:
 
 def write_again(target: Path, change: Mapping[str, Layout]) -> None:
     """Replace tensors of the target, each by these; the new ones have no numbers."""
-    held = read_headers(target)
+    held, files = read_headers(target), dict[Path, dict[str, tuple[str, tuple[int, ...]]]]()
+    for name, tensor in held.items():
+        files.setdefault(tensor.file, {}).update(change.get(name, {name: (tensor.dtype, tensor.shape)}))
     for path in {held[name].file for name in change}:
-        kept: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for name, tensor in held.items():
-            if tensor.file == path:
-                kept |= change.get(name, {name: (tensor.dtype, tensor.shape)})
-        header: dict[str, Any] = {}
-        end = 0
-        for name, (dtype, shape) in kept.items():
-            begin, end = end, end + SIZES[dtype] * prod(shape)
-            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-        written = json.dumps(header).encode()
-        path.write_bytes(len(written).to_bytes(8, "little") + written)
-        with path.open("ab") as file:
-            file.truncate(file.tell() + end)
-    write_index(target)
-
-
-def write_index(target: Path) -> None:
-    """Let the index name the tensors that the files hold."""
-    index = target / "model.safetensors.index.json"
-    files = sorted(target.glob("*.safetensors"))
-    index.unlink()
-    placed = {}
-    for file in files:
-        with file.open("rb") as stream:
-            names = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        placed |= {name: file.name for name in names if name != "__metadata__"}
-    index.write_text(json.dumps({"weight_map": placed}))
+        write_file(path, files[path])
+    placed = {name: path.name for path, tensors in files.items() for name in tensors}
+    (target / INDEX).write_text(json.dumps({"weight_map": placed}))
 
 
 def packed(target: Path) -> dict[str, Layout]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from conformance.checkpoints.pairing import implied_tensors, refusals
 
-BYTES = {"BF16": 2, "F16": 2, "F32": 4, "I64": 8, "U8": 1}
+BYTES = {"BF16": 2, "F16": 2, "F32": 4, "I32": 4, "I64": 8, "U8": 1}
 SLIDING, FULL = "sliding_attention", "full_attention"
 ROPE = {FULL: {"rope_type": "proportional", "rope_theta": 1e6}, SLIDING: {"rope_type": "default", "rope_theta": 1e4}}
 
