@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 from filelock import FileLock, ReadWriteLock
 
 from conformance.errors import ObservationError, Unsupported
-from conformance.evidence.folder import Evidence, write_atomically
+from conformance.evidence.folder import Evidence, waiting, write_atomically
 from conformance.evidence.redaction import redact_command, redact_text
 from conformance.profile.arms import MTP, PLAIN, SERVED, SERVED_PLAIN, SWEEP
 from conformance.profile.gpus import sensors
@@ -33,6 +34,8 @@ from conformance.serving.watchdog import end_recorded_servers, load, watch
 NOT_INSTALLED = "this check needs the vLLM that is installed here, and the server may run another one"
 
 AS_SERVED = (SERVED, SERVED_PLAIN)
+
+TIMING_LOCK = "CONFORMANCE_TIMING_LOCK"  # a file: runs that name the same one never time anything at the same time
 
 Launcher = Callable[[Profile, str, Path, Mapping[str, str]], Launch]
 
@@ -156,12 +159,16 @@ class ServerPool:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Hold ``exclusive`` while something is timed: no server loads meanwhile either."""
+        """Hold ``exclusive`` while something is timed: no server of this run loads meanwhile either.
+
+        Several runs on one machine take turns if the environment variable ``CONFORMANCE_TIMING_LOCK`` names one file.
+        """
         with self.exclusive():
             with self._start_lock():  # wait for what loads ahead
                 pass
             self.beside.wait_until_ready()
-            yield
+            with self._machine_lock():
+                yield
 
     def load_ahead(self) -> None:
         """Start the servers that people serve before they are needed, if they fit beside the others.
@@ -430,6 +437,13 @@ class ServerPool:
             self._own_locks.work = ReadWriteLock(self._folder / "work.lock", is_singleton=False)
         lock: ReadWriteLock = self._own_locks.work
         return lock
+
+    def _machine_lock(self) -> AbstractContextManager[Any]:
+        """The lock that runs on one machine share, if the user names one; a process that has it gets it again."""
+        if not (path := os.environ.get(TIMING_LOCK)):
+            return nullcontext()
+        lock = FileLock(path, thread_local=False, is_singleton=True)
+        return waiting(lock.acquire, lambda: f"another run that holds {path}", self._progress)
 
     @contextmanager
     def _start_lock(self) -> Iterator[None]:
