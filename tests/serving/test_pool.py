@@ -24,9 +24,10 @@ from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.profile.profile import Served
 from conformance.serving import processes
-from conformance.serving.pool import ServerPool
+from conformance.serving.pool import TIMING_LOCK, ServerPool
 from conformance.serving.server import Server
 
+OTHER_RUN = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]).acquire(); print('held', flush=True); input()"
 ONE_AT_A_TIME = replace(PROFILE, hardware=replace(PROFILE.hardware, two_servers=False, memory="discrete"))
 # Another process of the same session, as a worker of pytest-xdist is one: it prints what it gets from mtp().
 WORKER = """
@@ -34,7 +35,7 @@ import json, signal, sys, time
 from pathlib import Path
 from negative_controls.faux_servers import PROFILE, launcher
 from conformance.evidence.folder import Evidence
-from conformance.serving.pool import ServerPool
+from conformance.serving.pool import TIMING_LOCK, ServerPool
 owns = sys.argv[2] == "owner"
 servers = ServerPool(PROFILE, Evidence(Path(sys.argv[1]), recording=True), owns=owns, launcher=launcher())
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
@@ -140,6 +141,30 @@ def test_the_servers_as_people_serve_them_start_together_beside_the_others(serve
     assert alive(mtp)
     assert alive(served)
     assert not (servers._folder / "plain.json").exists()
+
+
+def test_runs_on_one_machine_take_turns_with_what_is_timed(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = str(tmp_path / "timing.lock")
+    monkeypatch.setenv(TIMING_LOCK, lock)
+    pool = ServerPool(PROFILE, evidence)
+    command = [sys.executable, "-c", OTHER_RUN, lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        with ThreadPoolExecutor() as background:
+            timed = background.submit(_time_twice, pool)
+            with pytest.raises(TimeoutError):
+                timed.result(timeout=0.5)
+            other.communicate("end\n")
+            assert timed.result(timeout=30)
+
+
+def _time_twice(pool: ServerPool) -> bool:
+    """An observer may hold the lock inside another."""
+    with pool.quiet(), pool.quiet():
+        return True
 
 
 @pytest.mark.parametrize("change", [{"memory": "discrete"}, {"served": Served(serve_args=(), needs_gb=1e6)}])
