@@ -1,16 +1,18 @@
 """Evidence in one small file: what judging reads, packed as tar with xz.
 
 Judging reads the header, the profile, the observations, beginning and end of the servers' logs, and the journal. The
-rest of the folder (weights that a probe saw, benchmarks, reports) is left out, and so are the largest observations as
-far as the limit requires. The manifest in the archive lists what is left and names the manifest of the whole folder.
+rest of the folder (weights that a probe saw, benchmarks, reports) is left out, and so are the observations that take
+the most room in the archive, as far as the limit requires. The manifest in the archive lists what is left and names the
+manifest of the whole folder.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import lzma
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ def pack(
     copy = into.with_name(f".{into.name}.folder")
     copy_for_judging(directory, copy)
     left_out = list(without)
+    largest = _largest_first(copy)
     try:
         for name in without:
             _drop(copy, name)
@@ -61,7 +64,11 @@ def pack(
             if len(packed) <= limit:
                 into.write_bytes(packed)
                 return tuple(left_out)
-            left_out.append(_drop_largest(copy, limit))
+            dropped = next(largest, None)
+            if dropped is None:
+                raise UsageError(f"{copy.name}: even without observations the archive is larger than {limit} bytes.")
+            dropped.unlink()
+            left_out.append(dropped.stem)
             forget(copy)
     finally:
         remove(copy)
@@ -113,12 +120,10 @@ def _drop(copy: Path, name: str) -> None:
     path.unlink()
 
 
-def _drop_largest(copy: Path, limit: int) -> str:
-    every = sorted(copy.glob(f"{OBSERVATIONS}/*.json"), key=lambda path: path.stat().st_size)
-    if not every:
-        raise UsageError(f"{copy.name}: even without observations the archive is larger than {limit} bytes.")
-    every[-1].unlink()
-    return every[-1].stem
+def _largest_first(copy: Path) -> Iterator[Path]:
+    """The observations by the room that they take in the archive; they are compressed only if one is asked for."""
+    every = copy.glob(f"{OBSERVATIONS}/*.json")
+    yield from sorted(every, key=lambda path: len(lzma.compress(path.read_bytes())), reverse=True)
 
 
 def _write_manifest(copy: Path, whole: Path, left_out: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from conformance.reports.source import Source
 from conformance.run.judge_evidence import judge_again
 from conformance.run.session import Options, open_session
 from conformance.views.acceptance import everywhere
+from conformance.views.texts import Texts
 
 LIMIT = 300_000  # bytes of an archive, unless another limit is given
 SUFFIXES = (".tar.xz", ".tar.gz")
@@ -95,7 +96,7 @@ def judge_archive(archive: Path, scratch: Path) -> Release:
         versions=_versions(source),
         sentence=judgement.sentence,
         checks={record.id: _judged(record, known) for record in run.records},
-        figures={name: (each.value, each.low, each.high) for name, each in _figures(source)},
+        figures={name: (each.value, each.low, each.high) for name, each in figures(source)},
     )
 
 
@@ -104,10 +105,10 @@ def _judging(directory: Path) -> Options:
 
 
 def _judged(record: Record, known: Sequence[KnownFailure]) -> Judged:
-    """A verdict with its names; what a release does not support has a name too if a known failure matches its words."""
+    """A verdict with the known failures of its own words, and only without one with those that a server's log shows."""
     if record.verdict is Verdict.PASS:
         return Judged(record.verdict)
-    names = record.diagnoses or diagnose(record.id, record.sentence, known)
+    names = diagnose(record.id, record.sentence, known) or record.diagnoses
     return Judged(record.verdict, tuple(each.id for each in names), record.sentence[:LONGEST])
 
 
@@ -125,12 +126,23 @@ def _versions(source: Source) -> dict[str, str]:
     return {name: str(imported[name]) for name in VERSIONS if name in imported}
 
 
-def _figures(source: Source) -> Iterator[tuple[str, Estimate]]:
-    """Acceptance length and speedup, as far as they were measured."""
-    try:
-        load = source.load
-        yield "acceptance length", everywhere(load).length()
-        for cell in load.cells.values():
-            yield f"speedup {cell.name}", cell.speedup()
-    except Exception:  # the check that reads the same value reports the error
-        return
+def figures(source: Source) -> Iterator[tuple[str, Estimate]]:
+    """Acceptance length, share of equal texts, and speedup at each concurrency, as far as they were measured."""
+    for measure in (_acceptance, _equal_texts, _speedups):
+        try:
+            yield from measure(source)
+        except Exception:  # the check that reads the same value reports the error
+            continue
+
+
+def _acceptance(source: Source) -> Iterator[tuple[str, Estimate]]:
+    yield "acceptance length", everywhere(source.load).length()
+
+
+def _equal_texts(source: Source) -> Iterator[tuple[str, Estimate]]:
+    yield "share of equal texts", Texts.of(source.observation("near_ties")).equal_share(with_mtp=True)
+
+
+def _speedups(source: Source) -> Iterator[tuple[str, Estimate]]:
+    for cell in source.load.cells.values():
+        yield f"speedup {cell.name}", cell.speedup()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import random
 import tarfile
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from support import judged_runs
 
 from conformance.errors import ObservationError, UsageError
 from conformance.evidence.archive import LEFT_OUT, pack, unpack
-from conformance.evidence.folder import is_finished, verify
+from conformance.evidence.folder import Evidence, is_finished, verify
 from conformance.evidence.journal import JOURNAL, read_journal
 from conformance.judging.verdict import Verdict
+from conformance.reports.source import Source
 from conformance.run.judge_evidence import judge_again
-from conformance.run.judge_releases import pack_release
+from conformance.run.judge_releases import figures, pack_release
+from conformance.run.session import Options, open_session
 
 pytestmark = pytest.mark.usefixtures("no_waivers")
 
@@ -46,7 +50,7 @@ def test_the_largest_observations_go_first_where_there_is_no_room(run: Path, tmp
     archive = tmp_path / "a.tar.xz"
     whole = pack(run, archive, 10**9, forget)
     assert (whole, gone) == ((), [])
-    sizes = {path.stem: path.stat().st_size for path in run.glob("observations/*.json")}
+    sizes = {path.stem: len(lzma.compress(path.read_bytes())) for path in run.glob("observations/*.json")}
     left_out = pack(run, archive, archive.stat().st_size - 100, forget)
     assert left_out[0] == max(sizes, key=lambda name: sizes[name])
     assert archive.stat().st_size > 0
@@ -55,6 +59,25 @@ def test_the_largest_observations_go_first_where_there_is_no_room(run: Path, tmp
     with pytest.raises(UsageError, match="even without observations"):
         pack(run, archive, 10, forget)
     assert not list(tmp_path.glob(".a.tar.xz*"))
+
+
+def test_what_takes_little_room_in_the_archive_stays_although_it_is_long(run: Path, tmp_path: Path) -> None:
+    drawn = random.Random(1)
+    (run / "observations/dense.json").write_text(json.dumps([drawn.random() for _ in range(10_000)]))
+    (run / "observations/long.json").write_text(json.dumps(["the same words"] * 100_000))
+    assert pack(run, tmp_path / "a.tar.xz", 80_000, lambda _copy: None)[0] == "dense"
+    assert (unpack(tmp_path / "a.tar.xz", tmp_path / "out") / "observations/long.json").exists()
+
+
+def test_each_figure_is_read_as_far_as_it_was_measured(run: Path) -> None:
+    def names() -> list[str]:
+        profile = open_session(Options(evidence=run, recorded_only=True), run).profile
+        return [name for name, _ in figures(Source(Evidence(run, recording=False), profile))]
+
+    assert names()[:3] == ["acceptance length", "share of equal texts", "speedup in a row"]
+    for name in ("observations/load.json", "manifest.json"):
+        (run / name).unlink()
+    assert names() == ["share of equal texts"]
 
 
 def test_what_a_busy_machine_spoiled_is_left_out_by_name(run: Path, tmp_path: Path) -> None:
