@@ -22,6 +22,7 @@ INDEX = "index.txt"  # the index of torch's wheels for CPUs, where a lock needs 
 SECONDS = 3600.0  # for the download of one release
 # uv reads the user's settings for pip by other names, and links to wheels apart by commas.
 SETTINGS = {"UV_FIND_LINKS": "PIP_FIND_LINKS", "UV_DEFAULT_INDEX": "PIP_INDEX_URL", "SSL_CERT_FILE": "PIP_CERT"}
+UNWANTED = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,14 @@ class Releases:
         return python
 
     def variables(self, release: str) -> dict[str, str]:
-        """The environment variables for a run of the suite by the Python of a release."""
+        """The environment variables for a run of the suite by the Python of a release.
+
+        Python may keep what it compiles in the environment; otherwise each server compiles PyTorch and vLLM again.
+        """
         python = self.python(release)
         path = os.pathsep.join([str(python.parent), *filter(None, [os.environ.get("PATH")])])
         own = {"CONFORMANCE_ENV": self.environment(release), "PATH": path, "VIRTUAL_ENV": str(python.parent.parent)}
-        return {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, **own}
+        return {**{name: value for name, value in os.environ.items() if name not in UNWANTED}, **own}
 
 
 def _install_lock(python: Path, given: Path) -> None:

