@@ -1,6 +1,7 @@
 """Holds the version ranges of known failures against judged releases.
 
-A red outside its range and a green inside it are errors of the entry: the range is wrong, or the signature is.
+A red outside its range and a green inside it are errors of the entry: the range is wrong, or the signature is. So is
+an entry that explains a verdict of a judged release and does not say since which release it holds.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def ranges(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> lis
 
 
 def range_problems(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> list[str]:
-    """A sentence for each red outside a range, each green inside one, and each red that no range explains."""
-    return [*_wrong_ends(failures, releases), *_unexplained(failures, releases)]
+    """A sentence for each red outside a range, each green inside one, and each red that lacks a name or a range."""
+    return [*_wrong_ends(failures, releases), *_nameless(releases), *_without_range(failures, releases)]
 
 
 def _wrong_ends(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> Iterator[str]:
@@ -66,13 +67,22 @@ def _wrong_ends(failures: Sequence[KnownFailure], releases: Sequence[Release]) -
                 yield f"{failure.id} holds {words}, but {checks} passes in vLLM {release}."
 
 
-def _unexplained(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> Iterator[str]:
-    ranged = {failure.id for failure in failures if failure.since}
+def _nameless(releases: Sequence[Release]) -> Iterator[str]:
     for release in releases:
         for check, judged in release.checks.items():
-            if judged.verdict in RED and not ranged & set(judged.failures):
-                words = f"{check} is {judged.verdict} in vLLM {release.release}"
-                yield f"{words}, which no known failure with a range names."
+            if judged.verdict in RED and not judged.failures:
+                yield f"{check} is {judged.verdict} in vLLM {release.release}, which no known failure names."
+
+
+def _without_range(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> Iterator[str]:
+    open_ended = {failure.id for failure in failures if not failure.since}
+    seen: dict[str, str] = {}
+    for release in releases:
+        for check, judged in release.checks.items():
+            for name in open_ended.intersection(judged.failures):
+                seen.setdefault(name, f"{name} explains {check} in vLLM {release.release}")
+    for name in sorted(seen):
+        yield f"{seen[name]}, and its entry does not say since which release it holds."
 
 
 def _red(failure: KnownFailure, release: Release) -> bool:

@@ -45,12 +45,19 @@ def test_an_unsupported_check_proves_neither_end() -> None:
     assert range_problems([LEAK], on({"0.22.0": "UNSUPPORTED"})) == []
 
 
-def test_a_red_without_a_name_or_a_range_is_an_error() -> None:
+def test_a_red_without_a_name_is_an_error() -> None:
     nameless = [release("0.22.0", {"MOE-03": judged("FAIL")})]
-    assert range_problems([LEAK], nameless) == [
-        "MOE-03 is FAIL in vLLM 0.22.0, which no known failure with a range names."
-    ]
-    assert range_problems([replace(LEAK, since="", shows_in=())], on({"0.22.0": "FAIL"})) != []
+    assert range_problems([LEAK], nameless) == ["MOE-03 is FAIL in vLLM 0.22.0, which no known failure names."]
+
+
+def test_each_name_beside_a_verdict_needs_a_range() -> None:
+    other = replace(LEAK, id="OTHER", since="", fixed_in="", shows_in=())
+    seen = [release(it, {"PARSE-01": judged("FAIL", "LEAK", "OTHER")}) for it in ("0.22.0", "0.23.0")]
+    words = "OTHER explains PARSE-01 in vLLM 0.22.0, and its entry does not say since which release it holds."
+    assert range_problems([LEAK, other], seen) == [words]
+    assert range_problems([LEAK, replace(other, since="0.22.0")], seen) == []
+    unsupported = [release("0.22.0", {"PARSE-01": judged("UNSUPPORTED", "OTHER")})]
+    assert range_problems([LEAK, other], unsupported) == [words]
 
 
 def test_another_defect_that_hides_the_check_is_no_green() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +21,7 @@ from conformance.profile.release_facts import load_releases
 from conformance.reports.markdown import between
 from conformance.reports.releases import figure_by_release, page, picture
 from conformance.reports.releases.expectation import expectation
-from conformance.reports.releases.outlook import advised, sentence
+from conformance.reports.releases.outlook import advised, reference, sentence
 from conformance.run.judge_releases import LIMIT, judge_archives
 
 DEATH = KnownFailure(
@@ -69,7 +70,30 @@ def test_the_page_says_why_the_newest_is_not_the_one_to_take() -> None:
         "**On cpu use 0.31.0: 2 of 2 checks of level smoke passed, and none failed.** Not the newer 0.32.0: serves"
         in text
     )
-    assert "| `DEATH` | 0.30.0 | 0.31.0 | the server dies | unreported |" in text
+    assert "| `DEATH` | 0.30.0 | 0.31.0 | the server dies (unreported) |" in text
+    assert "| 0.31.0 | smoke | 1.5 | cpu, 2026-11-29, torch 2.13.0+cpu, transformers 5.17.0 |" in text
+
+
+def test_a_newer_release_that_was_judged_on_other_hardware_is_named() -> None:
+    newer = release("0.33.0", HEALTHY.checks, hardware="h200")
+    text = page.as_markdown([HEALTHY, newer], list(KNOWN.values()))
+    assert "and none failed.** Not the newer 0.33.0: it was judged on h200, and not on cpu." in text
+    assert "Not the newer 0.31.0" not in text
+
+
+def test_a_sentence_names_three_causes_and_counts_the_others() -> None:
+    names = [f"LOSS-{number}" for number in range(5)]
+    known = {name: replace(LOSS, id=name, effect=f"effect {name[-1]}") for name in names}
+    found = sentence(release("0.32.0", {"PARSE-02": judged("FAIL", *names), "DRAFT-04": judged("PASS")}), known)
+    assert "effect 2 (LOSS-2, vllm#1); and 2 more." in found
+    assert "LOSS-3" not in found
+
+
+def test_an_end_of_a_range_that_no_run_has_shown_says_so() -> None:
+    ranged = replace(LOSS, since="0.24.0", fixed_in="0.33.0", shows_in=("PARSE-02",))
+    assert "| 0.24.0 (judged: 0.32.0) | 0.33.0 (not judged) |" in page.as_markdown([LOSSY], [ranged])
+    seen = [release("0.24.0", LOSSY.checks), release("0.33.0", HEALTHY.checks)]
+    assert "| `LOSS` | 0.24.0 | 0.33.0 |" in page.as_markdown(seen, [ranged])
 
 
 def test_a_reason_of_unsupported_checks_stands_once() -> None:
@@ -140,6 +164,15 @@ def test_the_readme_names_the_release_to_take() -> None:
     (paragraph,) = [it for it in text.split("\n\n") if "docs/releases.md" in it]
     assert set(re.findall(r"use (\d+\.\d+\.\d+)|GPUs (\d+\.\d+\.\d+)", paragraph))
     assert all(it in paragraph for it in taken)
+
+
+def test_every_defect_on_the_page_that_nobody_has_reported_has_a_report() -> None:
+    known = {failure.id: failure for failure in load_known_failures(FIXTURES / "known_failures")}
+    named = {name for each in load_releases() for found in each.checks.values() for name in found.failures}
+    unreported = {name for name in named if reference(known[name]) == "unreported"}
+    assert unreported
+    reports = (ROOT / "docs/upstream.md").read_text(encoding="utf-8")
+    assert {name for name in unreported if f"({name})" not in reports} == set()
 
 
 @pytest.mark.builds  # fifteen archives take longer than the fast tests may

@@ -102,7 +102,7 @@ def expectation(
         for failure in failures
         if failure.since and failure.holds_in(number) and (hardware.memory == "host" or not failure.cpu_only)
     )
-    groups = by_hardware(releases)
-    names = [hardware.name] if hardware.name in groups else list(groups)
-    lines = tuple(line for name in names for line in advice(name, groups[name], known))
+    judging = by_hardware(releases)
+    names = [hardware.name] if hardware.name in judging else list(judging)
+    lines = tuple(line for name in names for line in advice(name, releases, known))
     return Expectation(number, hardware.name, judged, named, lines)

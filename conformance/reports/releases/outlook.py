@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from packaging.version import Version
@@ -13,6 +14,7 @@ from conformance.profile.profile import LEVELS
 from conformance.profile.release_facts import Judged, Release
 
 GRAVEST = ("ERROR", "FAIL", "WAIVED", "INCONCLUSIVE", "UNSUPPORTED", "PASS")
+MOST = 3  # causes in a sentence
 SERVED = frozenset(FAMILIES) - {"ENV", "CKPT", "GEOM", "PARSE", "MOE", "GRAPH"}  # these need a server
 Known = Mapping[str, KnownFailure]
 
@@ -49,7 +51,9 @@ def families(release: Release) -> dict[str, str]:
 
 def sentence(release: Release, known: Known) -> str:
     """What to expect of a release: "0.30.0: do not use, …"."""
-    causes = "; ".join(_causes(release, known))
+    every = list(_causes(release, known))
+    more = [f"and {len(every) - MOST} more"] if len(every) > MOST else []
+    causes = "; ".join([*every[:MOST], *more])
     if died(release):
         words = f"do not use on {release.hardware}: {causes or 'its server ended for an unknown reason'}"
     elif served(release):
@@ -78,7 +82,7 @@ def reference(failure: KnownFailure) -> str:
     """The upstream number of a known failure, or that nobody has reported it."""
     if "no issue known" in failure.upstream:
         return "unreported"
-    return failure.upstream.replace("vllm-project/", "") if "#" in failure.upstream else failure.upstream
+    return re.sub(r"\b[\w-]+/(\w+#)", r"\1", failure.upstream)
 
 
 def advised(releases: Sequence[Release]) -> Release | None:

@@ -56,8 +56,12 @@ def by_hardware(releases: Sequence[Release]) -> dict[str, list[Release]]:
 
 
 def advice(hardware: str, releases: Sequence[Release], known: Known) -> Iterator[str]:
-    """The release to take on some hardware, what it passed, and why no newer one; plain sentences."""
-    best = advised(releases)
+    """The release to take on some hardware, what it passed, and why no newer one; plain sentences.
+
+    ``releases`` are those of every hardware, because a newer one that was judged elsewhere is named too.
+    """
+    here = by_hardware(releases).get(hardware, [])
+    best = advised(here)
     if best is None:
         yield f"On {hardware} no judged release has served yet."
         return
@@ -66,14 +70,17 @@ def advice(hardware: str, releases: Sequence[Release], known: Known) -> Iterator
         f"On {hardware} use {best.release}: {passed} of {len(best.checks)} checks of level {best.level} passed"
         f"{'' if red(best) else ', and none failed'}."
     )
-    newer = [each for each in releases if Version(each.release) > Version(best.release)]
-    for each in newer:
-        yield f"Not the newer {sentence(each, known)}"
+    for each in here:
+        if Version(each.release) > Version(best.release):
+            yield f"Not the newer {sentence(each, known)}"
+    for each in releases:
+        if Version(each.release) > max(Version(it.release) for it in here):
+            yield f"Not the newer {each.release}: it was judged on {each.hardware}, and not on {hardware}."
 
 
 def _advice(releases: Sequence[Release], known: Known) -> Iterator[str]:
-    for hardware, judged in by_hardware(releases).items():
-        first, *rest = advice(hardware, judged, known)
+    for hardware in by_hardware(releases):
+        first, *rest = advice(hardware, releases, known)
         yield " ".join([f"**{plain(first)}**", *map(plain, rest)])
 
 
@@ -89,19 +96,25 @@ def _defects(found: Sequence[Range]) -> str:
     rows = [
         (
             f"`{it.failure.id}`",
-            it.first_bad,
-            it.first_good or "none yet",
-            plain(it.failure.effect),
-            plain(reference(it.failure)),
+            _end(it.first_bad, it.failure.since),
+            _end(it.first_good, it.failure.fixed_in) or "none yet",
+            plain(f"{it.failure.effect} ({reference(it.failure)})"),
         )
         for it in shown
     ]
-    return table(("defect", "first bad", "first good", "effect", "upstream"), rows)
+    return table(("defect", "first bad", "first good", "effect"), rows)
+
+
+def _end(judged: str, declared: str) -> str:
+    """One end of a range as its entry declares it, and the first release that has shown it if that is another one."""
+    if not declared or judged == declared:
+        return judged
+    return f"{declared} ({f'judged: {judged}' if judged else 'not judged'})"
 
 
 def _figure(releases: Sequence[Release]) -> str:
     if any(each.figures for each in releases):
-        return f"![Acceptance length and speedup by release, with 95 % intervals]({FIGURE})"
+        return f"![Acceptance length, share of equal texts and speedup by release, with 95 % intervals]({FIGURE})"
     return "Not measured yet: level qualify measures them, and no release has been judged there."
 
 
@@ -119,22 +132,16 @@ def _lacks(releases: Sequence[Release], known: Known) -> Iterator[str]:
 
 
 def _cost(releases: Sequence[Release]) -> str:
-    rows = [
-        (
-            each.release,
-            each.hardware,
-            each.level,
-            each.started[:10],
-            each.versions.get("torch", ""),
-            each.versions.get("transformers", ""),
-            f"{each.seconds / 60:.1f}",
-        )
-        for each in releases
-    ]
+    rows = [(each.release, each.level, f"{each.seconds / 60:.1f}", plain(_circumstances(each))) for each in releases]
     total = sum(each.seconds for each in releases) / 60
     ended = [each.release for each in releases if died(each)]
     words = f"{len(releases)} releases in {total:.0f} minutes of judging"
     words += f", {sum(map(served, releases))} of them with a server that answered" if any(map(served, releases)) else ""
     words += f", {len(ended)} whose server with MTP ends" if ended else ""
-    columns = ("release", "hardware", "level", "day", "torch", "transformers", "minutes")
+    columns = ("release", "level", "minutes", "where, when, with")
     return f"{words}. Times of runs beside other work say nothing about a release.\n\n{table(columns, rows)}"
+
+
+def _circumstances(release: Release) -> str:
+    beside = [f"{name} {release.versions[name]}" for name in ("torch", "transformers") if name in release.versions]
+    return ", ".join([release.hardware, release.started[:10], *beside])
