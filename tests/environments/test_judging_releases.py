@@ -80,6 +80,14 @@ def test_a_release_that_is_judged_at_this_level_is_left_out(script: ModuleType) 
     assert [line for line in asked(script) if "0.30.0" in line] != []
 
 
+def test_again_runs_a_release_whose_evidence_is_finished(script: ModuleType) -> None:
+    for words in ([], ["--again"]):
+        assert script.main(["--level", "smoke", *words, "0.30.0"]) == 0
+    assert sum("--hardware cpu --level smoke" in line for line in asked(script)) == 2
+    assert script.main(["--level", "smoke", "0.30.0"]) == 0
+    assert sum("--hardware cpu --level smoke" in line for line in asked(script)) == 2
+
+
 def test_a_run_that_did_not_finish_is_resumed_next_time(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     (script.ROOT / "broken").touch()
     assert script.main(["--level", "smoke", "0.30.0"]) == 1
