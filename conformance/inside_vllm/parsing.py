@@ -7,9 +7,10 @@ and tools; until 0.23 two classes did the work, since 0.24 one engine does.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,20 +63,21 @@ class Gemma4:
         self._request = upstream("vllm.entrypoints.openai.chat_completion.protocol", "ChatCompletionRequest")
         manager = upstream("vllm.parser", "ParserManager")
         self._parser = manager.get_parser(tool_parser_name=NAME, reasoning_parser_name=NAME, enable_auto_tools=True)
+        # The same answer is parsed in one piece and in many deltas, one after the other.
+        self._ids_of = functools.lru_cache(maxsize=64)(self._encode)
+        self._pieces_of = functools.lru_cache(maxsize=64)(self._pieces)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of an answer's text, including special tokens."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+        return list(self._ids_of(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, including special tokens."""
         return "".join(self.pieces(ids))
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
         """The text that each token adds; empty if a character is not complete yet."""
-        backend, stream = self.tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=False)
-        return [stream.step(backend, id) or "" for id in ids]
+        return self._pieces_of(tuple(ids))
 
     def whole(self, asked: Asked, ids: Sequence[int], stop: int | None = None) -> Parsed:
         """Parse the answer in one piece; ``stop`` is the token that ended it, which has an id but no text."""
@@ -94,14 +96,14 @@ class Gemma4:
         """Parse the answer delta by delta; ``ends`` are the positions where deltas end, the last after all tokens."""
         parser, request = self._prepared(asked, stream=True)
         pieces, parsed, begin = self.pieces(ids), Parsed(), 0
-        tells_the_end = "finished" in inspect.signature(parser.parse_delta).parameters
+        prompt, tells_the_end = list(asked.prompt_ids), _takes(type(parser).parse_delta, "finished")
         for end in ends:
             delta, last = list(ids[begin:end]), end == ends[-1]
             message = parser.parse_delta(
                 delta_text="".join(pieces[begin:end]),
                 delta_token_ids=delta + ([stop] if last and stop is not None else []),
                 request=request,
-                prompt_token_ids=list(asked.prompt_ids),
+                prompt_token_ids=prompt,
                 **({"finished": last} if tells_the_end else {}),
             )
             begin = end
@@ -111,6 +113,13 @@ class Gemma4:
                     function = call.function
                     parsed.add_call(call.index, function and function.name, function and function.arguments)
         return parsed
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _pieces(self, ids: tuple[int, ...]) -> tuple[str, ...]:
+        backend, stream = self.tokenizer.backend_tokenizer, DecodeStream(skip_special_tokens=False)
+        return tuple(stream.step(backend, id) or "" for id in ids)
 
     def _prepared(self, asked: Asked, stream: bool) -> tuple[Any, Any]:
         request = self._request(
@@ -130,10 +139,15 @@ def _parse(parser: Any, request: Any, text: str, ids: Sequence[int]) -> tuple[st
         reasoning, content = parser.extract_reasoning(text, request)
         found = parser.extract_tool_calls(content or "", request)
         return reasoning, found.content, [call.function for call in found.tool_calls]
-    knows_ids = "model_output_token_ids" in inspect.signature(parser.parse).parameters
-    more = {"model_output_token_ids": list(ids)} if knows_ids else {}
+    more = {"model_output_token_ids": list(ids)} if _takes(type(parser).parse, "model_output_token_ids") else {}
     reasoning, content, calls = parser.parse(text, request, enable_auto_tools=True, **more)
     return reasoning, content, calls
+
+
+@functools.cache
+def _takes(method: Callable[..., Any], parameter: str) -> bool:
+    """Whether a method of this version's parser has the parameter."""
+    return parameter in inspect.signature(method).parameters
 
 
 def as_json(parsed: Parsed) -> dict[str, Any]:
