@@ -190,13 +190,17 @@ NAMES = st.sampled_from(["search", "terminal", "mcp.calendar:list_events", "get-
     "{}{}{}".format, KEYS, st.sampled_from(["", ".", ":", "/", "-", "_"]), KEYS
 )
 
+# Made once: Hypothesis checks a new strategy before it draws from it.
+_SOME_NAMES = st.lists(NAMES, min_size=1, max_size=2, unique=True)
+_SOME_KINDS = st.dictionaries(KEYS, st.sampled_from(list(KINDS)), min_size=1, max_size=2)
+
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[Call]]:
     """One or two calls, and their tools as names with schemas of parameters."""
     tools, made = [], []
-    for name in draw(st.lists(NAMES, min_size=1, max_size=2, unique=True)):
-        kinds = draw(st.dictionaries(KEYS, st.sampled_from(list(KINDS)), min_size=1, max_size=2))
+    for name in draw(_SOME_NAMES):
+        kinds = draw(_SOME_KINDS)
         properties = {key: KINDS[kind][0] for key, kind in kinds.items()}
         tools.append({"name": name, "parameters": {"type": "object", "properties": properties}})
         made.append(Call(name, {key: draw(KINDS[kind][1]) for key, kind in kinds.items()}))
