@@ -12,16 +12,14 @@ Hypothesis draws the same examples in every run, so that a verdict does not chan
 from __future__ import annotations
 
 import functools
+import gc
 import json
-import multiprocessing
-import os
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from conformance.errors import Unsupported
 from conformance.formats.canonical_json import same_json
 from conformance.inside_vllm import adapters
 from conformance.inside_vllm.answer_trials import Answers
+from conformance.inside_vllm.forked import Forked, Stopwatch
 from conformance.inside_vllm.parsing import Asked, Gemma4, Parsed, as_json
 
 TOOL = "set_values"
@@ -174,6 +173,7 @@ class Trials:
 
     def __init__(self, parser: Gemma4, template: str, examples: int) -> None:
         self._parser, self._examples = parser, examples
+        self._ends = functools.cache(self._draw_ends)
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         self._template = environment.from_string(template)
@@ -255,8 +255,32 @@ class Trials:
                 holds(cuts)
             except Counterexample as found:
                 return {"examples": number, "counterexample": found.example}
-        tried = self._run(ends(count), holds)
+        tried = self._try_ends(count, holds)
         return {**tried, "examples": tried["examples"] + len(every)}
+
+    def _try_ends(self, count: int, holds: Callable[[list[int]], None]) -> dict[str, Any]:
+        drawn = self._ends(count)
+        try:
+            for cuts in drawn:
+                holds(cuts)
+        except Counterexample as found:
+            smallest = self._run(ends(count), holds)  # the same again, and then smaller ones
+            return {**smallest, "counterexample": smallest["counterexample"] or found.example}  # if it broke only once
+        return {"examples": len(drawn), "counterexample": None}
+
+    def _draw_ends(self, count: int) -> list[list[int]]:
+        """What Hypothesis draws for an answer of so many tokens, as long as no example breaks the property."""
+        drawn: list[list[int]] = []
+        self._run(ends(count), drawn.append)
+        return drawn
+
+    def parts_of(self, streams: Sequence[Stream]) -> list[list[Stream]]:
+        """The answers in ``PARTS`` parts. Those of one length stay together: their cuts are drawn once."""
+        by_length = defaultdict(list)
+        for stream in streams:
+            by_length[len(self._parser.encode(stream.text))].append(stream)
+        together = list(by_length.values())
+        return [[stream for same in together[first::PARTS] for stream in same] for first in range(PARTS)]
 
     def chunking_of(self, streams: Sequence[Stream]) -> dict[str, dict[str, Any]]:
         """The property for several answers, by their ids."""
@@ -350,47 +374,26 @@ def _refuse(message: str) -> None:
     raise ValueError(message)
 
 
-class Forked:
-    """What a function returns in a process that is forked with the parser."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        context = multiprocessing.get_context("fork")
-        self._pipe, other = context.Pipe(duplex=False)
-        self._process = context.Process(target=_send_result, args=(work, other))
-        self._process.start()
-        other.close()
-
-    def result(self) -> Any:
-        """The result, as soon as the process has ended."""
-        found = self._pipe.recv()
-        self._process.join()  # from here on its CPU seconds count
-        return found
+def leave_out_iris() -> None:
+    """Save the second in which jsonschema, which vLLM imports, compiles its grammar of IRIs. No trial reads an IRI."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # as if this extra were not installed
 
 
-def _send_result(work: Callable[[], Any], pipe: Connection) -> None:
-    pipe.send(work())
+def prepare_forks() -> None:
+    """Do once what every forked process would do again.
 
-
-class Stopwatch:
-    """Wall and CPU seconds of this process and of those that have ended below it, since it was made."""
-
-    def __init__(self) -> None:
-        self._begin, self._cpu = time.perf_counter(), _cpu_seconds()
-
-    def as_json(self) -> dict[str, float]:
-        """Both, for the observation."""
-        wall, cpu = time.perf_counter() - self._begin, _cpu_seconds() - self._cpu
-        return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    At its first example Hypothesis reads its tables and the constants of the suite, and collects garbage twice. Later
+    collections leave out frozen objects: they would go through all of vLLM, and copy its memory into each process.
+    """
+    few = hypothesis.settings(max_examples=1, database=None, derandomize=True)
+    few(hypothesis.given(st.tuples(KEYS, WORDS, INTEGERS, FLOATS))(lambda _drawn: None))()
+    gc.freeze()
 
 
 def main() -> None:
     """Test every property on the input."""
     stopwatch, asked = Stopwatch(), json.load(sys.stdin)
+    leave_out_iris()
     try:
         parser = Gemma4(Path(asked["tokenizer"]))
     except Unsupported as reason:
@@ -402,6 +405,7 @@ def main() -> None:
     for row in asked["regressions"]:
         known[row["property"]].append(row["example"])
     answers = Answers(parser, trials.native)
+    prepare_forks()
     names = list(answers.judges)
     answered = [Forked(functools.partial(answers.run, asked, asked["examples"], [name])) for name in names]
     streams = [
@@ -413,7 +417,7 @@ def main() -> None:
         )
         for row in asked["streams"]
     ]
-    chunked = [Forked(functools.partial(trials.chunking_of, streams[first::PARTS])) for first in range(PARTS)]
+    chunked = [Forked(functools.partial(trials.chunking_of, part)) for part in trials.parts_of(streams)]
     found = {
         "vllm_version": adapters.vllm_version(),
         "round_trip": {name: trials.round_trip(values, known[name]) for name, values in kinds.items()},

@@ -308,3 +308,30 @@ def test_the_way_to_a_value(schema: Any, path: list[str | int], keywords: tuple[
 
 def test_the_view_knows_every_harm() -> None:
     assert views.HARMS == HARMS
+
+
+class WrongInThreeDeltas(ReferenceParser):
+    """It loses the text of an answer in three deltas, as often as it is told."""
+
+    def __init__(self, tokenizer: Path, times: int) -> None:
+        super().__init__(tokenizer)
+        self._times = times
+
+    def streamed(self, asked: Asked, ids: Sequence[int], ends: Sequence[int], _stop: int | None = None) -> Parsed:
+        if len(ends) != 3 or not self._times:
+            return self.whole(asked, ids)
+        self._times -= 1
+        return Parsed()
+
+
+@pytest.mark.parametrize("times", [1, 10**6])
+def test_cuts_that_only_hypothesis_draws_are_tried_for_every_answer_of_a_length(times: int) -> None:
+    tokenizer, template = Path(question()["tokenizer"]), question()["template"]
+    trials = parser_trials.Trials(WrongInThreeDeltas(tokenizer, times), template, 50)
+    right = parser_trials.Trials(reference(), template, 50)
+    streams = [parser_trials.Stream(name, "One two three four five.", Asked(), None) for name in ("one", "two")]
+    found, none = trials.chunking_of(streams), right.chunking_of(streams)
+    assert len(found["one"]["counterexample"]["deltas"]) == 3
+    assert bool(found["two"]["counterexample"]) == (times > 1)
+    assert all(each["counterexample"] is None and each["examples"] > 50 for each in none.values())
+    assert [part for part in trials.parts_of(streams) if part] == [streams]  # cuts are drawn once for both
