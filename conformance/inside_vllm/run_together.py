@@ -3,7 +3,8 @@
 Standard input is a line of JSON: the standard input of each module, by its name, which arguments may follow. When
 standard input closes, nobody waits any longer, and every module is killed. A line of JSON is printed for each module as
 soon as it ends: ``module`` (the same words), ``code`` (its exit code), ``stdout`` and ``stderr``. Every module runs in
-a process of its own, forked from this one, because each changes vLLM in its own way.
+a process of its own, forked from this one, because each changes vLLM in its own way. The first one has the priority of
+a server; the others take the time that it leaves.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from typing import Any
 
 # What the modules import first. If an import fails here, each module fails in it again and says so.
 SLOW_IMPORTS = ("transformers", "vllm", "vllm.model_executor.models.gemma4_mtp")
-NICENESS = 5  # servers that load at the same time go first
-URGENT = "conformance.inside_vllm.parser_trials"  # as urgent as a server: nothing is timed before it has ended
+NICENESS = 19  # of all modules but the first
 STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         running: dict[Any, tuple[str, Any, list[Path]]] = {}
         for number, (module, text) in enumerate(asked.items()):
             files = [Path(folder) / f"{number}-{stream}" for stream in STREAMS[1:]]
-            child = context.Process(target=_run, args=(module, text, files))
+            child = context.Process(target=_run, args=(module, text, files, NICENESS if number else 0))
             child.start()
             running[child.sentinel] = (module, child, files)
         while running:
@@ -63,14 +63,13 @@ def _end_with_asker() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _run(module: str, text: str, files: list[Path]) -> None:
+def _run(module: str, text: str, files: list[Path], niceness: int) -> None:
     """Run a module as ``python -m`` does, with its output in files, also what compiled code prints."""
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
     sys.stdin = io.StringIO(text)
     sys.argv = words = module.split()
-    if words[0] != URGENT:
-        os.nice(NICENESS)
+    os.nice(niceness)
     runpy.run_module(words[0], run_name="__main__")
     sys.stdout.flush()
 

@@ -35,7 +35,8 @@ from conformance.serving.command import captures
 from conformance.serving.pool import ServerPool
 
 # Observations; fixtures with the same names read them.
-OFF_LINE = ("environment", "geometry", "moe_oracle", "cuda_graphs", "parsers", "combination_support")
+# The first one needs the most time, so it goes first.
+OFF_LINE = ("parsers", "environment", "geometry", "moe_oracle", "cuda_graphs", "combination_support")
 PROBED = ("draft_load", "wiring", "moe", "numerics", "parity")
 SHARED = ("tools",)  # and every group of chats
 FROM_SERVERS = (*PROBED, *SHARED, "kernels", "chat", "bad_requests", "load", "sweep", "bench", "soak")

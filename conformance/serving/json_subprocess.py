@@ -76,7 +76,10 @@ class Together:
     """Modules of the serving Python that run at the same time after one import of vLLM; see ``run_together``."""
 
     def __init__(self, questions: Mapping[str, Any], executor: Executor = HERE, seconds: float = 600.0) -> None:
-        """Start the process; ``questions`` has the standard input of each module (see ``run_together``) as JSON."""
+        """Start the process (see ``run_together``).
+
+        ``questions`` has the standard input of each module as JSON, the most urgent one first.
+        """
         self._done: dict[str, Future[Done]] = {module: Future() for module in questions}
         self._launch, self._seconds = _launch((sys.executable, "-m", TOGETHER), executor), seconds
         self._process: subprocess.Popen[str] | None = None
