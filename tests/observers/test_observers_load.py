@@ -10,9 +10,13 @@ import pytest
 from negative_controls.faux_servers import SIZES, Observe, launch
 
 from conformance.errors import ObservationError, Unsupported
+from conformance.judging import power
+from conformance.judging.stats import share
 from conformance.observers import bench, k_by_batch, near_ties, sweep
 from conformance.observers import load as loading
-from conformance.profile.profile import Profile
+from conformance.profile.arms import PLAIN
+from conformance.profile.profile import Profile, load_profile
+from conformance.profile.tolerances import load_tolerances
 from conformance.serving.command import Launch
 from conformance.serving.executors import Executor
 from conformance.serving.installed import Installed
@@ -110,6 +114,18 @@ def test_spare_rounds_go_on_behind_the_others() -> None:
     spare = [[prompt.id for prompt in each.prompts] for look in planned for each in look if each.spare]
     assert spare == [["7", "8"], ["14", "15"]]
     assert [each.spare for each in planned[0]] == [False, False, False, True]
+
+
+def test_the_shortest_load_of_qualify_has_texts_enough_for_its_claim() -> None:
+    """LOSS-01 is INCONCLUSIVE with fewer, even if no text differs."""
+    sizes, tolerances = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify").sizes, load_tolerances()
+    rounds = [each for each in loading.plan(prompts(sizes.mixed_prompts), sizes, 1) if not each.warm_up]
+    shortest = [each for each in rounds if not each.spare]
+    with_mtp, itself = (
+        sum(len(each.prompts) for each in shortest if each.order.count(PLAIN) >= times) for times in (1, 2)
+    )
+    floor = share(itself, itself).low - tolerances["divergence_margin"]
+    assert power.fails_below(share(with_mtp, with_mtp), floor) >= 1 - tolerances["texts_changed"]
 
 
 @pytest.mark.parametrize(("half_width", "rounds"), [(0.0, 3), (float("inf"), 2)])
