@@ -70,6 +70,15 @@ EXAMPLES = {
         "vLLM refuses min_p, logit_bias with MTP: The min_p and logit_bias sampling parameters are not yet supported "
         "with speculative decoding.",
     ),
+    "CPU-INVARIANCE": (
+        "FEATURE-15",
+        "batch invariance beside MTP: CPUUnquantizedExperts: kernel does not support batch invariance",
+    ),
+    "CPU-LORA": (
+        "FEATURE-16",
+        "LoRA beside MTP: TritonExperts: kernel does not support current device cpu",
+    ),
+    "CPU-RUNNER": ("FEATURE-18", "model runner V2 beside MTP: Model Runner V2 requires Triton."),
     "LOGPROBS-WRONG": ("FEATURE-06", "tale-0 with MTP has zeros only in logprobs"),
     "CUT-CALL": (
         "FEATURE-08",

@@ -9,7 +9,7 @@ from support.releases import judged, release
 
 from conformance.judging.diagnose import KnownFailure
 from conformance.judging.version_ranges import range_problems, ranges
-from conformance.profile.release_facts import Release
+from conformance.profile.release_facts import Judged, Release
 
 LEAK = KnownFailure("LEAK", ("PARSE-01",), "leak", "vllm#1", "Wait.", "0.24.0", "0.22.0", ("PARSE-01",), effect="leaks")
 
@@ -42,12 +42,18 @@ def test_a_red_outside_or_a_green_inside_is_an_error_of_the_entry(release_: str,
 
 
 def test_an_unsupported_check_proves_neither_end() -> None:
-    assert range_problems([LEAK], on({"0.22.0": "UNSUPPORTED"})) == []
+    assert range_problems([LEAK], [release("0.22.0", {"PARSE-01": judged("UNSUPPORTED", "LEAK")})]) == []
 
 
-def test_a_red_without_a_name_is_an_error() -> None:
-    nameless = [release("0.22.0", {"MOE-03": judged("FAIL")})]
-    assert range_problems([LEAK], nameless) == ["MOE-03 is FAIL in vLLM 0.22.0, which no known failure names."]
+@pytest.mark.parametrize("verdict", ["FAIL", "UNSUPPORTED"])
+def test_what_did_not_pass_and_has_no_name_is_an_error(verdict: str) -> None:
+    nameless = [release("0.22.0", {"MOE-03": judged(verdict)})]
+    assert range_problems([LEAK], nameless) == [f"MOE-03 is {verdict} in vLLM 0.22.0, which no known failure names."]
+
+
+def test_what_the_machine_lacks_and_what_is_open_needs_no_name() -> None:
+    lacks = Judged("UNSUPPORTED", sentence="expert parallelism beside MTP: expert parallelism needs 2 workers")
+    assert range_problems([LEAK], [release("0.22.0", {"MOE-03": lacks, "LOSS-01": judged("INCONCLUSIVE")})]) == []
 
 
 def test_each_name_beside_a_verdict_needs_a_range() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from packaging.version import Version
 
 from conformance.judging.diagnose import KnownFailure
-from conformance.judging.version_ranges import Range, ranges
-from conformance.profile.release_facts import Release
+from conformance.judging.version_ranges import OF_THE_MACHINE, Range, ranges
+from conformance.profile.release_facts import Judged, Release
 from conformance.reports import markdown
 from conformance.reports.markdown import table
 from conformance.reports.releases.outlook import Known, advised, died, red, reference, sentence, served
@@ -124,11 +124,23 @@ def _lacks(releases: Sequence[Release], known: Known) -> Iterator[str]:
     for each in releases:
         for check, judged in each.checks.items():
             if judged.verdict == "UNSUPPORTED":
-                words = judged.sentence.replace(f"vLLM {each.release}", "vLLM")
-                name = ", ".join(f"`{id}`, {reference(known[id])}: " for id in judged.failures if id in known)
-                reasons.setdefault((check, name + plain(words)), []).append(each.release)
+                words = plain(judged.sentence.replace(f"vLLM {each.release}", "vLLM"))
+                reasons.setdefault((check, _explained(judged, known) + words), []).append(each.release)
     for (check, words), found in reasons.items():
         yield f"- {check} in {', '.join(found)}: {words}"
+
+
+def _explained(judged: Judged, known: Known) -> str:
+    """The known failures with their releases and upstream numbers, or whose lack it is if not vLLM's."""
+    names = "".join(_named(known[id]) for id in judged.failures if id in known)
+    if names or not OF_THE_MACHINE.search(judged.sentence):
+        return names
+    return "this machine lacks it, not vLLM: "
+
+
+def _named(failure: KnownFailure) -> str:
+    end = f" to before {failure.fixed_in}" if failure.fixed_in else ""
+    return f"`{failure.id}`, from {failure.since or 'the first release'}{end}, {reference(failure)}: "
 
 
 def _cost(releases: Sequence[Release]) -> str:
