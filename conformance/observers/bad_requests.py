@@ -15,7 +15,7 @@ from conformance.evidence.folder import Evidence
 from conformance.formats.toml_tables import STRICT
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.profile import Profile
-from conformance.serving.metrics import gauges
+from conformance.serving.metrics import gauges, read_counters
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
 from conformance.workload.client import client, official
@@ -24,6 +24,7 @@ from conformance.workload.prompts import MIXED, Prompt, load_prompts, load_rows
 MISUSE = "misuse.jsonl"  # in the profile's folder of prompts
 DEPARTURES = {"one client leaves": 1, "eight clients leave at once": 8}
 SETTLE_SECONDS = 10.0  # until a slot must be free again
+LONG_ANSWER = 512  # tokens, of which a client reads the first ones
 LONGEST = 100_000  # words of a prompt that is too long for every server
 PROPERTIES = 2_000  # of a schema that is too large for every server
 
@@ -91,8 +92,9 @@ def body_of(wrong: Wrong, model: str) -> bytes | None:
 
 
 def observe_departure(server: Server, name: str, clients: int, prompt: Prompt, seconds: float) -> dict[str, Any]:
-    """Let clients read one delivery of a long answer and leave; return what the server still runs afterwards."""
-    question: dict[str, Any] = {"model": server.model, "messages": list(prompt.messages), "max_tokens": 256}
+    """Let clients read one delivery of a long answer and leave; return what the server wrote and still runs then."""
+    before = read_counters(server).generated
+    question: dict[str, Any] = {"model": server.model, "messages": list(prompt.messages), "max_tokens": LONG_ANSWER}
     with ExitStack() as opened:
         streams = []
         for _ in range(clients):
@@ -101,7 +103,15 @@ def observe_departure(server: Server, name: str, clients: int, prompt: Prompt, s
             streams.append(opened.enter_context(asking.chat.completions.create(**ask)))
         delivered = sum(next(iter(stream), None) is not None for stream in streams)
     running, kv_usage = wait_until_idle(server)
-    return {"id": name, "clients": clients, "delivered": delivered, "running": running, "kv_usage": kv_usage}
+    return {
+        "id": name,
+        "clients": clients,
+        "delivered": delivered,
+        "running": running,
+        "kv_usage": kv_usage,
+        "asked": clients * LONG_ANSWER,
+        "generated": read_counters(server).generated - before,
+    }
 
 
 def wait_until_idle(server: Server) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -61,6 +62,8 @@ def _leftovers(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"{row['running']} requests are still running"
     if row["kv_usage"]:
         yield f"{row['kv_usage']:.1%} of the KV cache is still in use"
+    if row.get("generated", 0) >= row.get("asked", math.inf):  # evidence of earlier versions has neither
+        yield f"the server wrote all {row['asked']} tokens"
 
 
 def _either(row: Mapping[str, Any]) -> str:

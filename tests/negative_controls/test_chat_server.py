@@ -40,7 +40,7 @@ EXPECTED = {
     "thought_in_content": ("REASON-01", "a thought in content"),
     "boundary_swallows_text": ("REASON-01", "content is "),
     api.REFUSALS: ("API-04", "got HTTP 500 where 400"),
-    api.DEPARTURES: ("API-05", "still running"),
+    api.DEPARTURES: ("API-05", "the server wrote all"),
 }
 
 

@@ -123,8 +123,9 @@ def misuse() -> dict[str, Any]:
             for id, statuses in wrong.items()
         ],
         "departures": [
-            {"id": "one client leaves", "clients": 1, "delivered": 1, "running": 0, "kv_usage": 0.0},
-            {"id": "eight clients leave at once", "clients": 8, "delivered": 8, "running": 0, "kv_usage": 0.0},
+            {"id": id, "clients": clients, "delivered": clients, "running": 0, "kv_usage": 0.0}
+            | {"asked": 512 * clients, "generated": 9 * clients}
+            for id, clients in (("one client leaves", 1), ("eight clients leave at once", 8))
         ],
         "before": "Tale.",
         "after": "Tale.",

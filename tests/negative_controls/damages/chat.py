@@ -160,6 +160,10 @@ def request_runs_on(d: Documents) -> None:
     d["bad_requests"]["departures"][1].update(running=3, kv_usage=0.25)
 
 
+def answers_written_for_nobody(d: Documents) -> None:
+    d["bad_requests"]["departures"][1].update(generated=4096)
+
+
 def cache_kept(d: Documents) -> None:
     d["bad_requests"]["departures"][0].update(kv_usage=0.25)
 
@@ -258,6 +262,7 @@ DAMAGES: list[Row] = [
     ("API-04", no_answer_to_a_wrong_request, "unknown-model got no answer where 404 is right: ReadTimeout"),
     ("API-07", server_error_for_a_broken_grammar, "broken-grammar got HTTP 500 where 400 or 422 is right"),
     ("API-05", request_runs_on, "eight clients leave at once: 3 requests are still running"),
+    ("API-05", answers_written_for_nobody, "eight clients leave at once: the server wrote all 4096 tokens"),
     ("API-05", cache_kept, "one client leaves: 25.0% of the KV cache is still in use"),
     (
         "API-05",
