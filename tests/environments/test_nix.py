@@ -145,8 +145,8 @@ def test_the_checks_of_the_flake_are_built_without_network(nix: Nix, wheels: Pat
 
 
 @pytest.mark.builds
-@pytest.mark.usefixtures("wheels")
-def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, tmp_path: Path) -> None:
+def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, wheels: Path, tmp_path: Path) -> None:
+    nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, tmp_path: Path) 
         subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
     done = built(nix, f"checks.{SYSTEM}.format", tmp_path)
     assert done.returncode != 0
-    assert "Would reformat: conformance/errors.py" in done.stderr
+    assert "1 file would be reformatted" in done.stderr
 
 
 @pytest.mark.builds
