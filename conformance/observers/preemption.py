@@ -29,7 +29,7 @@ REQUESTS, FEW = 24, 8  # at once in the crowd, and in the comparison
 # On a CPU, vLLM's blocks hold 128 tokens of a group of layers. A prompt fits into one block of each group. Its answer
 # needs one more of each after some tokens, and is so long that no request ends before the crowd has filled the cache,
 # even with MTP.
-PROMPT, TOKENS = 116, 72
+PROMPT, TOKENS = 110, 56
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
