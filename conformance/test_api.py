@@ -73,7 +73,7 @@ def test_wrong_requests(bad_requests: Misuse) -> None:
     claim="The server frees the resources of clients that disconnect during an answer.",
 )
 def test_disconnects(bad_requests: Misuse) -> None:
-    """One client, and eight clients at once: no request keeps running, and the KV cache is empty."""
+    """One client, and eight at once: no request runs on or was written to its end, and the KV cache is empty."""
     expect_none(bad_requests.leftovers(), among=bad_requests.departures, source=bad_requests)
 
 

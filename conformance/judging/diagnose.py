@@ -54,6 +54,12 @@ class KnownFailure:
     cpu_only: bool = False  # whether GPUs are not affected
     effect: str = ""  # on the user, for a sentence about a release: "the server ends at the first verified draft"
 
+    @property
+    def range(self) -> str:
+        """The releases that have it, for a sentence."""
+        end = f" to before {self.fixed_in}" if self.fixed_in else ""
+        return f"from {self.since or 'the first release'}{end}"
+
     def holds_in(self, vllm: str) -> bool:
         """Whether this release is in the range."""
         begun = not self.since or Version(self.since) <= Version(vllm)

@@ -60,14 +60,13 @@ def range_problems(failures: Sequence[KnownFailure], releases: Sequence[Release]
 def _wrong_ends(failures: Sequence[KnownFailure], releases: Sequence[Release]) -> Iterator[str]:
     for found in ranges(failures, releases):
         failure = found.failure
-        words = f"from {failure.since or 'the first release'} to before {failure.fixed_in or 'no release yet'}"
         checks = ", ".join(failure.shows_in)
         for release in found.bad:
             if not failure.holds_in(release):
-                yield f"{failure.id} holds {words}, but {checks} shows it in vLLM {release}."
+                yield f"{failure.id} holds {failure.range}, but {checks} shows it in vLLM {release}."
         for release in found.good:
             if failure.holds_in(release):
-                yield f"{failure.id} holds {words}, but {checks} passes in vLLM {release}."
+                yield f"{failure.id} holds {failure.range}, but {checks} passes in vLLM {release}."
 
 
 def _nameless(releases: Sequence[Release]) -> Iterator[str]:

@@ -156,7 +156,8 @@ def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, wheels: Path, tm
         subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
     done = built(nix, f"checks.{SYSTEM}.format", tmp_path)
     assert done.returncode != 0
-    assert "1 file would be reformatted" in done.stderr
+    assert "File would be reformatted" in done.stderr
+    assert "--> conformance/errors.py" in done.stderr
 
 
 @pytest.mark.builds

@@ -132,15 +132,11 @@ def _lacks(releases: Sequence[Release], known: Known) -> Iterator[str]:
 
 def _explained(judged: Judged, known: Known) -> str:
     """The known failures with their releases and upstream numbers, or whose lack it is if not vLLM's."""
-    names = "".join(_named(known[id]) for id in judged.failures if id in known)
+    explaining = [known[id] for id in judged.failures if id in known]
+    names = "".join(f"`{failure.id}`, {failure.range}, {reference(failure)}: " for failure in explaining)
     if names or not OF_THE_MACHINE.search(judged.sentence):
         return names
     return "this machine lacks it, not vLLM: "
-
-
-def _named(failure: KnownFailure) -> str:
-    end = f" to before {failure.fixed_in}" if failure.fixed_in else ""
-    return f"`{failure.id}`, from {failure.since or 'the first release'}{end}, {reference(failure)}: "
 
 
 def _cost(releases: Sequence[Release]) -> str:
