@@ -6,7 +6,6 @@ an entry that explains a verdict of a judged release and does not say since whic
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from conformance.profile.release_facts import Judged, Release
 RED = frozenset({"FAIL", "WAIVED", "ERROR"})  # INCONCLUSIVE says nothing about a release
 GREEN = frozenset({"PASS"})
 NAMED = RED | {"UNSUPPORTED"}  # what a known failure must explain
-OF_THE_MACHINE = re.compile(r"capture no CUDA graphs|needs \d+ workers")  # UNSUPPORTED here, whatever the release is
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def _wrong_ends(failures: Sequence[KnownFailure], releases: Sequence[Release]) -
 def _nameless(releases: Sequence[Release]) -> Iterator[str]:
     for release in releases:
         for check, judged in release.checks.items():
-            if judged.verdict in NAMED and not judged.failures and not OF_THE_MACHINE.search(judged.sentence):
+            if judged.verdict in NAMED and not judged.failures:
                 yield f"{check} is {judged.verdict} in vLLM {release.release}, which no known failure names."
 
 

@@ -39,6 +39,7 @@ EXAMPLES = {
         "ARM-01",
         "compilation_config.cudagraph_capture_sizes is 1 … 320 (43 values) with MTP and 1 … 64 (11 values) without",
     ),
+    "CPU-GRAPHS": ("GRAPH-02", "The servers of hardware cpu capture no CUDA graphs: it is a CPU."),
     "DYNAMIC-CAPTURE": (
         "DRAFT-01",
         'File "vllm/v1/worker/gpu/input_batch.py", line 135, in make_dummy\n'
@@ -78,6 +79,7 @@ EXAMPLES = {
         "FEATURE-16",
         "LoRA beside MTP: TritonExperts: kernel does not support current device cpu",
     ),
+    "ONE-WORKER": ("FEATURE-20", "one worker beside MTP: one worker needs 2 workers, and 1 serves"),
     "CPU-RUNNER": ("FEATURE-18", "model runner V2 beside MTP: Model Runner V2 requires Triton."),
     "LOGPROBS-WRONG": ("FEATURE-06", "tale-0 with MTP has zeros only in logprobs"),
     "CUT-CALL": (

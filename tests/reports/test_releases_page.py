@@ -17,7 +17,7 @@ from conformance.errors import UsageError
 from conformance.judging.diagnose import KnownFailure, load_known_failures
 from conformance.judging.version_ranges import range_problems
 from conformance.profile.profile import load_profile
-from conformance.profile.release_facts import Judged, load_releases
+from conformance.profile.release_facts import load_releases
 from conformance.reports.markdown import between
 from conformance.reports.releases import figure_by_release, page, picture
 from conformance.reports.releases.expectation import expectation
@@ -101,12 +101,10 @@ def test_a_reason_of_unsupported_checks_stands_once() -> None:
     assert "- MOE-01 in 0.30.0, 0.31.0: what made it UNSUPPORTED" in page.as_markdown(seen, [])
 
 
-def test_an_unsupported_check_has_its_name_with_its_releases_or_is_of_the_machine() -> None:
-    lacks = Judged("UNSUPPORTED", sentence="expert parallelism needs 2 workers, and 1 serves")
-    seen = [release("0.30.0", {"MOE-01": judged("UNSUPPORTED", "LOSS"), "MOE-02": lacks})]
+def test_an_unsupported_check_has_its_name_with_its_releases() -> None:
+    seen = [release("0.30.0", {"MOE-01": judged("UNSUPPORTED", "LOSS")})]
     text = page.as_markdown(seen, [replace(LOSS, fixed_in="0.31.0")])
     assert "- MOE-01 in 0.30.0: `LOSS`, from 0.24.0 to before 0.31.0, vllm#1: what made it UNSUPPORTED" in text
-    assert "- MOE-02 in 0.30.0: this machine lacks it, not vLLM: expert parallelism needs 2 workers" in text
 
 
 def test_the_picture_has_a_letter_for_each_family_and_fits_a_telephone() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from packaging.version import Version
 
 from conformance.judging.diagnose import KnownFailure
-from conformance.judging.version_ranges import OF_THE_MACHINE, Range, ranges
+from conformance.judging.version_ranges import Range, ranges
 from conformance.profile.release_facts import Judged, Release
 from conformance.reports import markdown
 from conformance.reports.markdown import table
@@ -131,12 +131,9 @@ def _lacks(releases: Sequence[Release], known: Known) -> Iterator[str]:
 
 
 def _explained(judged: Judged, known: Known) -> str:
-    """The known failures with their releases and upstream numbers, or whose lack it is if not vLLM's."""
+    """The known failures with their releases and upstream numbers."""
     explaining = [known[id] for id in judged.failures if id in known]
-    names = "".join(f"`{failure.id}`, {failure.range}, {reference(failure)}: " for failure in explaining)
-    if names or not OF_THE_MACHINE.search(judged.sentence):
-        return names
-    return "this machine lacks it, not vLLM: "
+    return "".join(f"`{failure.id}`, {failure.range}, {reference(failure)}: " for failure in explaining)
 
 
 def _cost(releases: Sequence[Release]) -> str:
