@@ -17,12 +17,13 @@ from conformance.observers import observer
 from conformance.profile.arm_facts import load_arm_facts
 from conformance.profile.combined_features import other_runner
 from conformance.profile.facts import Facts, load_facts
-from conformance.profile.floors import Floors, load_floors
+from conformance.profile.floors import Floors
 from conformance.profile.known_rates import load_plan
 from conformance.profile.moe_facts import load_moe_facts
 from conformance.profile.profile import Profile
+from conformance.profile.profile_floors import floors_of, workload_floors_of
 from conformance.profile.tolerances import Tolerances, load_tolerances
-from conformance.profile.workload_floors import WorkloadFloors, load_workload_floors
+from conformance.profile.workload_floors import WorkloadFloors
 from conformance.reference.numeric_error import Bound, Likeness, load_bounds, load_likeness
 from conformance.serving.pool import ServerPool
 from conformance.views.answers import Tools
@@ -99,13 +100,13 @@ def servers(judge: Judge) -> ServerPool:
 @pytest.fixture(scope="session")
 def floors(profile: Profile) -> Floors:
     """The lower bounds of this hardware and pair."""
-    return load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
+    return floors_of(profile)
 
 
 @pytest.fixture(scope="session")
 def workload_floors(profile: Profile) -> WorkloadFloors:
     """The lower bounds of acceptance length on kinds of prompts."""
-    return load_workload_floors(FIXTURES / "workloads", profile.pair.name, profile.pair.k)
+    return workload_floors_of(profile)
 
 
 @pytest.fixture(scope="session")

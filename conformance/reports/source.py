@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from conformance import FIXTURES
 from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.profile.arm_facts import load_arm_facts
-from conformance.profile.floors import Floors, load_floors
+from conformance.profile.floors import Floors
 from conformance.profile.profile import Profile
+from conformance.profile.profile_floors import floors_of, workload_floors_of
 from conformance.profile.tolerances import Tolerances, load_tolerances
-from conformance.profile.workload_floors import WorkloadFloors, load_workload_floors
+from conformance.profile.workload_floors import WorkloadFloors
 from conformance.views.load import Load
 from conformance.views.resolved_config import ResolvedConfig
 from conformance.views.soak import Soak
@@ -31,13 +31,12 @@ class Source:
     @functools.cached_property
     def floors(self) -> Floors:
         """Today's floors of hardware and pair."""
-        pair = self.profile.pair
-        return load_floors(FIXTURES / "floors", self.profile.hardware.name, pair.name, pair.k)
+        return floors_of(self.profile)
 
     @functools.cached_property
     def workload_floors(self) -> WorkloadFloors:
         """Today's floors of the pair on kinds of prompts."""
-        return load_workload_floors(FIXTURES / "workloads", self.profile.pair.name, self.profile.pair.k)
+        return workload_floors_of(self.profile)
 
     def holds(self, name: str) -> bool:
         """Whether the observation was made."""

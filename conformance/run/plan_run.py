@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from conformance import FIXTURES
 from conformance.errors import UsageError
-from conformance.profile.floors import Floors, load_floors
+from conformance.profile.floors import Floors
 from conformance.profile.profile import Profile, load_profile, with_soak_minutes
+from conformance.profile.profile_floors import floors_of
 from conformance.run import durations
 from conformance.run.options import PLANNED, RUN
 from conformance.run.session import DEFAULT_LEVEL, DEFAULT_PAIR, detect_hardware
@@ -30,6 +30,6 @@ def plan_run(options: argparse.Namespace) -> tuple[Profile, Floors, float | None
     )
     if options.minutes is not None:
         profile = with_soak_minutes(profile, options.minutes)
-    floors = load_floors(FIXTURES / "floors", profile.hardware.name, profile.pair.name, profile.pair.k)
+    floors = floors_of(profile)
     last = durations.load(profile)
     return profile, floors, last.total if last else None

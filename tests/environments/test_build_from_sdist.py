@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environments.test_bootstrap import make_wheel
 from environments.test_build_vllm_pr import Checkout, git
 from support.debian import lacking
 from support.paths import ROOT
@@ -284,10 +285,11 @@ def borrowed(tmp_path: Path) -> Path:
     return borrow(tmp_path / "checkout")
 
 
-def build_without_kernels(root: Path) -> list[Path]:
+def build_without_kernels(root: Path, **variables: str) -> list[Path]:
     """Build the release there; the wheels of vLLM and of transformers, in this order."""
     words = ("--release", RELEASE, "--target", "empty")
-    done = subprocess.run([sys.executable, root / "scripts/build_vllm_pr", *words], capture_output=True, text=True)
+    command = [sys.executable, root / "scripts/build_vllm_pr", *words]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
     skip_without_index(root)
     logs = "".join(log.read_text()[-2000:] for log in root.rglob("*.log"))
     assert (root / ".venv/build.json").exists(), done.stdout + done.stderr + logs
@@ -301,8 +303,9 @@ def skip_without_index(root: Path) -> None:
 
 
 @pytest.mark.builds
-def test_a_build_without_kernels_from_the_sdist(borrowed: Path) -> None:
-    build_without_kernels(borrowed)
+def test_a_build_without_kernels_from_the_sdist(borrowed: Path, tmp_path: Path) -> None:
+    make_wheel(tmp_path, "transformers", "99.0")  # the user's own folder has a newer one
+    build_without_kernels(borrowed, PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {tmp_path}")
     code = "import importlib.metadata as m; print(m.version('vllm'), m.version('transformers'))"
     python = borrowed / ".venv/bin/python"
     said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout

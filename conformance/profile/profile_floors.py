@@ -1,0 +1,75 @@
+"""The floors of a profile: those of the files, and of a pair that tells vLLM its acceptance rates, these rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pydantic
+
+from conformance import FIXTURES
+from conformance.formats import toml_tables
+from conformance.profile.floors import Floor, Floors, load_floors
+from conformance.profile.profile import Pair, Profile
+from conformance.profile.workload_floors import EACH, WorkloadFloors, load_workload_floors
+
+TOLD = FIXTURES / "told_rates.toml"
+RATES = "synthetic_acceptance_rates"  # of vLLM's --speculative-config: joint rates at positions 1 … k
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
+class _Factors:
+    """How much of the rates must be measured; the file explains the keys."""
+
+    all_prompts: float
+    each_kind: float
+    source: str
+    date: str
+
+
+def floors_of(profile: Profile) -> Floors:
+    """The lower bounds of this hardware and pair.
+
+    Raises:
+        UsageError: a file is wrong; the sentence names the file, the key and the mend.
+    """
+    pair = profile.pair
+    found = load_floors(FIXTURES / "floors", profile.hardware.name, pair.name, pair.k)
+    return replace(found, rows=_told(pair) | dict(found.rows))
+
+
+def workload_floors_of(profile: Profile) -> WorkloadFloors:
+    """The lower bounds of acceptance length on kinds of prompts.
+
+    Raises:
+        UsageError: a file is wrong; the sentence names the file, the key and the mend.
+    """
+    pair = profile.pair
+    found = load_workload_floors(FIXTURES / "workloads", pair.name, pair.k)
+    rates, factors = _rates(pair), _factors()
+    each = {EACH: _floor(EACH, 1 + sum(rates), factors.each_kind, factors)} if rates else {}
+    return replace(found, rows=each | dict(found.rows))
+
+
+def _told(pair: Pair) -> dict[str, tuple[Floor, ...]]:
+    rates, factors = _rates(pair), _factors()
+    if not rates:
+        return {}
+    names = ("acceptance length", "acceptance length of pair")
+    rows = {name.replace(" ", "_"): (_floor(name, 1 + sum(rates), factors.all_prompts, factors),) for name in names}
+    per_position = tuple(_floor("acceptance per position", rate, factors.all_prompts, factors) for rate in rates)
+    return {**rows, "acceptance_per_position": per_position}
+
+
+def _rates(pair: Pair) -> tuple[float, ...]:
+    """The joint rates at which the pair tells vLLM to accept its k drafts; empty if they are the draft's own."""
+    told = tuple((pair.speculative or {}).get(RATES, ()))
+    return told if len(told) == pair.k else ()
+
+
+def _factors(path: Path = TOLD) -> _Factors:
+    return toml_tables.read(path, _Factors)
+
+
+def _floor(name: str, value: float, factor: float, factors: _Factors) -> Floor:
+    return Floor(name, value, factor, 1, factors.source, factors.date)
