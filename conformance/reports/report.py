@@ -243,8 +243,11 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _built(build: Mapping[str, Any]) -> str:
-    """A source build in a line: its sources by commit or SHA-256, target, compiler and torch."""
-    sources = [f"{name} {row.get('commit') or row.get('sha256')}" for name, row in build["sources"].items()]
+    """A source build in a line: sources by commit or SHA-256, patches by SHA-256, target, compiler and torch."""
+    sources = [
+        f"{name} {row.get('commit') or row.get('sha256')}" + (f" with patch {row['patch']}" if "patch" in row else "")
+        for name, row in build["sources"].items()
+    ]
     others = [
         f"{name} {row.get('tree', row['commit'])}" + ("" if row["pinned"] else " (not the pinned one)")
         for name, row in build["third_party"].items()

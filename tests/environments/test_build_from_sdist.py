@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -217,6 +219,27 @@ def test_the_page_shows_the_measured_builds() -> None:
     assert table in (ROOT / "docs/environments.md").read_text()
 
 
+@pytest.mark.long  # it judges two archives
+def test_the_page_shows_the_build_beside_the_published_wheel(tmp_path: Path) -> None:
+    folders, verdicts = [], []
+    for kind in ("releases/0.32.0", "builds/0.32.0-cpu"):
+        with tarfile.open(ROOT / f"docs/results/{kind}.tar.xz") as archive:
+            archive.extractall(tmp_path / kind, filter="data")
+        (folder,) = (tmp_path / kind).iterdir()
+        command = [sys.executable, "-m", "conformance", "rejudge", folder]
+        assert subprocess.run(command, capture_output=True).returncode in (0, 3)  # 3: LOSS-01 of the wheel is open
+        rows = map(json.loads, (folder / "verdicts.jsonl").read_text().splitlines())
+        verdicts.append({row["id"]: row["verdict"] for row in rows if row["kind"] == "verdict"})
+        folders.append(folder)
+    assert {id for id in verdicts[0] if verdicts[0][id] != verdicts[1][id]} == {"ENV-01", "LOSS-01"}
+    command = [sys.executable, "-m", "conformance", "compare", "--markdown", *folders]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs/environments.md").read_text()
+    shown = [line for line in page.splitlines() if "no difference shown" in line or "(differs)" in line]
+    assert len(shown) == 6
+    assert set(shown) <= set(said.splitlines())
+
+
 def test_a_row_of_the_table_has_the_figures_of_its_note(tmp_path: Path) -> None:
     document = noted(tmp_path, '{"cpu_s": 90.0, "wall_s": 60.0}', "# a.cpp\ncache_miss\n# b.cpp\ndirect_cache_hit\n")
     document |= {"compiler": "c++ 14", "torch": "2.13.0"}
@@ -233,6 +256,32 @@ def test_the_script_says_whether_it_uses_ccache(checkout: Checkout, monkeypatch:
     (checkout.tools / "ccache").chmod(0o755)
     seen.append(build.cache())
     assert seen == ["ccache is not on PATH, so every object is compiled", f"ccache is used ({checkout.tools}/ccache)"]
+
+
+def test_a_patch_is_applied_to_its_release_alone_and_noted(checkout: Checkout) -> None:
+    words = ("--target", "empty", "--dry-run")
+    plain = checkout.build("--release", "0.21.0", *words).stdout
+    patched = checkout.build("--release", "0.32.0", *words).stdout
+    patch = checkout.root / "envs/pr-41745/patches/vllm-0.32.0.patch"
+    sha256 = hashlib.sha256(patch.read_bytes()).hexdigest()
+    assert f"git apply {patch}" in patched
+    assert f'"patch": "{sha256}"' in patched
+    assert f"-{sha256[:12]}/source" in patched  # another patch is another folder
+    assert "git apply" not in plain
+
+
+def test_a_patch_changes_the_sdist_inside_a_git_checkout(tmp_path: Path) -> None:
+    patch = ROOT / "envs/pr-41745/patches/vllm-0.32.0.patch"
+    hunks = re.split(r"^@@.*\n", patch.read_text(), flags=re.MULTILINE)[1:]
+    before = "".join(line[1:] for line in "".join(hunks).splitlines(keepends=True) if line[0] in " -")
+    file = tmp_path / "build/vllm/source/vllm/utils/cpu_triton_utils.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("#\n" * 15 + before)
+    git(tmp_path, "init", "--quiet")
+    source = {"version": "0.32.0", "sha256": "0" * 64, "patch": "1" * 64}
+    step = build.unpacked("vllm", source, tmp_path / "build/vllm")[-1]
+    subprocess.run(step.command, cwd=step.cwd, env=os.environ | dict(step.environment), check=True)
+    assert "block_size: int" not in file.read_text()
 
 
 def wheel_for(checkout: Checkout, torch: str) -> Path:

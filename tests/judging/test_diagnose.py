@@ -207,6 +207,11 @@ EXAMPLES = {
     "CPU-LINEAR": ("SPEED-05", "WARNING [utils.py:597] Failed to create oneDNN linear, fallback to torch linear."),
     "CPU-AMX": ("ACC-01", "Worker proc VllmWorker-0 died unexpectedly (exit code: -4), shutting down executor."),
     "CPU-REJECTION": ("PARITY-01", "TypeError: Cannot inspect kernel parameters for function <function kernel>"),
+    "CPU-SLOTS": (
+        "TOOL-01",
+        "line 31, in _compute_slot_mapping_kernel_impl\n assert block_size * BLOCKS_PER_KV_BLOCK == "
+        "KV_CACHE_BLOCK_SIZE\n RuntimeError: Boolean value of Tensor with more than one value is ambiguous",
+    ),
     "CPU-GELU-TANH": ("DRAFT-01", "AssertionError: MoEActivation.GELU_TANH is not supported."),
     "CPU-GUMBEL": (
         "DRAFT-01",
