@@ -351,17 +351,38 @@ def skip_without_index(root: Path) -> None:
             lacking(f"no index in reach: {log.read_text().splitlines()[-1]}")
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A checkout where the release was built without kernels, and the wheels of vLLM and of transformers."""
+    newer = tmp_path_factory.mktemp("newer")
+    make_wheel(newer, "transformers", "99.0")  # the user's own folder has a newer one
+    root = borrow(tmp_path_factory.mktemp("one") / "checkout")
+    return root, build_without_kernels(root, PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {newer}")
+
+
 @pytest.mark.builds
-def test_a_build_without_kernels_from_the_sdist(borrowed: Path, tmp_path: Path) -> None:
-    make_wheel(tmp_path, "transformers", "99.0")  # the user's own folder has a newer one
-    build_without_kernels(borrowed, PIP_FIND_LINKS=f"{os.environ.get('PIP_FIND_LINKS', '')} {tmp_path}")
+def test_a_build_without_kernels_from_the_sdist(released: tuple[Path, list[Path]]) -> None:
+    root, _ = released
     code = "import importlib.metadata as m; print(m.version('vllm'), m.version('transformers'))"
-    python = borrowed / ".venv/bin/python"
-    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([root / ".venv/bin/python", "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "0.21.0+empty 5.8.1\n"
-    (packages,) = borrowed.glob(".venv/lib/python3*/site-packages")
+    (packages,) = root.glob(".venv/lib/python3*/site-packages")
     assert (packages / "vllm/model_executor/models/gemma4_mtp.py").is_file()
     assert not list((packages / "vllm").glob("_C*.so"))
+
+
+@pytest.mark.builds
+def test_two_builds_without_kernels_are_the_same_byte_for_byte(
+    released: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    _, first = released
+    second = build_without_kernels(borrow(tmp_path / "a-folder-with-a-longer-name/checkout"))
+    assert [wheel.name.split("-")[0] for wheel in first] == ["vllm", "transformers"]
+    for one, other in zip(first, second, strict=True):
+        command = [sys.executable, ROOT / "scripts/compare_wheels", one, other]
+        compared = subprocess.run(command, capture_output=True, text=True)
+        assert (compared.returncode, compared.stderr) == (0, ""), compared.stdout
+        assert "the archives are the same" in compared.stdout
 
 
 @pytest.mark.builds
