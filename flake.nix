@@ -32,6 +32,8 @@
         "cuda-0.32" = nix.fhs "cuda-0.32";
         first-mtp = nix.fhs "first-mtp";
         pr-41745 = nix.fhs "pr-41745";
+        # The pull request's first release, built from its sdist in the sandbox; without kernels.
+        pr-41745-empty = nix.fromSdist self "0.21.0";
       });
 
       apps = perSystem (nix: {

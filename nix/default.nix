@@ -24,6 +24,7 @@ rec {
   fhs = environment: import ./fhs.nix { inherit lib pkgs python libraries environment; enter = enter environment; };
   app = script: import ./app.nix { inherit lib pkgs python libraries script; };
   cpuEnv = import ./cpu-env.nix { inherit lib pkgs python libraries; folder = ../envs/cpu; };
+  fromSdist = suite: release: import ./from-sdist.nix { inherit lib pkgs python cpuEnv suite release; };
 
   # What `nix flake check` builds. The tests are those that need neither a server nor programs of the host.
   checks =

@@ -4,6 +4,7 @@
   pkgs,
   python,
   folder,
+  only ? null, # names of packages; null for all of them
 }:
 let
   known = builtins.fromJSON (builtins.readFile (folder + "/wheels.json"));
@@ -38,5 +39,10 @@ let
       url = "${ownLine}/${lib.replaceStrings [ "+" ] [ "%2B" ] file}";
       inherit sha256;
     };
+  files = builtins.attrNames wanted;
+  package = file: lib.replaceStrings [ "_" ] [ "-" ] (builtins.head (parts file));
+  fileOf = builtins.listToAttrs (map (file: { name = package file; value = file; }) files);
+  missing = name: throw "${toString folder}/wheels.json has no wheel for ${name}: run scripts/lock";
+  chosen = if only == null then files else map (name: fileOf.${name} or (missing name)) only;
 in
-lib.mapAttrsToList (file: sha256: (if isOwn file then fromOwn else fromPypi) file sha256) wanted
+map (file: (if isOwn file then fromOwn else fromPypi) file wanted.${file}) chosen

@@ -1,8 +1,10 @@
-"""The flake, by a real Nix: it is parsed, locked, evaluated and entered, and its CPU environment is built offline."""
+"""The flake, by a real Nix: it is parsed, locked, evaluated and entered; what needs no GPU is built without network."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from environments.nix.host import ROOT, SYSTEM, Nix, install
 
 SHELLS = ("default", "cuda", "cuda-0.32", "first-mtp", "pr-41745")
+PACKAGES = ("cpu-env", *SHELLS[1:], "pr-41745-empty")
 
 
 @pytest.fixture(scope="session")
@@ -74,26 +77,40 @@ def test_everything_evaluates_on_both_systems(nix: Nix, checkout: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = (done.stderr + done.stdout).replace('"', "")  # Nix quotes a name with a full stop
     for system in ("x86_64-linux", "aarch64-linux"):
-        for shell in SHELLS:
-            assert f"devShells.{system}.{shell}" in said
+        for kind, names in {"devShells": SHELLS, "packages": PACKAGES}.items():
+            checked = re.findall(rf"^checking derivation {kind}\.{system}\.(\S+)\.\.\.$", said, re.MULTILINE)
+            assert set(checked) == set(names)
 
 
-def test_a_misspelt_package_is_seen(nix: Nix, checkout: Path) -> None:
-    path = checkout / "nix/shell.nix"
-    path.write_text(path.read_text().replace("pkgs.uv", "pkgs.uvv"))
+@pytest.mark.parametrize(
+    ("file", "package"),
+    [("shell", "pkgs.uv"), ("fhs", "pkgs.ccache"), ("fhs", "cuda.cudatoolkit"), ("from-sdist", "pkgs.fetchPypi")],
+)
+def test_a_misspelt_package_is_seen(nix: Nix, checkout: Path, file: str, package: str) -> None:
+    path = checkout / f"nix/{file}.nix"
+    path.write_text(path.read_text().replace(package, f"{package}Z"))
     done = check(nix, checkout)
     assert done.returncode != 0
-    assert "uvv" in done.stderr
+    assert f"{package.partition('.')[2]}Z" in done.stderr
 
 
-def test_a_package_without_a_wheel_for_aarch64_is_seen(nix: Nix, checkout: Path) -> None:
-    path = checkout / "envs/cpu/wheels.json"
+@pytest.mark.parametrize("environment", ["cpu", "pr-41745"])
+def test_an_environment_without_wheels_for_aarch64_is_seen(nix: Nix, checkout: Path, environment: str) -> None:
+    path = checkout / f"envs/{environment}/wheels.json"
     wheels = json.loads(path.read_text())
     del wheels["aarch64-linux"]
     path.write_text(json.dumps(wheels))
     done = check(nix, checkout)
     assert done.returncode != 0
     assert "aarch64-linux" in done.stderr
+
+
+def test_a_tool_without_a_wheel_is_seen(nix: Nix, checkout: Path) -> None:
+    path = checkout / "envs/pr-41745/wheels.json"
+    path.write_text(path.read_text().replace('"setuptools_scm-', '"another-'))
+    done = check(nix, checkout)
+    assert done.returncode != 0
+    assert "no wheel for setuptools-scm" in done.stderr
 
 
 @pytest.mark.builds
@@ -104,14 +121,18 @@ def test_nix_develop_leads_to_where_the_suite_runs(nix: Nix, tmp_path: Path) -> 
     assert "Passed at level static" in done.stdout
 
 
+def fetch(folder: Path, *words: str, **variables: str) -> None:
+    """Let pip fetch the files of a list of hashes."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-d", folder, *words]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every file of the CPU environment's lock, as pip finds them."""
     folder = tmp_path_factory.mktemp("wheels")
-    options = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet")
-    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "-r", "envs/cpu/lock.txt"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    fetch(folder, "--only-binary", ":all:", "-r", "envs/cpu/lock.txt")
     return folder
 
 
@@ -123,30 +144,40 @@ def test_the_wheels_of_nix_are_those_of_pip(wheels: Path) -> None:
 
 
 def built(nix: Nix, what: str, checkout: Path) -> subprocess.CompletedProcess[str]:
-    """A sandboxed build, with all that it prints."""
-    return nix.run("build", f".#{what}", "--no-link", "--print-build-logs", *nix.nixpkgs, *nix.sandbox, cwd=checkout)
+    """A sandboxed build, with all that it prints; on stdout stands where it is."""
+    shown = ("--print-build-logs", "--print-out-paths")
+    return nix.run("build", f".#{what}", "--no-link", *shown, *nix.nixpkgs, *nix.sandbox, cwd=checkout)
+
+
+def stock(nix: Nix, folder: Path) -> Nix:
+    """Put the files of a folder into Nix's store, as if Nix had fetched them."""
+    added = nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(folder.iterdir())))
+    assert added.returncode == 0, added.stderr
+    return nix
+
+
+@pytest.fixture(scope="session")
+def stocked(nix: Nix, wheels: Path) -> Nix:
+    """Nix with the files of the CPU environment."""
+    return stock(nix, wheels)
 
 
 @pytest.mark.builds
-def test_the_cpu_environment_is_built_without_network(nix: Nix, wheels: Path) -> None:
-    added = nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
-    assert added.returncode == 0, added.stderr
-    done = built(nix, "cpu-env", ROOT)
+def test_the_cpu_environment_is_built_without_network(stocked: Nix) -> None:
+    done = built(stocked, "cpu-env", ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "registers Gemma4MTPModel" in done.stderr
 
 
 @pytest.mark.builds
 @pytest.mark.parametrize("check", ["format", "tests", "shells"])
-def test_the_checks_of_the_flake_are_built_without_network(nix: Nix, wheels: Path, check: str) -> None:
-    nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
-    done = built(nix, f"checks.{SYSTEM}.{check}", ROOT)
+def test_the_checks_of_the_flake_are_built_without_network(stocked: Nix, check: str) -> None:
+    done = built(stocked, f"checks.{SYSTEM}.{check}", ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.builds
-def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, wheels: Path, tmp_path: Path) -> None:
-    nix.tool("nix-store", "--add-fixed", "sha256", *map(str, sorted(wheels.iterdir())))
+def test_a_file_that_is_not_formatted_fails_the_check(stocked: Nix, tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,21 +185,63 @@ def test_a_file_that_is_not_formatted_fails_the_check(nix: Nix, wheels: Path, tm
     (tmp_path / "conformance/errors.py").write_text("x=1\n")
     for command in (["init", "--quiet"], ["add", "--all", "--force"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
-    done = built(nix, f"checks.{SYSTEM}.format", tmp_path)
+    done = built(stocked, f"checks.{SYSTEM}.format", tmp_path)
     assert done.returncode != 0
     assert "File would be reformatted" in done.stderr
     assert "--> conformance/errors.py" in done.stderr
 
 
 @pytest.mark.builds
-@pytest.mark.usefixtures("wheels")
-def test_a_wrong_hash_cannot_be_built(nix: Nix, checkout: Path) -> None:
+def test_a_wrong_hash_cannot_be_built(stocked: Nix, checkout: Path) -> None:
     path = checkout / "envs/cpu/wheels.json"
     wheels = json.loads(path.read_text())
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     file = next(name for name in wheels[SYSTEM][tag] if name.startswith("filelock-"))
     wheels[SYSTEM][tag][file] = "0" * 64
     path.write_text(json.dumps(wheels))
-    done = built(nix, "cpu-env", checkout)
+    done = built(stocked, "cpu-env", checkout)
     assert done.returncode != 0
     assert file in done.stderr
+
+
+@pytest.fixture(scope="session")
+def stocked_with_sdists(stocked: Nix, tmp_path_factory: pytest.TempPathFactory) -> Nix:
+    """With both sdists of the first release too, and the packages that its build needs beside the CPU environment's."""
+    folder = tmp_path_factory.mktemp("sources")
+    files, tools = folder / "files", folder / "tools"
+    lock = (ROOT / "envs/pr-41745/lock.txt").read_text()
+    texts = [(ROOT / f"envs/pr-41745/{name}.txt").read_text() for name in ("build-tools", "of-its-time")]
+    names = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
+    pins = [re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.MULTILINE) for name in names]
+    (folder / "tools.txt").write_text("".join(pin.group() for pin in pins if pin))
+    fetch(files, "--only-binary", ":all:", "-r", str(folder / "tools.txt"))
+    unpack = ("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", tools)
+    subprocess.run([sys.executable, *unpack, *files.glob("*.whl")], check=True)
+    # pip asks each sdist for its version.
+    asked = {"PYTHONPATH": str(tools), "VLLM_TARGET_DEVICE": "empty", "VLLM_VERSION_OVERRIDE": "0.21.0"}
+    options = ("--no-build-isolation", "--no-binary", ":all:", "-r", "envs/pr-41745/sdists/0.21.0.txt")
+    fetch(files, *options, **asked)
+    return stock(stocked, files)
+
+
+@pytest.mark.builds
+def test_an_sdist_of_another_hash_cannot_be_built(stocked_with_sdists: Nix, checkout: Path) -> None:
+    path = checkout / "envs/pr-41745/sdists/0.21.0.txt"
+    path.write_text(path.read_text().replace("sha256:05ff", "sha256:05fe"))
+    done = built(stocked_with_sdists, "pr-41745-empty", checkout)
+    assert done.returncode != 0
+    assert "vllm-0.21.0.tar.gz" in done.stderr
+
+
+@pytest.mark.builds
+def test_the_first_release_is_built_from_its_sdist_without_network(stocked_with_sdists: Nix) -> None:
+    done = built(stocked_with_sdists, "pr-41745-empty", ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "vllm 0.21.0+empty registers Gemma4MTPModel" in done.stderr
+    (evidence,) = Path(done.stdout.strip()).glob("evidence/*")
+    header, *rows, footer = map(json.loads, (evidence / "verdicts.jsonl").read_text().splitlines())
+    verdicts = {row["id"]: row["verdict"] for row in rows}
+    assert (header["level"], footer["problems"]) == ("static", [])
+    assert list(verdicts) == header["expected"]
+    assert [verdicts[check] for check in ("ENV-02", "ENV-03", "CKPT-01", "PARSE-01")] == ["PASS"] * 4
+    assert verdicts["PARSE-10"] == "FAIL"  # a defect of this release

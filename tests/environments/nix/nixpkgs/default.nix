@@ -98,14 +98,14 @@ in
     {
       pname,
       version,
-      format,
-      dist,
-      python,
-      abi,
-      platform,
+      format ? "setuptools",
+      dist ? "py2.py3",
+      python ? "py2.py3",
+      abi ? "none",
+      platform ? "any",
       sha256,
     }:
-    fetched "${pname}-${version}-${python}-${abi}-${platform}.whl" sha256;
+    fetched "${pname}-${version}${if format == "wheel" then "-${python}-${abi}-${platform}.whl" else ".tar.gz"}" sha256;
   fetchurl =
     {
       name,

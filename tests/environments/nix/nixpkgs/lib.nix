@@ -3,7 +3,6 @@ rec {
   inherit (builtins) attrValues replaceStrings filter;
   concatMapStrings = make: list: builtins.concatStringsSep "" (map make list);
   genAttrs = names: make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
-  mapAttrsToList = make: set: map (name: make name set.${name}) (builtins.attrNames set);
   optionals = condition: list: if condition then list else [ ];
   last = list: builtins.elemAt list (builtins.length list - 1);
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
