@@ -26,5 +26,5 @@ pkgs.runCommand "conformance-cpu-env"
     $out/bin/python -m pip install --no-index --find-links wheels --no-deps --require-hashes \
       --no-cache-dir --no-compile --disable-pip-version-check -r ${folder}/lock.txt
     export LD_LIBRARY_PATH=$libraries HOME=$PWD
-    $out/bin/python ${./finds-the-draft.py}
+    $out/bin/python -B ${./finds-the-draft.py}
   ''
