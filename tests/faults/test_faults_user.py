@@ -20,7 +20,7 @@ from support.scene import Scene
 
 from conformance import FIXTURES
 from conformance.evidence.folder import is_finished
-from conformance.run import plan_run
+from conformance.profile import profile_floors
 
 user = partial(fault, group="user", verdict="-")
 
@@ -349,7 +349,7 @@ def test_an_impossible_floor(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.copytree(FIXTURES / "floors", scene.folder / "floors")
     path = scene.folder / "floors/cpu.micro-26b-a4b-nvfp4.toml"
     path.write_text(path.read_text().replace("value = 2.34", "value = nan"))
-    monkeypatch.setattr(plan_run, "FIXTURES", scene.folder)
+    monkeypatch.setattr(profile_floors, "FIXTURES", scene.folder)
     scene.expect(scene.call("--plan", "--hardware=cpu"))
 
 
