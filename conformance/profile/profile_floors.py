@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pydantic
 
@@ -55,10 +54,11 @@ def _told(pair: Pair) -> dict[str, tuple[Floor, ...]]:
     rates, factors = _rates(pair), _factors()
     if not rates:
         return {}
-    names = ("acceptance length", "acceptance length of pair")
-    rows = {name.replace(" ", "_"): (_floor(name, 1 + sum(rates), factors.all_prompts, factors),) for name in names}
-    per_position = tuple(_floor("acceptance per position", rate, factors.all_prompts, factors) for rate in rates)
-    return {**rows, "acceptance_per_position": per_position}
+    length = (1 + sum(rates),)
+    values = {"acceptance_length": length, "acceptance_length_of_pair": length, "acceptance_per_position": rates}
+    return {
+        name: tuple(_floor(name, value, factors.all_prompts, factors) for value in row) for name, row in values.items()
+    }
 
 
 def _rates(pair: Pair) -> tuple[float, ...]:
@@ -67,9 +67,9 @@ def _rates(pair: Pair) -> tuple[float, ...]:
     return told if len(told) == pair.k else ()
 
 
-def _factors(path: Path = TOLD) -> _Factors:
-    return toml_tables.read(path, _Factors)
+def _factors() -> _Factors:
+    return toml_tables.read(TOLD, _Factors)
 
 
 def _floor(name: str, value: float, factor: float, factors: _Factors) -> Floor:
-    return Floor(name, value, factor, 1, factors.source, factors.date)
+    return Floor(name.replace("_", " "), value, factor, 1, factors.source, factors.date)
