@@ -45,15 +45,19 @@ def workload_floors_of(profile: Profile) -> WorkloadFloors:
     """
     pair = profile.pair
     found = load_workload_floors(FIXTURES / "workloads", pair.name, pair.k)
-    rates, factors = _rates(pair), _factors()
-    each = {EACH: _floor(EACH, 1 + sum(rates), factors.each_kind, factors)} if rates else {}
+    rates = _rates(pair)
+    if not rates:
+        return found
+    factors = _factors()
+    each = {EACH: _floor(EACH, 1 + sum(rates), factors.each_kind, factors)}
     return replace(found, rows=each | dict(found.rows))
 
 
 def _told(pair: Pair) -> dict[str, tuple[Floor, ...]]:
-    rates, factors = _rates(pair), _factors()
+    rates = _rates(pair)
     if not rates:
         return {}
+    factors = _factors()
     length = (1 + sum(rates),)
     values = {"acceptance_length": length, "acceptance_length_of_pair": length, "acceptance_per_position": rates}
     return {
