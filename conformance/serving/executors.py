@@ -5,6 +5,8 @@ A launch is written as if it ran on this machine. Its executor adapts it so that
 
 from __future__ import annotations
 
+import errno
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +17,44 @@ from conformance.serving.installed import Installed, installed_here
 
 HOST = "127.0.0.1"
 Ports = tuple[int, int]  # on HOST: the port for requests on this machine, and the port that the server listens on
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")  # ports that the kernel gives to any process
+_LOWEST_PORT = 10_000  # well-known services have lower ones
+_TRIES = 100
 
 
 def free_port() -> int:
-    """A free loopback port of this machine."""
+    """A free loopback port of this machine.
+
+    If possible, the kernel gives it to no other process: it is below the range of ephemeral ports. A port from this
+    range can be the local end of somebody's connection before the server listens on it.
+
+    Raises:
+        OSError: no port is free.
+    """
+    reserved = range(_LOWEST_PORT, _first_ephemeral_port())
+    for port in random.SystemRandom().sample(reserved, min(_TRIES, len(reserved))):
+        try:
+            return _bind(port)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    return _bind(0)
+
+
+def _first_ephemeral_port() -> int:
+    """The lowest port that the kernel gives by itself; 0 if this kernel does not say."""
+    try:
+        return int(_EPHEMERAL.read_text().split()[0])
+    except OSError:
+        return 0
+
+
+def _bind(port: int) -> int:
+    """The port that was free; any one if it is 0."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-    return port
+        probe.bind((HOST, port))
+        bound: int = probe.getsockname()[1]
+    return bound
 
 
 class Executor:
