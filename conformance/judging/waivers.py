@@ -18,7 +18,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator
 
 from conformance.formats import toml_tables
-from conformance.judging.verdict import Record, Verdict
+from conformance.judging.verdict import Outcome, Record, Verdict
 
 
 def _https(url: str) -> str:
@@ -87,6 +87,14 @@ def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
         return record
     notes = [f"{waiver.reason} ({waiver.upstream}; {waiver.owner}, until {waiver.expires})" for waiver in used]
     return replace(record, verdict=Verdict.WAIVED, waiver="; ".join(notes))
+
+
+def what_fails(outcome: Outcome, check: str, waivers: Sequence[Waiver], today: date) -> str:
+    """The sentences of failed findings that no waiver allows by their kind; the outcome's sentence if there is none."""
+    named = [waiver for waiver in waivers if waiver.check == check and today <= waiver.expires]
+    allowed = {kind for waiver in named for kind in waiver.kinds}
+    failed = [finding for finding in outcome.findings if finding.verdict is Verdict.FAIL]
+    return "; ".join(each.sentence for each in failed if each.kind not in allowed) or outcome.sentence
 
 
 def failed_kinds(record: Record) -> set[str]:

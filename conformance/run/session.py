@@ -124,10 +124,11 @@ class Session:
         return not outcome.recorded and self.recorded is not None and check.id not in self.recorded.expected
 
     def record(self, check: Check, outcome: Outcome, seconds: float) -> Record:
-        """The record of an outcome: diagnosed if it did not pass, and waived if a waiver allows it."""
+        """The record of an outcome: diagnosed by what no waiver allows if it did not pass, and waived if one does."""
         diagnoses: tuple[Diagnosis, ...] = ()
         if outcome.verdict not in (Verdict.PASS, Verdict.UNSUPPORTED) and outcome.recorded:
-            text = "\n".join([outcome.sentence, outcome.details, self.evidence.log_tails()])
+            fails = waiving.what_fails(outcome, check.id, self.waivers, self.today)
+            text = "\n".join([fails, outcome.details, self.evidence.log_tails()])
             diagnoses = diagnose(check.id, text, self.known_failures, self.header.vllm)
         record = Record(
             id=check.id,

@@ -20,6 +20,7 @@ from conformance.judging.verdict import (
     Diagnosis,
     ExitCode,
     Finding,
+    Outcome,
     Record,
     Run,
     Verdict,
@@ -166,6 +167,17 @@ def test_a_waiver_of_kinds_masks_these_kinds_and_no_new_one(waiver: Waiver) -> N
     assert waiving.apply(failed_with("a", "new"), [one, two], TODAY).verdict is Verdict.FAIL
     assert waiving.apply(record("ACC-01", Verdict.FAIL), [one], TODAY).verdict is Verdict.FAIL, "it has no kind"
     assert waiving.apply(failed_with("a", "new"), [waiver], TODAY).verdict is Verdict.WAIVED, "it names no kind"
+
+
+def test_what_no_waiver_allows_is_what_fails(waiver: Waiver) -> None:
+    """A new kind beside a known one is diagnosed by its own words."""
+    allowing, old = replace(waiver, kinds=("a",)), replace(waiver, kinds=("a",), expires=date(2026, 11, 22))
+    found = Outcome(Verdict.FAIL, "a; new", failed_with("a", "new").findings)
+    assert waiving.what_fails(found, "ACC-01", [allowing], TODAY) == "new"
+    assert waiving.what_fails(found, "ACC-01", [old], TODAY) == "a; new"
+    assert waiving.what_fails(found, "ACC-02", [allowing], TODAY) == "a; new"
+    all_allowed = Outcome(Verdict.FAIL, "only a", failed_with("a").findings)
+    assert waiving.what_fails(all_allowed, "ACC-01", [allowing], TODAY) == "only a"
 
 
 def test_a_waived_kind_that_was_not_found_is_a_problem(waiver: Waiver) -> None:
