@@ -43,6 +43,14 @@ EXPECTED = {
     api.DEPARTURES: ("API-05", "the server wrote all"),
 }
 
+# The same for defects in the process of the engine.
+ENGINE_EXPECTED = {
+    "grammar_skipped_at_the_boundary": ("GRAMMAR-02", "content is"),
+    "thought_awaited_by_default": ("GRAMMAR-01", "-omitted-"),
+    "tokens_behind_a_draft_unconstrained": ("GRAMMAR-01", "HTTP 500"),
+    "whitespace_preferred": ("GRAMMAR-01", "finish_reason is length where"),
+}
+
 
 @pytest.fixture(scope="module")
 def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -119,18 +127,20 @@ def test_a_broken_grammar_is_what_the_waiver_says(servers: dict[str, Server], tm
     assert found.sentence.startswith("broken-grammar got HTTP 500")
 
 
-@mark("chat/grammar_skipped_at_the_boundary")
-def test_a_grammar_that_is_skipped_at_the_boundary_is_caught(
-    servers: dict[str, Server], tmp_path: Path, display: Display
+@pytest.mark.parametrize("defect", marked("chat", ENGINE_EXPECTED))
+def test_a_broken_grammar_of_the_engine_is_caught(
+    defect: str, servers: dict[str, Server], tmp_path: Path, display: Display
 ) -> None:
-    servers[MTP].call("conformance_break", 30, exhibit="grammar_skipped_at_the_boundary")
+    id, words = ENGINE_EXPECTED[defect]
+    log, before = servers[MTP].log, servers[MTP].log.stat().st_size
+    servers[MTP].call("conformance_break", 30, exhibit=defect)
     try:
-        found = outcome("GRAMMAR-02", servers, tmp_path)
+        found = outcome(id, servers, tmp_path)
     finally:
         servers[MTP].call("conformance_mend", 30)
-    display(["GRAMMAR-02"], {"GRAMMAR-02": found})
+    display([id], {id: found}, log.read_bytes()[before:].decode())
     assert found.verdict is Verdict.FAIL
-    assert "content is" in found.sentence
+    assert words in found.sentence
 
 
 @mark("chat/flags_left_out")

@@ -94,13 +94,25 @@ def test_what_the_checks_made_of_an_exhibit() -> None:
         "DRAFT-04": Outcome(Verdict.FAIL, '"the draft uses the target\'s embedding" is False where True is expected'),
         "DRAFT-07": Outcome(Verdict.PASS, "2 of 2 equal"),
     }
-    found = json.loads(seen(["DRAFT-04"], outcomes))
+    found = json.loads(seen(["DRAFT-04"], outcomes, ""))
     assert found["verdicts"] == {"DRAFT-04": "FAIL", "DRAFT-07": "PASS"}
     assert found["named"] == {"DRAFT-04": "EMBGUARD"}
     known, unknown = (Exhibit("wiring", "x", (), failure=failure) for failure in ("EMBGUARD", ""))
     assert diagnosed_rightly(known, found)
     assert not diagnosed_rightly(unknown, found)
     assert not diagnosed_rightly(known, found | {"named": {"DRAFT-04": ""}})
+
+
+def test_a_defect_that_an_exhibit_takes_away_is_not_named() -> None:
+    outcomes = {"LOSS-04": Outcome(Verdict.FAIL, "the distributions differ")}
+    assert json.loads(seen(["LOSS-04"], outcomes, ""))["named"] == {"LOSS-04": "CPU-TEMPERATURE"}
+    assert json.loads(seen(["LOSS-04"], outcomes, "", "CPU-TEMPERATURE"))["named"] == {"LOSS-04": ""}
+
+
+def test_the_log_of_a_server_names_a_known_failure() -> None:
+    outcomes = {"GRAMMAR-01": Outcome(Verdict.FAIL, "HTTP 500")}
+    log = "Failed to advance FSM for request chatcmpl-1"
+    assert json.loads(seen(["GRAMMAR-01"], outcomes, log))["named"] == {"GRAMMAR-01": "GRAMMAR-FSM"}
 
 
 def test_a_missed_exhibit_is_shown_as_missed() -> None:

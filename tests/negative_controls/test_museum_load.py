@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from conformance.errors import ObservationError
 from conformance.evidence.folder import Evidence
+from conformance.judging.check import outcome_of
 from conformance.judging.verdict import Outcome, Verdict
 from conformance.observers import observer
 from conformance.profile.arms import MTP, PLAIN
@@ -29,6 +32,7 @@ SMALL = replace(
 PROFILE = replace(QUALIFY, sizes=SMALL)
 WATCHING = ("ACC-01", "ACC-02", "ACC-03", "ACC-04", "LOSS-01", "LOSS-02", "LOSS-03", "SPEED-01", "SPEED-02")
 MENDED = "temperature_reaches_every_token"
+REFUSAL = "output tokens do not fit|/metrics does not fit the output"  # of a check, or of the observer
 SLOW = ("slow_draft_step",)  # it is slower than any CPU can explain
 
 # exhibit -> the checks that must fail, and those that may fail with so few prompts; no others may fail
@@ -76,7 +80,10 @@ def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[s
 
 def watched(servers: dict[str, Server], directory: Path, floors_hold: bool = False) -> dict[str, Outcome]:
     """What the checks make of the servers; ``floors_hold`` applies the floors of speed on every CPU."""
-    documents = observed(servers, directory, "checkpoint", "load", "near_ties")
+    try:
+        documents = observed(servers, directory, "checkpoint", "load", "near_ties")
+    except ObservationError as error:  # the observer refuses what the server says, so no check can be judged
+        return dict.fromkeys(WATCHING, outcome_of(error))
     if floors_hold:
         documents["load"]["linear_fallback"] = None
     return {id: judged(id, documents, {}) for id in WATCHING}
@@ -125,7 +132,7 @@ def test_counters_that_do_not_fit_the_answers_are_no_acceptance(
     refused = ("ACC-01", "ACC-02", "ACC-04")
     display(refused, outcomes)
     assert all(outcomes[id].verdict is Verdict.ERROR for id in refused), outcomes
-    assert all("output tokens do not fit" in outcomes[id].sentence for id in refused)
+    assert all(re.search(REFUSAL, outcomes[id].sentence) for id in refused), outcomes
     assert outcomes["LOSS-02"].verdict is not Verdict.FAIL
 
 

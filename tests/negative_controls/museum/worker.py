@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from negative_controls.museum.load import LOAD_EXHIBITS
 from negative_controls.museum.undo import Undo, replaced
 
 LAYER, EXPERT = 14, 3  # where an expert is broken
+EVERY_TOKEN = -1  # 32 tokens of a mask, all allowed
 
 
 class SiluAndMul(nn.Module):
@@ -153,6 +155,63 @@ def grammar_skipped_at_the_boundary(_: Any) -> Undo:
     return replaced(StructuredOutputManager, "_get_constraint_bounds", skipping)
 
 
+def thought_awaited_by_default(_: Any) -> Undo:
+    """A request that says nothing of enable_thinking has its grammar wait for a thought, as in vllm#52430."""
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    bounds = StructuredOutputManager._get_constraint_bounds
+
+    def awaiting(self: Any, request: Any, *given: Any, **named: Any) -> Any:
+        asked = request.structured_output_request
+        said = (asked.reasoning_parser_kwargs or {}).get("chat_template_kwargs") or {}
+        if "enable_thinking" not in said and not request.output_token_ids:
+            asked.reasoning_ended = False
+        return bounds(self, request, *given, **named)
+
+    return replaced(StructuredOutputManager, "_get_constraint_bounds", awaiting)
+
+
+def tokens_behind_a_draft_unconstrained(_: Any) -> Undo:
+    """The grammar constrains only the first token of a step, and then rejects the others, as in vllm#44006."""
+
+    def loosened(_: Any, mask: Any, rows: int) -> None:
+        mask[1:rows] = EVERY_TOKEN
+
+    return _masked(loosened)
+
+
+def whitespace_preferred(_: Any) -> Undo:
+    """Wherever the grammar allows whitespace, the answer gets it, and so has no end (vllm#40080)."""
+
+    def narrowed(manager: Any, mask: Any, rows: int) -> None:
+        (space,) = manager.tokenizer.encode(" ", add_special_tokens=False)
+        word, bit = divmod(space, 32)
+        only = np.array(1 << bit, dtype=np.uint32).astype(np.int32)
+        for row in mask[:rows]:
+            if row[word] & only:
+                row[:] = 0
+                row[word] = only
+
+    return _masked(narrowed)
+
+
+def _masked(change: Callable[[Any, Any, int], None]) -> Undo:
+    """Change the masks of each request: the manager, the rows from its first one on, and how many are its own."""
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    right = StructuredOutputManager.grammar_bitmask
+
+    def wrong(self: Any, requests: Any, ids: list[str], drafted: Mapping[str, list[int]]) -> Any:
+        mask, first = right(self, requests, ids, drafted), 0
+        for each in ids:
+            rows = 1 + len(drafted.get(each, ()))
+            change(self, mask[first:], rows)
+            first += rows
+        return mask
+
+    return replaced(StructuredOutputManager, "grammar_bitmask", wrong)
+
+
 EXHIBITS: dict[str, Callable[[Any], Undo]] = {
     each.__name__: each
     for each in (
@@ -169,7 +228,15 @@ EXHIBITS: dict[str, Callable[[Any], Undo]] = {
         drafts_counted_one_token_short,
     )
 }
-CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {each.__name__: each for each in (grammar_skipped_at_the_boundary,)}
+CHAT_EXHIBITS: dict[str, Callable[[Any], Undo]] = {
+    each.__name__: each
+    for each in (
+        grammar_skipped_at_the_boundary,
+        thought_awaited_by_default,
+        tokens_behind_a_draft_unconstrained,
+        whitespace_preferred,
+    )
+}
 
 
 class Museum(Probe):
