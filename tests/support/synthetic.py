@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -49,6 +51,18 @@ def digest(name: str) -> str:
 
 def healthy() -> Documents:
     """Every observation, of a server that passes every check; a fresh copy at each call."""
+    pickled = _pickled()
+    gc.disable()  # it would look for garbage again and again while so many objects are made
+    try:
+        copied: Documents = pickle.loads(pickled)
+    finally:
+        gc.enable()
+    return copied
+
+
+@functools.cache
+def _pickled() -> bytes:
+    """The observations; to read them back takes a tenth of the time of a deep copy."""
     documents: Documents = {
         "environment": environment(),
         "checkpoint": {"target": target(), "draft": draft()},
@@ -94,7 +108,7 @@ def healthy() -> Documents:
         "soak": soak(),
         "energy": energy(),
     }
-    return copy.deepcopy(documents)
+    return pickle.dumps(documents)
 
 
 def environment() -> dict[str, Any]:
