@@ -8,6 +8,7 @@ import pytest
 from support import synthetic
 from support.snapshots import expect_snapshot
 
+from conformance import FIXTURES
 from conformance.judging.verdict import Finding
 from negative_controls.damages import DAMAGES, NOTHING
 from negative_controls.judge_documents import FUNCTIONS, Documents, outcome
@@ -30,7 +31,8 @@ def told(id: str, case: str, damage: Callable[[Documents], None]) -> str:
     documents = synthetic.healthy()
     damage(documents)
     found = outcome(id, documents)
-    return f"{id}, {case}: {found.verdict}: {found.sentence}\n{''.join(map(lines, found.findings))}"
+    text = f"{id}, {case}: {found.verdict}: {found.sentence}\n{''.join(map(lines, found.findings))}"
+    return text.replace(str(FIXTURES), "fixtures")
 
 
 def cases(family: str) -> Iterator[tuple[str, str, Callable[[Documents], None]]]:
