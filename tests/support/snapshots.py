@@ -13,7 +13,7 @@ def expect_snapshot(name: str, text: str) -> None:
     """The text is the one that tests/snapshots keeps under this name."""
     path = FOLDER / f"{name}.txt"
     if os.environ.get("SNAPSHOTS") == "write":
-        FOLDER.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    assert path.is_file(), f"{path} is missing: SNAPSHOTS=write pytest {path.parent.parent} writes it"
+    assert path.is_file(), f"{path} is missing: SNAPSHOTS=write pytest tests writes it"
     assert text == path.read_text(encoding="utf-8"), f"another text than in {path}; SNAPSHOTS=write keeps this one"
