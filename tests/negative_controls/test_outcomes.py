@@ -1,17 +1,24 @@
-"""All that each check says of a healthy run and of every damaged one, kept as text that people can read."""
+"""All that each check says of a healthy run, of every damaged one, and of a recorded one: texts for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import tarfile
+from collections.abc import Iterator
 
 import pytest
 from support import synthetic
+from support.paths import ROOT
 from support.snapshots import expect_snapshot
 
 from conformance import FIXTURES
 from conformance.judging.verdict import Finding
 from negative_controls.damages import DAMAGES, NOTHING
 from negative_controls.judge_documents import FUNCTIONS, Documents, outcome
+
+# The archive has none of their observations: too large, not for a CPU, or of another level.
+NOT_RECORDED = ("NUM-", "PARITY-", "SOAK-", "SPEED-06", "GRAPH-02", "GRAPH-03", "FEATURE-12")
+NOT_RECORDED += tuple(f"FEATURE-{number}" for number in (15, 16, 17, 18, 20, 21))
 
 
 def lines(found: Finding) -> str:
@@ -24,23 +31,38 @@ def lines(found: Finding) -> str:
     return f"  {found.verdict}: {found.sentence}\n" + "".join(f"    {each}\n" for each in kept)
 
 
-def told(id: str, case: str, damage: Callable[[Documents], None]) -> str:
+def told(id: str, case: str, documents: Documents) -> str:
     """The outcome of a check in one case."""
-    documents = synthetic.Fresh()
-    damage(documents)
     found = outcome(id, documents)
     text = f"{id}, {case}: {found.verdict}: {found.sentence}\n{''.join(map(lines, found.findings))}"
     return text.replace(str(FIXTURES), "fixtures")
 
 
-def cases(id: str) -> Iterator[tuple[str, Callable[[Documents], None]]]:
+def cases(id: str) -> Iterator[tuple[str, Documents]]:
     """A check's cases: healthy, with each of its damages, and without data."""
-    yield "healthy", lambda _: None
+    yield "healthy", synthetic.Fresh()
     for damaged, damage, sentence in (*DAMAGES, *NOTHING):
         if damaged == id:
-            yield f'damaged so that it says "{sentence}"', damage
+            documents = synthetic.Fresh()
+            damage(documents)
+            yield f'damaged so that it says "{sentence}"', documents
 
 
 @pytest.mark.parametrize("id", FUNCTIONS)
 def test_an_outcome_is_told_as_before(id: str) -> None:
     expect_snapshot(f"outcomes/{id}", "\n".join(told(id, *case) for case in cases(id)))
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Documents:
+    """The observations of vLLM 0.32.0 on a CPU at level qualify, which no test damages."""
+    folder = tmp_path_factory.mktemp("recorded")
+    with tarfile.open(ROOT / "docs/results/releases/0.32.0.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*/observations/*.json")}
+
+
+@pytest.mark.parametrize("id", [id for id in FUNCTIONS if not id.startswith(NOT_RECORDED)])
+def test_a_recorded_outcome_is_told_as_before(id: str, recorded: Documents) -> None:
+    """What machines do is richer than what the other documents make up."""
+    expect_snapshot(f"recorded/{id}", told(id, "vLLM 0.32.0 on a CPU", recorded))
