@@ -10,17 +10,19 @@ import pytest
 
 from conformance.errors import ObservationError, Unsupported
 from conformance.judging import stats
-from conformance.judging.catalogue import at_level, catalogue
+from conformance.judging.catalogue import at_level, catalogue, node_of
 from conformance.judging.check import FAMILIES, Check, check, judge
 from conformance.judging.expectations import (
     expect_all,
     expect_at_least,
     expect_at_least_by_looks,
+    expect_at_most,
     expect_each_at_least_by_looks,
     expect_equal,
     expect_match,
     expect_none,
     expect_reliable,
+    expect_within,
 )
 from conformance.judging.oracle import Oracle
 from conformance.judging.stats import Estimate
@@ -290,3 +292,70 @@ def test_a_level_runs_those_that_it_includes_too() -> None:
     assert len(static) == len([check for check in catalogue() if check.level == "static"]) > 0
     assert qualify | soak | k_by_batch == {c.id for c in catalogue()}
     assert all(isinstance(c, Check) for c in at_level(catalogue(), "static"))
+
+
+def interval(low: float, high: float) -> Estimate:
+    """An estimate of 100 measurements with this interval."""
+    return Estimate((low + high) / 2, low, high, 100, "made up")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "words"),
+    [
+        (0.5, 1.0, Verdict.PASS, "x 0.750 [0.500, 1.000] stays within 1"),
+        (0.5, 1.1, Verdict.INCONCLUSIVE, "x 0.800 [0.500, 1.100] may or may not stay within 1"),
+        (1.0, 1.2, Verdict.INCONCLUSIVE, "x 1.100 [1.000, 1.200] may or may not stay within 1"),
+        (1.1, 1.2, Verdict.FAIL, "x 1.150 [1.100, 1.200] exceeds 1"),
+    ],
+)
+def test_an_upper_bound_judges_the_whole_interval(low: float, high: float, verdict: Verdict, words: str) -> None:
+    found = expect_at_most(interval(low, high), 1.0, source=Seen(), what="x")
+    assert (found.verdict, found.sentence) == (verdict, words)
+    assert (found.floor, found.note, found.interval, found.n) == ("≤ 1", "", (low, high), 100)
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict", "words"),
+    [
+        (1.1, Verdict.INCONCLUSIVE, "x 1.200 [1.100, 1.300] may or may not stay within 1"),
+        (1.2, Verdict.INCONCLUSIVE, "x 1.250 [1.200, 1.300] may or may not stay within 1"),
+        (1.25, Verdict.FAIL, "x 1.275 [1.250, 1.300] exceeds 1.2 (a leak)"),
+    ],
+)
+def test_an_alarm_is_what_fails(low: float, verdict: Verdict, words: str) -> None:
+    found = expect_at_most(interval(low, 1.3), 1.0, source=Seen(), what="x", alarm=1.2, suspected="a leak")
+    assert (found.verdict, found.sentence) == (verdict, words)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "words"),
+    [
+        (0.75, 1.25, Verdict.PASS, "x 1.000 [0.750, 1.250] lies within 0.75 to 1.25"),
+        (0.5, 1.0, Verdict.INCONCLUSIVE, "x 0.750 [0.500, 1.000] may or may not lie within 0.75 to 1.25"),
+        (0.5, 0.75, Verdict.INCONCLUSIVE, "x 0.625 [0.500, 0.750] may or may not lie within 0.75 to 1.25"),
+        (1.25, 1.5, Verdict.INCONCLUSIVE, "x 1.375 [1.250, 1.500] may or may not lie within 0.75 to 1.25"),
+        (0.5, 0.6, Verdict.FAIL, "x 0.550 [0.500, 0.600] lies outside 0.75 to 1.25"),
+        (1.3, 1.5, Verdict.FAIL, "x 1.400 [1.300, 1.500] lies outside 0.75 to 1.25"),
+    ],
+)
+def test_a_tolerance_judges_the_whole_interval(low: float, high: float, verdict: Verdict, words: str) -> None:
+    found = expect_within(interval(low, high), 1.0, 0.25, source=Seen(), what="x")
+    assert (found.verdict, found.sentence) == (verdict, words)
+
+
+def test_a_value_without_a_name_is_called_the_value() -> None:
+    found = expect_equal(1, 2, source=Seen())
+    assert found.sentence == "the value is 1 where 2 is expected"
+    assert found.note == ""
+    assert expect_equal({"a": 1}, 2, source=Seen()).sentence == "the value is {'a': 1} where 2 is expected"
+
+
+def test_none_is_a_value_and_not_nothing() -> None:
+    found = expect_equal({"a": None, "b": 1}, {"b": 1, "c": None}, source=Seen())
+    assert found.sentence == "c is absent where None is expected; a is None where nothing is expected"
+
+
+def test_a_check_is_found_by_the_name_that_pytest_gives_it() -> None:
+    assert node_of("GRAMMAR-02") == "conformance.test_structured_output::test_strict_schema_after_a_thought"
+    with pytest.raises(KeyError, match="GRAMMAR-99"):
+        node_of("GRAMMAR-99")

@@ -346,3 +346,82 @@ def test_the_ratio_of_a_series_is_covered(spread: float) -> None:
     series = rng.gamma(1 / spread**2, 100 * spread**2, (400, 2, 8)) * np.array([1.0, 0.8])[:, None]
     found = [stats.kept(list(before), list(after)) for before, after in series]
     assert sum(each.low <= 0.8 <= each.high for each in found) >= 0.92 * len(found)
+
+
+def test_the_quantiles_of_signed_ranks_are_those_of_the_table() -> None:
+    """Of the sum of positive ranks under no difference; n and tail as in Wilcoxon's table of critical values."""
+    quantiles = {(n, tail): stats._signed_rank_quantile(n, tail) for n in (5, 6, 8, 12, 20) for tail in (0.025, 0.005)}
+    assert quantiles == {
+        (5, 0.025): None,
+        (5, 0.005): None,
+        (6, 0.025): 0,
+        (6, 0.005): None,
+        (8, 0.025): 3,
+        (8, 0.005): 0,
+        (12, 0.025): 13,
+        (12, 0.005): 7,
+        (20, 0.025): 52,
+        (20, 0.005): 37,
+    }
+
+
+def test_the_agreement_of_pairs_is_the_median_of_their_means() -> None:
+    found = stats.agreement([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [1] * 6)
+    assert found.value == pytest.approx(2**2.5)
+    assert (found.low, found.high) == (pytest.approx(1), pytest.approx(32))
+    assert (found.n, found.method) == (6, "Hodges-Lehmann, signed ranks")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (([1.0] * 6, [1.0] * 5), "6 measurements against 5 give no interval at 95%"),
+        (([1.0] * 5, [1.0] * 5), "5 measurements against 5 give no interval at 95%"),
+        (([1.0] * 5 + [0.0], [1.0] * 6), "a measurement is not positive: the timings are wrong"),
+        (([1.0] * 6, [1.0] * 5 + [0.0]), "a measurement is not positive: the timings are wrong"),
+    ],
+)
+def test_what_gives_no_agreement_says_why(pairs: tuple[list[float], list[float]], sentence: str) -> None:
+    with pytest.raises(ObservationError) as refused:
+        stats.agreement(*pairs)
+    assert refused.value.sentence == sentence
+
+
+def test_the_trend_of_a_line_is_its_slope() -> None:
+    times = [*range(2 * stats.MINIMUM_SERIES)]
+    found = stats.trend(times, [3 * each + 1 for each in times])
+    assert (found.value, found.low, found.high) == (pytest.approx(3), pytest.approx(3), pytest.approx(3))
+    assert (found.n, found.method) == (len(times), "Theil-Sen, for a series")
+
+
+def test_a_higher_confidence_widens_a_trend() -> None:
+    times = [*range(12)]
+    values = [each + noise for each, noise in zip(times, np.random.default_rng(1).normal(size=12), strict=True)]
+    usual, sure = (stats.trend(times, values, confidence=each) for each in (0.95, 0.99))
+    assert sure.low < usual.low < 1 < usual.high < sure.high
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_short_series_has_no_trend(more: int) -> None:
+    times = [*range(2 * stats.MINIMUM_SERIES)]
+    with pytest.raises(ObservationError) as refused:
+        stats.trend(times[: len(times) - 1 + more], times[:-1])
+    least = 2 * stats.MINIMUM_SERIES
+    assert refused.value.sentence == f"{least - 1} measurements over time: a trend needs {least}"
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        (([], []), "0 prompts with MTP against 0 without: nothing to compare"),
+        (([{"a": 1}], []), "1 prompts with MTP against 0 without: nothing to compare"),
+        (([{"a": 1}, {"a": 3}], [{"a": 2}, {}]), "prompt 2: 3 samples with MTP, 0 without"),
+        (([{"a": -1, "b": 3}], [{"a": 4}]), "prompt 1: 2 samples with MTP, 4 without"),
+    ],
+)
+def test_what_cannot_be_compared_says_which_prompt(
+    arms: tuple[list[dict[str, int]], list[dict[str, int]]], sentence: str
+) -> None:
+    with pytest.raises(ObservationError) as refused:
+        stats.homogeneity(*arms)
+    assert refused.value.sentence == sentence
