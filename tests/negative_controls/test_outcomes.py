@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tarfile
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import synthetic
@@ -69,19 +72,15 @@ def test_an_outcome_is_told_as_before(id: str) -> None:
     expect_snapshot(f"outcomes/{id}", "\n".join(told(id, *case) for case in cases(id)))
 
 
-@pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Documents]:
-    """The observations of each recorded run, which no test damages."""
-    found = {}
-    for run, (file, _) in RECORDED.items():
-        folder = tmp_path_factory.mktemp(run)
-        with tarfile.open(ROOT / "docs/results" / file) as archive:
-            archive.extractall(folder, filter="data")
-        found[run] = {path.stem: json.loads(path.read_text()) for path in folder.glob("*/observations/*.json")}
-    return found
+@functools.cache
+def recorded(run: str) -> Documents:
+    """The observations of a recorded run, which no test damages."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(ROOT / "docs/results" / RECORDED[run][0]) as archive:
+        archive.extractall(folder, filter="data")
+        return {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*/observations/*.json")}
 
 
 @pytest.mark.parametrize(("run", "id"), RECORDED_OUTCOMES)
-def test_a_recorded_outcome_is_told_as_before(run: str, id: str, recorded: dict[str, Documents]) -> None:
+def test_a_recorded_outcome_is_told_as_before(run: str, id: str) -> None:
     """What machines do is richer than what the other documents make up. Both are judged by the floors of a CPU."""
-    expect_snapshot(f"recorded/{run}/{id}", told(id, f"recorded on {run}", recorded[run]))
+    expect_snapshot(f"recorded/{run}/{id}", told(id, f"recorded on {run}", recorded(run)))
