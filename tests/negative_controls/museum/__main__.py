@@ -21,7 +21,7 @@ import pytest
 from support.paths import ROOT
 
 from negative_controls.museum.exhibits import FILE, SEEN, dead_anchor, installed_vllm, load_museum
-from negative_controls.museum.page import PAGE, RECORD, page
+from negative_controls.museum.page import PAGE, RECORD, page, recorded
 
 TESTS = ROOT / "tests" / "negative_controls"
 ROOMS = {
@@ -77,11 +77,6 @@ def _here() -> dict[str, Any]:
         "machine": machine,
         "load": round(os.getloadavg()[1], 1),
     }
-
-
-def recorded(path: Path = RECORD) -> dict[str, Any]:
-    """What was recorded, by exhibit."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def record(rows: Mapping[str, Any], path: Path = RECORD) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from mutation import page as mutants
 from support import false_alarms
 from support.paths import ROOT
 
@@ -41,13 +44,19 @@ should show in one of them. The last column says what none of them sees.
 """
 
 
+def recorded(path: Path = RECORD) -> dict[str, Any]:
+    """What was recorded, by exhibit."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def page(museum: Museum, rows: Rows) -> str:
     """The page."""
     parts = [INTRODUCTION.format(summary=_summary(museum, rows))]
     for layer in museum.layers:
         named = {name: each for name, each in museum.named().items() if each.layer == layer}
         parts.append(_layer_table(layer, named, rows))
-    parts += [_expectations(museum), _not_shown(museum), false_alarms.table(false_alarms.recorded())]
+    parts += [_expectations(museum), _not_shown(museum)]
+    parts += [mutants.section(mutants.recorded()), false_alarms.table(false_alarms.recorded())]
     return "\n".join(parts)
 
 
