@@ -81,8 +81,6 @@ def section(record: Mapping[str, Any]) -> str:
         "out of time, or that no test reaches, is not noticed. mutmut leaves out the bodies of properties and what "
         "stands outside functions.\n\n"
     )
-    if missing := record["missing"]:
-        text += f"Not tried yet: {', '.join(f'`{module}`' for module in missing)}.\n\n"
     text += f"| module | mutants | {' | '.join(COLUMNS)} | noticed |\n|---|---|---|---|---|---|---|\n"
     for module, row in sorted(record["modules"].items(), key=lambda item: score(item[1])):
         numbers = " | ".join(str(row.get(status, 0)) for status in COLUMNS)
