@@ -78,7 +78,7 @@ def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
     """The record; a FAIL becomes WAIVED if waivers that have not expired allow its check, or every kind that failed."""
     if record.verdict is not Verdict.FAIL:
         return record
-    named = [waiver for waiver in waivers if waiver.check == record.id and today <= waiver.expires]
+    named = _in_force(record.id, waivers, today)
     used = [waiver for waiver in named if not waiver.kinds][:1] or [
         waiver for waiver in named if failed_kinds(record) & set(waiver.kinds)
     ]
@@ -91,10 +91,13 @@ def apply(record: Record, waivers: Sequence[Waiver], today: date) -> Record:
 
 def what_fails(outcome: Outcome, check: str, waivers: Sequence[Waiver], today: date) -> str:
     """The sentences of failed findings that no waiver allows by their kind; the outcome's sentence if there is none."""
-    named = [waiver for waiver in waivers if waiver.check == check and today <= waiver.expires]
-    allowed = {kind for waiver in named for kind in waiver.kinds}
+    allowed = {kind for waiver in _in_force(check, waivers, today) for kind in waiver.kinds}
     failed = [finding for finding in outcome.findings if finding.verdict is Verdict.FAIL]
     return "; ".join(each.sentence for each in failed if each.kind not in allowed) or outcome.sentence
+
+
+def _in_force(check: str, waivers: Sequence[Waiver], today: date) -> list[Waiver]:
+    return [waiver for waiver in waivers if waiver.check == check and today <= waiver.expires]
 
 
 def failed_kinds(record: Record) -> set[str]:
