@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from negative_controls.museum.exhibits import load_museum
 from negative_controls.museum.page import PAGE, page
 from negative_controls.museum.page import recorded as recorded_tour
+from support import records
 from support.paths import ROOT
 
 from mutation.page import RECORD, SURVIVORS, left, recorded, survivors
@@ -59,9 +57,8 @@ def record() -> dict[str, Any]:
         sys.exit(f"mutate: {unchecked} of {len(every)} mutants are not tried yet; scripts/mutate goes on.")
     version = next(PACKAGES.glob("mutmut-*.dist-info")).stem.partition("-")[2]
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        **records.here(),
         "mutmut": version,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(sum(each.seconds for each in every)),
         "modules": {module: dict(row) for module, row in counts(every).items()},
         "left": [_row(each) for each in every if each.status != KILLED],
@@ -87,7 +84,7 @@ def main(arguments: list[str]) -> int:
     if not options.page:
         install()
         run(options.name)
-        RECORD.write_text(json.dumps(record(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        records.write(RECORD, record())
     write_pages(recorded())
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+from support import records
 from support.paths import ROOT
 
 from conformance.formats import toml_tables
@@ -46,14 +46,13 @@ def load_reasons() -> tuple[Reason, ...]:
 
 
 def reason_of(mutant: Mutant) -> str:
-    """Why a mutant survives, by the first pattern that fits; empty if none does."""
-    fitting = (each.why for each in load_reasons() if any(re.search(pattern, mutant.text) for pattern in each.mutants))
-    return next(fitting, "")
+    """Why a mutant survives, by the first pattern that fits; the last entry fits every mutant."""
+    return next(each.why for each in load_reasons() if any(re.search(word, mutant.text) for word in each.mutants))
 
 
 def recorded(path: Path = RECORD) -> dict[str, Any]:
     """The last run; empty if there is none."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(records.read(path) or {})
 
 
 def left(record: Mapping[str, Any]) -> list[Mutant]:
@@ -95,10 +94,10 @@ def survivors(mutants: Sequence[Mutant]) -> str:
     """The page that lists what no test killed."""
     text = "# Mutants that no fast test kills\n\n"
     text += "Made by `scripts/mutate`. The reasons are in `tests/mutation/reasons.toml`.\n"
-    for reason in [each.why for each in load_reasons()]:
-        rows = [each for each in mutants if reason_of(each) == reason]
-        text += f"\n## {reason}\n\n{''.join(map(_line, rows))}" if rows else ""
-    return text
+    rows: dict[str, list[Mutant]] = {each.why: [] for each in load_reasons()}
+    for each in mutants:
+        rows[reason_of(each)].append(each)
+    return text + "".join(f"\n## {why}\n\n{''.join(map(_line, found))}" for why, found in rows.items() if found)
 
 
 def _line(mutant: Mutant) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from support.paths import ROOT
 from support.snapshots import expect_snapshot
 
 from conformance import FIXTURES
+from conformance.evidence.archive import unpack
 from conformance.judging.verdict import Finding
 from negative_controls.damages import DAMAGES, NOTHING
 from negative_controls.judge_documents import FUNCTIONS, Documents, outcome
@@ -75,9 +75,9 @@ def test_an_outcome_is_told_as_before(id: str) -> None:
 @functools.cache
 def recorded(run: str) -> Documents:
     """The observations of a recorded run, which no test damages."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(ROOT / "docs/results" / RECORDED[run][0]) as archive:
-        archive.extractall(folder, filter="data")
-        return {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*/observations/*.json")}
+    with tempfile.TemporaryDirectory() as folder:
+        evidence = unpack(ROOT / "docs/results" / RECORDED[run][0], Path(folder))
+        return {path.stem: json.loads(path.read_text()) for path in evidence.glob("observations/*.json")}
 
 
 @pytest.mark.parametrize(("run", "id"), RECORDED_OUTCOMES)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
+from support import records
 from support.paths import ROOT
 
 RECORD = ROOT / "docs" / "results" / "false-alarms.json"
@@ -34,7 +33,7 @@ CONFIDENCE = 0.95
 
 def recorded(path: Path = RECORD) -> list[dict[str, Any]]:
     """The runs so far."""
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    return list(records.read(path) or [])
 
 
 def once(command: Sequence[str], options: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -54,8 +53,7 @@ def once(command: Sequence[str], options: Sequence[str], folder: Path) -> dict[s
         ) from None
     rows = report["verdicts"]
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **records.here(),
         "load": round(os.getloadavg()[2], 1),
         "options": list(options),
         "exit_code": done.returncode,
@@ -71,7 +69,7 @@ def record(runs: int, options: Sequence[str], path: Path = RECORD, command: Sequ
         with tempfile.TemporaryDirectory(prefix="false-alarms-") as folder:
             rows = [*recorded(path), once(command, options, Path(folder))]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        records.write(path, rows)
         print(f"run {len(rows)}: exit code {rows[-1]['exit_code']}, {rows[-1]['seconds']} s", flush=True)
 
 

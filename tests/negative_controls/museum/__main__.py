@@ -6,11 +6,9 @@ What is recorded is not shown again, so an interrupted tour goes on where it sto
 from __future__ import annotations
 
 import argparse
-import datetime
 import fcntl
 import json
 import os
-import platform
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import records
 from support.paths import ROOT
 
 from negative_controls.museum.exhibits import FILE, SEEN, dead_anchor, installed_vllm, load_museum
@@ -70,20 +69,14 @@ def _exhibit(item: pytest.Item) -> str | None:
 
 def _here() -> dict[str, Any]:
     """When and on what an exhibit was shown, and how busy the machine was (load of the last 5 minutes)."""
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "vllm": installed_vllm(),
-        "machine": machine,
-        "load": round(os.getloadavg()[1], 1),
-    }
+    return {**records.here(), "vllm": installed_vllm(), "load": round(os.getloadavg()[1], 1)}
 
 
 def record(rows: Mapping[str, Any], path: Path = RECORD) -> None:
     """Add rows to the record, or replace those of the same exhibits; several tours may write at once."""
     with _alone():
         every = recorded(path) | rows
-        path.write_text(json.dumps(dict(sorted(every.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        records.write(path, dict(sorted(every.items())))
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mutation import page as mutants
-from support import false_alarms
+from support import false_alarms, records
 from support.paths import ROOT
 
 from negative_controls.museum.exhibits import Exhibit, Museum
@@ -46,7 +45,7 @@ should show in one of them. The last column says what none of them sees.
 
 def recorded(path: Path = RECORD) -> dict[str, Any]:
     """What was recorded, by exhibit."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(records.read(path) or {})
 
 
 def page(museum: Museum, rows: Rows) -> str:
