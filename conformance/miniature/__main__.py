@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from conformance.miniature import (
-    checkpoint_config,
     data,
     evaluate,
     export,
@@ -23,17 +21,18 @@ from conformance.miniature import (
     write_chat_cases,
     write_prompts,
 )
+from conformance.miniature.checkpoint_config import FAMILIES
 from conformance.miniature.model import Draft, Target
 from conformance.workload.chat_cases import CHAT
 from conformance.workload.parser_cases import STREAMS
 from conformance.workload.prompts import load_prompts
 from conformance.workload.questions import QUESTIONS
 
-HOME = Path(__file__).parents[2] / "fixtures" / "models" / "micro-26b-a4b"
-MANIFEST = HOME / "manifest.json"
-PROMPTS = HOME.parents[1] / "prompts"
-GOLD = HOME.parents[1] / "gold"
-CACHE = HOME.parents[2] / ".cache" / "micro-26b-a4b"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+PROMPTS = FIXTURES / "prompts"
+GOLD = FIXTURES / "gold"
+CACHE = FIXTURES.parent / ".cache"
+PROMPTER = "micro-26b-a4b"  # the family whose target chooses the prompts that all are asked
 EXAMINED = 200  # held-out examples of each skill
 
 
@@ -54,71 +53,54 @@ def progress() -> train.Report:
 def main(arguments: list[str] | None = None) -> int:
     """Run every stage that is not finished, then write the shipped files."""
     parser = argparse.ArgumentParser(prog="scripts/train_micro_models", description=__doc__)
-    parser.add_argument("--checkpoints", type=Path, default=CACHE, help="where unfinished work is kept")
+    parser.add_argument("--family", choices=FAMILIES, default=PROMPTER, help=f"which miniature (default: {PROMPTER})")
+    parser.add_argument("--checkpoints", type=Path, help="where unfinished work is kept (default: .cache/FAMILY)")
     parser.add_argument("--device", default="cpu", help="where to train, cuda for instance (default: cpu)")
     parser.add_argument("--evaluate", action="store_true", help="examine the shipped target again, train nothing")
     parser.add_argument("--gold", action="store_true", help="compute the gold continuations again, train nothing")
     parser.add_argument("--questions", action="store_true", help="write the questions again, train nothing")
     parser.add_argument("--chats", action="store_true", help="choose the chats with known answers again, train nothing")
     options = parser.parse_args(arguments)
-    if options.evaluate:
-        torch.set_num_threads(2)
-        examine(*export.read_target(HOME / "target-bf16"), made=json.loads(MANIFEST.read_text())["made"])
-        return 0
-    if options.gold:
-        torch.set_num_threads(2)
-        write_gold(export.read_target(HOME / "target-bf16")[1])
-        return 0
-    if options.questions:
-        write_questions(train.read_curriculum(HOME / "curriculum.toml").seed)
-        return 0
-    if options.chats:
-        torch.set_num_threads(2)
-        write_chats(*export.read_target(HOME / "target-bf16"), train.read_curriculum(HOME / "curriculum.toml").seed)
-        return 0
-    options.checkpoints.mkdir(parents=True, exist_ok=True)
+    home = FIXTURES / "models" / options.family
+    plan = train.read_curriculum(home / "curriculum.toml")
     torch.set_num_threads(2)
-    torch.use_deterministic_algorithms(True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-
-    plan = train.read_curriculum(HOME / "curriculum.toml")
-    tokenizer = data.build_tokenizer()
-    report = progress()
-
-    def stage(which: train.Stage, target: Target, draft: Draft, learning: list[nn.Module]) -> train.Trainer:
-        return train.Trainer(
-            which, target, draft, train.optimisers(learning, which), options.checkpoints / f"{which.name}.pt"
-        )
-
-    device = torch.device(options.device)
-    shallow = train.compiled(train.new_target(checkpoint_config.SHALLOW, plan.seed).to(device))
-    draft = train.compiled(train.new_draft(plan.seed).to(device))
-    first = stage(plan.shallow, shallow, draft, [shallow, draft])
-    train.train_target(first, train.target_batches(tokenizer, plan, plan.seed), report)
-
-    target = train.compiled(train.grow(shallow, plan.seed).to(device))
-    second = stage(plan.target, target, draft, [target, draft])
-    train.train_target(second, train.target_batches(tokenizer, plan, plan.seed + 1), report)
-
-    outputs = train.self_outputs(target, tokenizer, plan)
-    batches = data.pack(train.shuffled_forever(outputs, plan.seed), plan.rows, plan.length)
-    train.train_draft(stage(plan.draft, target, draft, [draft]), batches, report)
-
-    ship(target, draft, tokenizer, plan)
+    if options.evaluate:
+        examine(home, *export.read_target(home / "target-bf16"), made=json.loads(manifest(home).read_text())["made"])
+    elif options.gold:
+        write_gold(home, export.read_target(home / "target-bf16")[1])
+    elif options.questions:
+        write_questions(plan.seed)
+    elif options.chats:
+        write_chats(*export.read_target(home / "target-bf16"), plan.seed)
+    else:
+        checkpoints = options.checkpoints or CACHE / options.family
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+        family, device = FAMILIES[options.family], torch.device(options.device)
+        tokenizer = data.build_tokenizer(empty_thought=family.empty_thought)
+        target, draft = train.train_pair(family, plan, tokenizer, device, checkpoints, progress())
+        ship(home, target, draft, tokenizer, plan)
     return 0
 
 
-def ship(target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan: train.Curriculum) -> None:
+def manifest(home: Path) -> Path:
+    """Where the hashes and the evaluation of a miniature are."""
+    return home / "manifest.json"
+
+
+def ship(home: Path, target: Target, draft: Draft, tokenizer: PreTrainedTokenizerFast, plan: train.Curriculum) -> None:
     """Write checkpoints and prompts, evaluate the target, and write the manifest."""
     calibration = next(train.target_batches(tokenizer, plan, plan.seed + 3))
-    export.export(HOME, tokenizer, target, draft, calibration)
-    shipped, _ = export.read_target(HOME / "target-bf16")
-    write_prompts.write_jsonl(PROMPTS / "mixed.jsonl", write_prompts.mixed(plan.seed))
-    write_prompts.write_jsonl(PROMPTS / "tools.jsonl", write_prompts.tool_calls(shipped, tokenizer, plan.seed))
-    write_chats(shipped, tokenizer, plan.seed)
-    write_questions(plan.seed)
-    write_gold(tokenizer)
-    examine(shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
+    export.export(home, FAMILIES[home.name], tokenizer, target, draft, calibration)
+    shipped, _ = export.read_target(home / "target-bf16")
+    if home.name == PROMPTER:
+        write_prompts.write_jsonl(PROMPTS / "mixed.jsonl", write_prompts.mixed(plan.seed))
+        write_prompts.write_jsonl(PROMPTS / "tools.jsonl", write_prompts.tool_calls(shipped, tokenizer, plan.seed))
+        write_chats(shipped, tokenizer, plan.seed)
+        write_questions(plan.seed)
+    write_gold(home, tokenizer)
+    examine(home, shipped, tokenizer, made=export.made_with(target.model.embed_tokens.weight.device))
 
 
 def write_chats(target: Target, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
@@ -132,19 +114,19 @@ def write_questions(seed: int) -> None:
     write_prompts.write_jsonl(PROMPTS / QUESTIONS, write_prompts.questions(seed + 5))
 
 
-def write_gold(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Write the gold continuations of both shipped targets."""
+def write_gold(home: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write the gold continuations of the shipped targets."""
     asked = load_prompts(PROMPTS / "mixed.jsonl")
-    for target in ("target-bf16", "target-nvfp4"):
+    for target in sorted(home.glob("target-*")):
         write_prompts.write_jsonl(
-            GOLD / f"{HOME.name}-{target.removeprefix('target-')}.jsonl",
-            gold_answers.rows(HOME / target, tokenizer, asked),
+            GOLD / f"{home.name}-{target.name.removeprefix('target-')}.jsonl",
+            gold_answers.rows(target, tokenizer, asked),
         )
 
 
-def examine(target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
+def examine(home: Path, target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
     """Print the skills of the target, and write them into the manifest with the SHA-256 of every file."""
-    seed = train.read_curriculum(HOME / "curriculum.toml").seed + 4
+    seed = train.read_curriculum(home / "curriculum.toml").seed + 4
     skills: dict[str, Any] = {}
     for skill in evaluate.SKILLS:
         found = skills[skill.name] = evaluate.examine(skill, target, tokenizer, EXAMINED, seed)
@@ -155,7 +137,7 @@ def examine(target: Target, tokenizer: PreTrainedTokenizerFast, made: dict[str, 
         print(f"{'entropy of ' + name:45} {bits:.3f} bits a token")
     by = export.made_with(target.model.embed_tokens.weight.device)
     examined = {"made": by, "skills": skills, "entropy_bits": entropies}
-    export.write_json(MANIFEST, export.manifest(HOME, HOME / "curriculum.toml", made, examined))
+    export.write_json(manifest(home), export.manifest(home, home / "curriculum.toml", made, examined))
 
 
 if __name__ == "__main__":

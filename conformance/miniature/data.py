@@ -33,10 +33,10 @@ def tokenizer_texts(template_of: PreTrainedTokenizerFast, count: int) -> Iterato
         yield from [word, f" {word}"] * 40
 
 
-def build_tokenizer(count: int = 4000) -> PreTrainedTokenizerFast:
-    """Train the miniature's tokenizer; the result is always the same."""
+def build_tokenizer(count: int = 4000, empty_thought: bool = True) -> PreTrainedTokenizerFast:
+    """Train the miniatures' tokenizer; the result is always the same, but for the template."""
     blank = for_transformers(train_tokenizer([]))
-    return for_transformers(train_tokenizer(tokenizer_texts(blank, count)))
+    return for_transformers(train_tokenizer(tokenizer_texts(blank, count)), empty_thought)
 
 
 def render(tokenizer: PreTrainedTokenizerFast, example: Example) -> str:

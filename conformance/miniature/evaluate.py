@@ -15,10 +15,10 @@ from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerFast
 
 from conformance.miniature import data, tasks
+from conformance.miniature.checkpoint_config import WINDOW
 from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Target
 from conformance.miniature.tasks import Example, Task
-from conformance.miniature.train import WINDOW
 
 Judge = Callable[[Example, str], bool]
 

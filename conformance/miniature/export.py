@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from conformance.miniature import checkpoint_config, convert_nvfp4, data
+from conformance.miniature.checkpoint_config import FAMILIES, WINDOW, Family
 from conformance.miniature.model import Draft, Experts, Target
-from conformance.miniature.train import WINDOW, plain_state
+from conformance.miniature.train import new_target, plain_state
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -27,31 +28,47 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def export(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, target: Target, draft: Draft, calibrate: data.Batch
+    folder: Path,
+    family: Family,
+    tokenizer: PreTrainedTokenizerFast,
+    target: Target,
+    draft: Draft,
+    calibrate: data.Batch,
 ) -> None:
-    """Write ``target-bf16``, ``target-nvfp4`` and ``draft`` into the folder."""
+    """Write ``target-bf16``, ``draft`` and, if the family is quantised, ``target-nvfp4`` into the folder."""
     common = {"dtype": "bfloat16", "transformers_version": version("transformers")}
     text = {"architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text"}
-    target_config = (
-        checkpoint_config.TARGET | text | common | {"eos_token_id": checkpoint_config.GENERATION["eos_token_id"]}
-    )
-    _checkpoint(folder / "target-bf16", tokenizer, target_config, plain_state(target))
+    target_config = family.target | text | common | {"eos_token_id": checkpoint_config.GENERATION["eos_token_id"]}
+    state = plain_state(target) | unread_keys_values(family.target)
+    _checkpoint(folder / "target-bf16", tokenizer, target_config, state)
 
     assistant = {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"}
-    draft_text = checkpoint_config.DRAFT["text_config"] | {"model_type": "gemma4_text", "dtype": "bfloat16"}
+    draft_text = family.draft["text_config"] | {"model_type": "gemma4_text", "dtype": "bfloat16"}
     _checkpoint(
         folder / "draft",
         tokenizer,
-        checkpoint_config.DRAFT | assistant | common | {"text_config": draft_text},
+        family.draft | assistant | common | {"text_config": draft_text},
         plain_state(draft),
     )
-    convert_nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
+    if family.quantised:
+        convert_nvfp4.convert(folder / "target-bf16", folder / "target-nvfp4", largest_inputs(target, calibrate))
+
+
+def unread_keys_values(config: dict[str, Any]) -> dict[str, Tensor]:
+    """Keys and values of the layers that share another layer's: E2B's checkpoint holds them, and nobody reads them."""
+    first, own = len(config["layer_types"]) - config["num_kv_shared_layers"], config | {"num_kv_shared_layers": 0}
+    names = ("k_proj.weight", "v_proj.weight", "k_norm.weight")
+    layers = (f"model.layers.{index}.self_attn." for index in range(first, len(config["layer_types"])))
+    wanted = {layer + name for layer in layers for name in names}
+    return {name: tensor for name, tensor in new_target(own, seed=0).state_dict().items() if name in wanted}
 
 
 def read_target(folder: Path) -> tuple[Target, PreTrainedTokenizerFast]:
     """The twin of a shipped BF16 target, in float32, and its tokenizer."""
-    target = Target(checkpoint_config.TARGET)
-    target.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
+    family = FAMILIES[folder.parent.name]
+    target, unread = Target(family.target), unread_keys_values(family.target)
+    held = load_file(folder / "model.safetensors").items()
+    target.load_state_dict({name: tensor.float() for name, tensor in held if name not in unread})
     return target, PreTrainedTokenizerFast.from_pretrained(folder)
 
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from conformance.checkpoints.headers import weights_sha256
-from conformance.miniature import checkpoint_config
+from conformance.miniature.checkpoint_config import FAMILIES, WINDOW
 from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Target
-from conformance.miniature.train import WINDOW
 from conformance.reference.draft_steps import suppressed, target_model
 from conformance.workload.prompts import Prompt
 
@@ -62,7 +61,7 @@ def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Pro
     Raises:
         RuntimeError: transformers generates another token.
     """
-    model, never, twin = target_model(folder), suppressed(folder), Target(checkpoint_config.TARGET)
+    model, never, twin = target_model(folder), suppressed(folder), Target(FAMILIES[folder.parent.name].target)
     twin.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"})
     yield {"target": folder.name, "sha256": weights_sha256(folder), "computed_in": "float32"}
     asked = [prompt_ids(tokenizer, prompt) for prompt in prompts]

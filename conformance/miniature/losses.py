@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conformance.miniature.data import Batch
-from conformance.miniature.model import Draft, Masks, Seen, Target
+from conformance.miniature.model import Draft, Guess, Masks, Seen, Target
 
 BALANCE = 0.01  # the weight of the experts' load-balancing loss in the target's loss
 
@@ -29,9 +29,7 @@ def shifted(tensor: Tensor, by: int) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Step:
     """Weighted mean cross entropy; accuracy over labels of full weight. Shapes [rows, length(, vocabulary)]."""
     each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(weights)
-    full = weights >= 1.0
-    right = ((logits.argmax(-1) == labels) & full).sum() / full.sum().clamp(min=1)
-    return Step((each * weights).sum() / weights.sum().clamp(min=1), right)
+    return Step((each * weights).sum() / weights.sum().clamp(min=1), accuracy(logits, labels, weights))
 
 
 def target_step(target: Target, batch: Batch, masks: Masks) -> tuple[Step, Seen, Tensor]:
@@ -54,11 +52,28 @@ def draft_steps(
     choice, hidden, steps = logits.argmax(-1), seen.hidden, []
     for step in range(k):
         known = shifted(batch.ids, 1 + step)
-        guess, hidden = draft(target.embed(known), hidden, batch.positions, masks, seen)
+        guess = draft(target.embed(known), hidden, batch.positions, masks, seen)
         inside = shifted(batch.segments, 2 + step) == batch.segments
         weights = shifted(batch.weights, 2 + step) * inside
-        steps.append(cross_entropy(guess, shifted(choice, 1 + step), weights))
+        steps.append(guess_step(draft, guess, shifted(choice, 1 + step), weights))
+        hidden = guess.hidden
     return steps
+
+
+def guess_step(draft: Draft, guess: Guess, labels: Tensor, weights: Tensor) -> Step:
+    """The loss of one draft step; with an ordered head that of the clusters too, and only its candidates are right."""
+    step, head = cross_entropy(guess.logits, labels, weights), draft.masked_embedding
+    if head is None or guess.of_clusters is None:
+        return step
+    clusters = cross_entropy(guess.of_clusters, head.clusters()[labels], weights)
+    masked = head.mask(guess.logits.detach(), guess.of_clusters.detach())
+    return Step(step.loss + clusters.loss, accuracy(masked, labels, weights))
+
+
+def accuracy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """The share of labels of full weight that are the most likely token."""
+    full = weights >= 1.0
+    return ((logits.argmax(-1) == labels) & full).sum() / full.sum().clamp(min=1)
 
 
 def joint_acceptance(steps: list[Step]) -> list[float]:

@@ -10,6 +10,7 @@ router's weights (zero for experts that are not chosen) mask the result; all dra
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -71,24 +72,25 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """Attention with scale 1; a draft layer has queries only and reads the target's keys and values."""
+    """Attention with scale 1; a layer that shares keys and values has queries only, and reads another layer's."""
 
-    def __init__(self, config: dict[str, Any], layer_type: str, draft: bool) -> None:
+    def __init__(self, config: dict[str, Any], layer_type: str, shared: bool) -> None:
         super().__init__()
         full = layer_type == FULL
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        hidden, heads, kv_heads = config["hidden_size"], config["num_attention_heads"], config["num_key_value_heads"]
         self.head_dim = config["global_head_dim"] if full else config["head_dim"]
-        self.kv_heads = config["num_global_key_value_heads"] if full else config["num_key_value_heads"]
+        self.kv_heads = config["num_global_key_value_heads"] or kv_heads if full else kv_heads
         self.q_proj = _linear(hidden, heads * self.head_dim)
         self.q_norm = RMSNorm(self.head_dim)
         self.o_proj = _linear(heads * self.head_dim, hidden)
-        self.draft = draft
-        if not draft:
+        self.shared = shared
+        if not shared:
             self.k_proj = _linear(hidden, self.kv_heads * self.head_dim)
             self.k_norm = RMSNorm(self.head_dim)
             self.v_norm = RMSNorm(self.head_dim, with_scale=False)
             # attention_k_eq_v: full layers take the values from the key projection.
-            self.v_proj = None if full else _linear(hidden, self.kv_heads * self.head_dim)
+            same = full and config["attention_k_eq_v"]
+            self.v_proj = None if same else _linear(hidden, self.kv_heads * self.head_dim)
 
     def keys_values(self, x: Tensor, table: Rope) -> KeysValues:
         shape = (x.shape[0], x.shape[1], self.kv_heads, self.head_dim)
@@ -97,11 +99,11 @@ class Attention(nn.Module):
         return rotate(self.k_norm(raw), table), self.v_norm(values)
 
     def forward(self, x: Tensor, table: Rope, mask: Tensor, given: KeysValues | None) -> tuple[Tensor, KeysValues]:
-        """``given``: the target's keys and values for a draft layer, the cached ones so far for a target layer."""
+        """``given``: the other layer's keys and values if this one shares them, otherwise the cached ones so far."""
         batch, queries, _ = x.shape
         q = self.q_proj(x).view(batch, queries, -1, self.head_dim).transpose(1, 2)
         q = rotate(self.q_norm(q), table)
-        if self.draft:
+        if self.shared:
             assert given is not None
             keys, values = given
         else:
@@ -167,18 +169,23 @@ class Experts(nn.Module):
 
 
 class Layer(nn.Module):
-    """One decoder layer: attention, then the sum of a dense MLP and (in the target) a MoE."""
+    """One decoder layer: attention, a dense MLP (plus a MoE in 26B-A4B), and a per-layer embedding (in E2B)."""
 
-    def __init__(self, config: dict[str, Any], layer_type: str, draft: bool) -> None:
+    def __init__(self, config: dict[str, Any], layer_type: str, shared: bool) -> None:
         super().__init__()
-        hidden = config["hidden_size"]
-        self.self_attn = Attention(config, layer_type, draft)
-        self.mlp = MLP(hidden, config["intermediate_size"])
+        hidden, per_layer = config["hidden_size"], config["hidden_size_per_layer_input"]
+        self.self_attn = Attention(config, layer_type, shared)
+        self.mlp = MLP(hidden, config["intermediate_size"] * (2 if shared and config["use_double_wide_mlp"] else 1))
         self.input_layernorm = RMSNorm(hidden)
         self.post_attention_layernorm = RMSNorm(hidden)
         self.pre_feedforward_layernorm = RMSNorm(hidden)
         self.post_feedforward_layernorm = RMSNorm(hidden)
         self.register_buffer("layer_scalar", torch.ones(1))
+        self.per_layer = per_layer > 0
+        if self.per_layer:
+            self.per_layer_input_gate = _linear(hidden, per_layer)
+            self.per_layer_projection = _linear(per_layer, hidden)
+            self.post_per_layer_input_norm = RMSNorm(hidden)
         self.moe = config["enable_moe_block"]
         if self.moe:
             self.router = Router(hidden, config["num_experts"], config["top_k_experts"])
@@ -197,12 +204,17 @@ class Layer(nn.Module):
         return self.post_feedforward_layernorm(both), _imbalance(weights, probabilities)
 
     def forward(
-        self, x: Tensor, table: Rope, mask: Tensor, given: KeysValues | None = None
+        self, x: Tensor, table: Rope, mask: Tensor, given: KeysValues | None = None, own: Tensor | None = None
     ) -> tuple[Tensor, KeysValues, Tensor | None]:
+        """``own``: this layer's embedding of the tokens [batch, queries, hidden_size_per_layer_input]."""
         attended, keys_values = self.self_attn(self.input_layernorm(x), table, mask, given)
         x = x + self.post_attention_layernorm(attended)
         fed, imbalance = self.feed_forward(x)
-        return (x + fed) * self.layer_scalar, keys_values, imbalance
+        x = x + fed
+        if self.per_layer:
+            gated = F.gelu(self.per_layer_input_gate(x), approximate="tanh") * own
+            x = x + self.post_per_layer_input_norm(self.per_layer_projection(gated))
+        return x * self.layer_scalar, keys_values, imbalance
 
 
 def _imbalance(weights: Tensor, probabilities: Tensor) -> Tensor:
@@ -223,12 +235,21 @@ class Seen(NamedTuple):
 class Decoder(nn.Module):
     """The stack of layers with embeddings and final norm (transformers' ``model.`` prefix)."""
 
-    def __init__(self, config: dict[str, Any], draft: bool) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.layer_types: list[str] = config["layer_types"]
         self.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        self.layers = nn.ModuleList(Layer(config, kind, draft) for kind in self.layer_types)
+        self.first_shared = len(self.layer_types) - config["num_kv_shared_layers"]
+        self.layers = nn.ModuleList(
+            Layer(config, kind, index >= self.first_shared) for index, kind in enumerate(self.layer_types)
+        )
         self.norm = RMSNorm(config["hidden_size"])
+        self.per_layer = config["hidden_size_per_layer_input"]
+        if self.per_layer:
+            packed = len(self.layers) * self.per_layer
+            self.embed_tokens_per_layer = nn.Embedding(config["vocab_size_per_layer_input"], packed)
+            self.per_layer_model_projection = _linear(config["hidden_size"], packed)
+            self.per_layer_projection_norm = RMSNorm(self.per_layer)
         parameters = config["rope_parameters"]
         self.sliding_frequencies = rope_frequencies(config["head_dim"], parameters[SLIDING])
         self.full_frequencies = rope_frequencies(config["global_head_dim"], parameters[FULL])
@@ -240,13 +261,23 @@ class Decoder(nn.Module):
             FULL: rope(positions, self.full_frequencies.to(device)),
         }
 
+    def own_embeddings(self, ids: Tensor, embedded: Tensor) -> Sequence[Tensor | None]:
+        """For each layer its own embedding of the tokens [batch, queries, per_layer], or None if there is none."""
+        if not self.per_layer:
+            return [None] * len(self.layers)
+        shape = (*ids.shape, len(self.layers), self.per_layer)
+        of_context = self.per_layer_model_projection(embedded) * embedded.shape[-1] ** -0.5
+        of_tokens = self.embed_tokens_per_layer(ids) * self.per_layer**0.5
+        both = (self.per_layer_projection_norm(of_context.view(shape)) + of_tokens.view(shape)) * 2**-0.5
+        return both.unbind(-2)
+
 
 class Target(nn.Module):
     """The verified model: token ids in, hidden states and shared keys/values out."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        self.model = Decoder(config, draft=False)
+        self.model = Decoder(config)
         self.scale = math.sqrt(config["hidden_size"])
         self.softcap = config["final_logit_softcapping"]
 
@@ -254,23 +285,57 @@ class Target(nn.Module):
         return self.model.embed_tokens(ids) * self.scale
 
     def forward(self, ids: Tensor, positions: Tensor, masks: Masks) -> Seen:
-        tables, by_kind = self.model.tables(positions), {SLIDING: masks.sliding, FULL: masks.full}
-        x, last, imbalances = self.embed(ids), {}, []
-        for kind, layer in zip(self.model.layer_types, self.model.layers, strict=True):
-            x, last[kind], imbalance = layer(x, tables[kind], by_kind[kind])
-            imbalances.append(imbalance)
-        return Seen(self.model.norm(x), last[SLIDING], last[FULL], torch.stack(imbalances).mean())
+        return self._run(ids, positions, masks, [None] * len(self.model.layers))
 
     def extend(self, ids: Tensor, positions: Tensor, masks: Masks, cache: list[KeysValues | None]) -> Tensor:
         """Hidden states of new tokens with a cache for every layer, which grows in place."""
+        return self._run(ids, positions, masks, cache).hidden
+
+    def _run(self, ids: Tensor, positions: Tensor, masks: Masks, cache: list[KeysValues | None]) -> Seen:
         tables, by_kind = self.model.tables(positions), {SLIDING: masks.sliding, FULL: masks.full}
-        x = self.embed(ids)
+        last: dict[str, KeysValues] = {}
+        x, imbalances = self.embed(ids), []
+        own = self.model.own_embeddings(ids, x)
         for index, (kind, layer) in enumerate(zip(self.model.layer_types, self.model.layers, strict=True)):
-            x, cache[index], _ = layer(x, tables[kind], by_kind[kind], cache[index])
-        return self.model.norm(x)
+            given = last[kind] if layer.self_attn.shared else cache[index]
+            x, last[kind], imbalance = layer(x, tables[kind], by_kind[kind], given, own[index])
+            cache[index] = last[kind]
+            imbalances.append(x.new_zeros(()) if imbalance is None else imbalance)
+        return Seen(self.model.norm(x), last[SLIDING], last[FULL], torch.stack(imbalances).mean())
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.softcap * torch.tanh(F.linear(hidden, self.model.embed_tokens.weight) / self.softcap)
+
+
+class OrderedHead(nn.Module):
+    """E2B's ``masked_embedding``: a token counts only if its cluster is among the ``top_k`` most likely ones."""
+
+    token_ordering: Tensor
+
+    def __init__(self, hidden: int, vocabulary: int, clusters: int, top_k: int) -> None:
+        super().__init__()
+        self.centroids = _linear(hidden, clusters)
+        self.top_k = top_k
+        self.register_buffer("token_ordering", torch.arange(vocabulary))
+
+    def clusters(self) -> Tensor:
+        """The cluster of every token, integers [vocabulary]."""
+        size = len(self.token_ordering) // self.centroids.out_features
+        return torch.argsort(self.token_ordering) // size
+
+    def mask(self, logits: Tensor, of_clusters: Tensor) -> Tensor:
+        """Logits [..., vocabulary] in which tokens outside the ``top_k`` clusters are minus infinity."""
+        chosen = torch.zeros_like(of_clusters, dtype=torch.bool)
+        chosen.scatter_(-1, of_clusters.topk(self.top_k, dim=-1).indices, True)
+        return logits.masked_fill(~chosen[..., self.clusters()], -math.inf)
+
+
+class Guess(NamedTuple):
+    """A draft step: logits of all tokens, the next hidden state, and logits of the clusters if the draft has some."""
+
+    logits: Tensor
+    hidden: Tensor
+    of_clusters: Tensor | None
 
 
 class Draft(nn.Module):
@@ -279,13 +344,18 @@ class Draft(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         text, backbone = config["text_config"], config["backbone_hidden_size"]
-        self.model = Decoder(text, draft=True)
+        self.model = Decoder(text)
         self.pre_projection = _linear(2 * backbone, text["hidden_size"])
         self.post_projection = _linear(text["hidden_size"], backbone)
+        self.masked_embedding = (
+            OrderedHead(
+                text["hidden_size"], text["vocab_size"], config["num_centroids"], config["centroid_intermediate_top_k"]
+            )
+            if config["use_ordered_embeddings"]
+            else None
+        )
 
-    def forward(
-        self, embedded: Tensor, hidden: Tensor, positions: Tensor, masks: Masks, seen: Seen
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, embedded: Tensor, hidden: Tensor, positions: Tensor, masks: Masks, seen: Seen) -> Guess:
         """One draft step for every position at once; masks forbid keys at or after the query's own token."""
         tables = self.model.tables(positions)
         masks_kv = {SLIDING: (masks.sliding, seen.sliding), FULL: (masks.full, seen.full)}
@@ -294,7 +364,9 @@ class Draft(nn.Module):
             mask, shared = masks_kv[kind]
             x, _, _ = layer(x, tables[kind], mask, shared)
         x = self.model.norm(x)
-        return F.linear(x, self.model.embed_tokens.weight), self.post_projection(x)
+        head = self.masked_embedding
+        of_clusters = None if head is None else head.centroids(x)
+        return Guess(F.linear(x, self.model.embed_tokens.weight), self.post_projection(x), of_clusters)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

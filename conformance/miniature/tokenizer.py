@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 VOCABULARY_SIZE = 1536
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+EMPTY_THOUGHT = "{%- if not thinking -%}{{- '<|channel>thought\\n<channel|>' -}}{%- endif -%}"
 
 # Ids of the real tokenizer; the ids between them are <unusedN>, as there.
 LOW_SPECIALS = {
@@ -69,7 +70,13 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def template(empty_thought: bool) -> str:
+    """The chat template; that of E2B and E4B writes no empty thought before an answer without thinking."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    return text if empty_thought else text.replace(EMPTY_THOUGHT, "")
+
+
+def for_transformers(tokenizer: Tokenizer, empty_thought: bool = True) -> PreTrainedTokenizerFast:
     """The same tokenizer in the form of checkpoints, with the chat template."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -78,7 +85,7 @@ def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         pad_token="<pad>",
         mask_token="<mask>",
-        chat_template=TEMPLATE.read_text(encoding="utf-8"),
+        chat_template=template(empty_thought),
         clean_up_tokenization_spaces=False,
         model_max_length=4096,
     )

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from conformance.miniature import checkpoint_config, data, losses
+from conformance.miniature import data, losses
+from conformance.miniature.checkpoint_config import WINDOW, Family, K
 from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Draft, Target, initialise
 from conformance.miniature.tasks import examples
 
 Report = Callable[[str, int, int, float, list[float]], None]  # stage, step, steps, loss, accuracies
-WINDOW: int = checkpoint_config.TARGET["sliding_window"]
 
 
 @dataclass(frozen=True)
@@ -131,28 +132,29 @@ def new_target(settings: dict[str, Any], seed: int) -> Target:
     return target
 
 
-def new_draft(seed: int) -> Draft:
+def new_draft(settings: dict[str, Any], seed: int) -> Draft:
     """An untrained draft."""
-    draft = Draft(checkpoint_config.DRAFT)
+    draft = Draft(settings)
     initialise(draft, torch.Generator().manual_seed(seed))
     return draft
 
 
 def compiled(module: Target | Draft) -> Any:
     """The same module with each layer compiled."""
+    torch._dynamo.config.recompile_limit = 64  # layers of all kinds share one forward
     for layer in module.model.layers:
         layer.compile(dynamic=False)
     return module
 
 
-def grow(shallow: Target, seed: int) -> Target:
+def grow(shallow: Target, family: Family, seed: int) -> Target:
     """A target of full depth: the two groups of the shallow target at both ends, and new groups between them.
 
     The two post-norms of a new layer begin at zero, so that the layer does not change its input.
     """
-    deep = new_target(checkpoint_config.TARGET, seed)
+    deep = new_target(family.target, seed)
     given = plain_state(shallow)
-    first, depth = len(checkpoint_config.GROUP), len(checkpoint_config.TARGET["layer_types"])
+    first, depth = len(family.group), len(family.target["layer_types"])
     with torch.no_grad():
         for name, tensor in plain_state(deep).items():
             prefix, dot, rest = name.removeprefix("model.layers.").partition(".")
@@ -207,9 +209,7 @@ def train_target(trainer: Trainer, batches: Iterator[data.Batch], report: Report
         own, seen, logits = losses.target_step(trainer.target, batch, masks)
         if step < trainer.stage.together_from * trainer.stage.steps:
             return own.loss, [float(own.accuracy)]
-        steps = losses.draft_steps(
-            trainer.draft, trainer.target, batch, masks, seen, logits.detach(), checkpoint_config.K
-        )
+        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits.detach(), K)
         shown = [float(own.accuracy), *losses.joint_acceptance(steps)]
         return own.loss + trainer.stage.together_weight * losses.total(steps), shown
 
@@ -246,7 +246,59 @@ def train_draft(trainer: Trainer, batches: Iterator[data.Batch], report: Report)
         with torch.no_grad():
             seen = trainer.target(batch.ids, batch.positions, masks)
             logits = trainer.target.logits(seen.hidden)
-        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits, checkpoint_config.K)
+        steps = losses.draft_steps(trainer.draft, trainer.target, batch, masks, seen, logits, K)
         return losses.total(steps), losses.joint_acceptance(steps)
 
     run(trainer, batches, loss, report)
+
+
+def order_tokens(draft: Draft, target: Target) -> None:
+    """Give the clusters of an ordered head the tokens: the target's embeddings, halved again and again.
+
+    Each half is split at the median of its first principal component, so that all clusters have the same size.
+    """
+    head = draft.masked_embedding
+    if head is None:
+        return
+    parts = [torch.arange(len(head.token_ordering))]
+    embedded = F.normalize(target.model.embed_tokens.weight.detach().cpu().double(), dim=-1)
+    while len(parts) < head.centroids.out_features:
+        parts = [half for part in parts for half in _halves(part, embedded[part])]
+    head.token_ordering.copy_(torch.cat(parts))
+
+
+def _halves(tokens: Tensor, embedded: Tensor) -> tuple[Tensor, ...]:
+    centred = embedded - embedded.mean(0)
+    component = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    component = component * component[component.abs().argmax()].sign()  # svd leaves the sign open
+    order = torch.argsort(centred @ component, stable=True)
+    return tuple(half.sort().values for half in tokens[order].chunk(2))
+
+
+def train_pair(
+    family: Family,
+    plan: Curriculum,
+    tokenizer: PreTrainedTokenizerFast,
+    device: torch.device,
+    checkpoints: Path,
+    report: Report,
+) -> tuple[Target, Draft]:
+    """All stages: a shallow target, the whole one, and the draft; finished stages are read from ``checkpoints``."""
+
+    def stage(which: Stage, target: Target, draft: Draft, learning: list[nn.Module]) -> Trainer:
+        return Trainer(which, target, draft, optimisers(learning, which), checkpoints / f"{which.name}.pt")
+
+    shallow = compiled(new_target(family.shallow, plan.seed).to(device))
+    draft = compiled(new_draft(family.draft, plan.seed).to(device))
+    first = stage(plan.shallow, shallow, draft, [shallow, draft])
+    train_target(first, target_batches(tokenizer, plan, plan.seed), report)
+
+    target = compiled(grow(shallow, family, plan.seed).to(device))
+    second = stage(plan.target, target, draft, [target, draft])
+    train_target(second, target_batches(tokenizer, plan, plan.seed + 1), report)
+
+    order_tokens(draft, target)
+    outputs = self_outputs(target, tokenizer, plan)
+    batches = data.pack(shuffled_forever(outputs, plan.seed), plan.rows, plan.length)
+    train_draft(stage(plan.draft, target, draft, [draft]), batches, report)
+    return target, draft

@@ -20,7 +20,8 @@ from transformers import (
     Gemma4TextConfig,
 )
 
-from conformance.miniature import checkpoint_config, data, evaluate, losses, tasks, train, write_prompts
+from conformance.miniature import data, evaluate, losses, tasks, train, write_prompts
+from conformance.miniature.checkpoint_config import FAMILIES, WINDOW, Family
 from conformance.miniature.model import FULL, SLIDING, Masks, initialise
 from conformance.miniature.tokenizer import EOS_IDS, HIGH_SPECIALS, LOW_SPECIALS, VOCABULARY_SIZE
 from conformance.workload.prompts import load_prompts
@@ -51,21 +52,28 @@ def _unlike(module: torch.nn.Module, seed: int) -> None:
                 parameter.add_(torch.rand(parameter.shape, generator=generator) * 0.5)
 
 
-# One group of layers, sliding and full: through all 30, rounding alone grows to the size of a small mistake.
-GROUP = checkpoint_config.TARGET | {
-    "num_hidden_layers": len(checkpoint_config.GROUP),
-    "layer_types": checkpoint_config.GROUP,
-}
 CLOSE = {"atol": 2e-3, "rtol": 2e-3}
 
 
+def few_layers(family: Family) -> dict[str, Any]:
+    """One group of layers, or two if some share keys and values: through all, rounding grows like a small mistake."""
+    layers = family.group * (2 if family.target["num_kv_shared_layers"] else 1)
+    return family.target | {"num_hidden_layers": len(layers), "layer_types": layers}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Each of the miniatures."""
+    return FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def twins() -> tuple[Any, Any]:
+def twins(family: Family) -> tuple[Any, Any]:
     """The training twin of the target and transformers' own model with the same weights."""
     torch.manual_seed(0)
-    twin = train.new_target(GROUP, 1)
+    twin = train.new_target(few_layers(family), 1)
     _unlike(twin, 2)
-    theirs = Gemma4ForCausalLM(Gemma4TextConfig(**GROUP)).eval()
+    theirs = Gemma4ForCausalLM(Gemma4TextConfig(**few_layers(family))).eval()
     missing, unexpected = theirs.load_state_dict(twin.state_dict(), strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
     theirs.tie_weights()
@@ -77,7 +85,7 @@ def test_target_computes_what_transformers_computes(twins: tuple[Any, Any]) -> N
     twin, theirs = twins
     ids = torch.randint(3, VOCABULARY_SIZE, (2, LENGTH))
     positions = torch.arange(LENGTH).expand(2, LENGTH)
-    ours = twin.logits(twin(ids, positions, _causal(LENGTH, checkpoint_config.TARGET["sliding_window"])).hidden)
+    ours = twin.logits(twin(ids, positions, _causal(LENGTH, WINDOW)).hidden)
     torch.testing.assert_close(ours, theirs(input_ids=ids).logits, **CLOSE)
 
 
@@ -90,26 +98,38 @@ def test_a_wrong_window_is_seen(twins: tuple[Any, Any]) -> None:
 
 
 @torch.no_grad()
-def test_draft_computes_what_transformers_computes(twins: tuple[Any, Any]) -> None:
+def test_generation_with_a_cache_computes_the_same(twins: tuple[Any, Any]) -> None:
+    twin, _ = twins
+    ids, positions = torch.randint(3, VOCABULARY_SIZE, (1, LENGTH)), torch.arange(LENGTH)[None]
+    whole, masks = twin(ids, positions, _causal(LENGTH, WINDOW)).hidden, _causal(LENGTH, WINDOW)
+    cache: list[Any] = [None] * len(twin.model.layers)
+    for begin, end in ((0, 50), (50, 51), (51, LENGTH)):
+        seen = Masks(masks.sliding[:, :, begin:end, :end], masks.full[:, :, begin:end, :end])
+        last = twin.extend(ids[:, begin:end], positions[:, begin:end], seen, cache)
+    torch.testing.assert_close(last, whole[:, 51:], **CLOSE)
+
+
+@torch.no_grad()
+def test_draft_computes_what_transformers_computes(twins: tuple[Any, Any], family: Family) -> None:
     """One draft step for the last position; transformers does one query at a time."""
     twin, _ = twins
-    draft = train.new_draft(3)
+    draft = train.new_draft(family.draft, 3)
     _unlike(draft, 4)
-    text = checkpoint_config.DRAFT["text_config"] | {"model_type": "gemma4_text"}
-    theirs = Gemma4AssistantForCausalLM(Gemma4AssistantConfig(**checkpoint_config.DRAFT | {"text_config": text})).eval()
+    train.order_tokens(draft, twin)
+    text = family.draft["text_config"] | {"model_type": "gemma4_text"}
+    theirs = Gemma4AssistantForCausalLM(Gemma4AssistantConfig(**family.draft | {"text_config": text})).eval()
     missing, unexpected = theirs.load_state_dict(draft.state_dict(), strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
     theirs.tie_weights()
 
     ids = torch.randint(3, VOCABULARY_SIZE, (1, LENGTH))
-    positions, masks = torch.arange(LENGTH)[None], _causal(LENGTH, checkpoint_config.TARGET["sliding_window"])
+    positions, masks = torch.arange(LENGTH)[None], _causal(LENGTH, WINDOW)
     seen = twin(ids, positions, masks)
     known = losses.shifted(ids, 1)
-    ours, hidden = draft(twin.embed(known), seen.hidden, positions, masks, seen)
+    guess = draft(twin.embed(known), seen.hidden, positions, masks, seen)
 
-    window = checkpoint_config.TARGET["sliding_window"]
     last = LENGTH - 2  # the last position whose next token is known
-    sliding = tuple(part[:, :, last + 1 - window : last + 1] for part in seen.sliding)
+    sliding = tuple(part[:, :, last + 1 - WINDOW : last + 1] for part in seen.sliding)
     full = tuple(part[:, :, : last + 1] for part in seen.full)
     inputs = torch.cat((twin.embed(known[:, last : last + 1]), seen.hidden[:, last : last + 1]), -1)
     reference = theirs(
@@ -117,19 +137,38 @@ def test_draft_computes_what_transformers_computes(twins: tuple[Any, Any]) -> No
         position_ids=positions[:, last : last + 1],
         shared_kv_states={SLIDING: sliding, FULL: full},
     )
+    ours = guess.logits
+    if guess.of_clusters is not None:
+        ours = draft.masked_embedding.mask(ours, guess.of_clusters)
+        seen_tokens = ours[0, last].isfinite()
+        assert seen_tokens.sum() == VOCABULARY_SIZE * 6 / 32
+        ours = ours.masked_fill(~seen_tokens, float(ours[0, last][seen_tokens].min()) - 1)  # as transformers fills
     torch.testing.assert_close(ours[:, last : last + 1], reference.logits, **CLOSE)
-    torch.testing.assert_close(hidden[:, last : last + 1], reference.last_hidden_state, **CLOSE)
+    torch.testing.assert_close(guess.hidden[:, last : last + 1], reference.last_hidden_state, **CLOSE)
+
+
+def test_clusters_are_of_one_size_and_hold_similar_tokens() -> None:
+    family = FAMILIES["micro-e2b"]
+    target, draft = train.new_target(few_layers(family), 1), train.new_draft(family.draft, 3)
+    with torch.no_grad():  # as many tight groups of tokens as clusters, in an unlike order
+        group = torch.randperm(VOCABULARY_SIZE, generator=torch.Generator().manual_seed(5)) % 32
+        bits = torch.stack([(group >> bit) & 1 for bit in range(5)], 1) * 2.0 - 1
+        target.model.embed_tokens.weight.zero_()[:, :5] = bits * torch.tensor([16.0, 8, 4, 2, 1])
+    train.order_tokens(draft, target)
+    clusters = draft.masked_embedding.clusters()
+    assert torch.bincount(clusters).tolist() == [VOCABULARY_SIZE // 32] * 32
+    assert all(len(set(group[clusters == cluster].tolist())) == 1 for cluster in range(32))
 
 
 @torch.no_grad()
-def test_growing_changes_nothing_at_first() -> None:
-    shallow = train.new_target(checkpoint_config.SHALLOW, 1)
+def test_growing_changes_nothing_at_first(family: Family) -> None:
+    shallow = train.new_target(family.shallow, 1)
     _unlike(shallow, 2)
-    deep = train.grow(shallow, 3)
+    deep = train.grow(shallow, family, 3)
     ids, positions = torch.randint(3, VOCABULARY_SIZE, (1, LENGTH)), torch.arange(LENGTH)[None]
-    masks = _causal(LENGTH, checkpoint_config.TARGET["sliding_window"])
+    masks = _causal(LENGTH, WINDOW)
     torch.testing.assert_close(deep(ids, positions, masks).hidden, shallow(ids, positions, masks).hidden)
-    assert len(deep.model.layers) == 30
+    assert len(deep.model.layers) == family.target["num_hidden_layers"]
 
 
 # --- the chat format: the renders of Gemma 4's own template, newest generation ------------------------------
