@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from conformance import FIXTURES
+from conformance.evidence.folder import Evidence
 from conformance.judging.diagnose import diagnose, load_known_failures
 from conformance.judging.verdict import Outcome, Verdict
 from conformance.observers import observer
 from conformance.profile.arms import MTP, PLAIN
-from conformance.profile.profile import load_profile
+from conformance.profile.profile import Profile, load_profile
 from conformance.serving.command import Launch
 from conformance.serving.server import Server
 from conformance.views.chat import Chat
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.server
 
 QUALIFY = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
 PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, calling_cases=4, text_cases=4))
+FEW = replace(QUALIFY, sizes=replace(QUALIFY.sizes, calling_cases=2, text_cases=1))  # every defect shows in one of them
 BARE = "bare"  # a server without the flags
 FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser")
 
@@ -72,18 +74,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory, switch: Path) -> Iterator[
         yield up
 
 
-def outcome(id: str, servers: dict[str, Server], folder: Path, mtp: str = MTP) -> Outcome:
-    """A check of what the servers answer now."""
-    evidence = recording(folder / id)
-    both = Shown(PROFILE, evidence, {MTP: servers[mtp], PLAIN: servers[PLAIN]})
+def outcome(
+    id: str, servers: dict[str, Server], evidence: Evidence, mtp: str = MTP, profile: Profile = PROFILE
+) -> Outcome:
+    """A check of what the servers answer now, or of what the evidence holds already."""
+    both = Shown(profile, evidence, {MTP: servers[mtp], PLAIN: servers[PLAIN]})
 
     def observed(name: str) -> dict[str, Any]:
-        return evidence.observe(name, lambda: observer(name)(PROFILE, both, evidence))
+        return evidence.observe(name, lambda: observer(name)(profile, both, evidence))
 
     special = {"chat": lambda _: Chat.of([observed(name) for name in chat_observations(id)])}
     return judged(
         id, {"bad_requests": observed("bad_requests")} if id.startswith("API-0") and id > "API-03" else {}, special
     )
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    """What the whole servers answer: several checks judge the same requests."""
+    return recording(tmp_path_factory.mktemp("healthy") / "evidence")
 
 
 @contextmanager
@@ -105,8 +114,8 @@ WAIVED = "API-07"
 
 
 @pytest.mark.parametrize("id", WHOLE)
-def test_the_whole_server_passes(id: str, servers: dict[str, Server], tmp_path: Path) -> None:
-    found = outcome(id, servers, tmp_path)
+def test_the_whole_server_passes(id: str, servers: dict[str, Server], healthy: Evidence) -> None:
+    found = outcome(id, servers, healthy)
     assert found.verdict is Verdict.PASS, found.sentence
 
 
@@ -116,14 +125,14 @@ def test_a_broken_parser_or_api_is_caught(
 ) -> None:
     id, words = EXPECTED[defect]
     with broken(switch, defect):
-        found = outcome(id, servers, tmp_path)
+        found = outcome(id, servers, recording(tmp_path / "evidence"), profile=FEW)
     display([id], {id: found})
     assert found.verdict is Verdict.FAIL, defect
     assert words in found.sentence
 
 
-def test_a_broken_grammar_is_what_the_waiver_says(servers: dict[str, Server], tmp_path: Path) -> None:
-    found = outcome(WAIVED, servers, tmp_path)
+def test_a_broken_grammar_is_what_the_waiver_says(servers: dict[str, Server], healthy: Evidence) -> None:
+    found = outcome(WAIVED, servers, healthy)
     assert found.sentence.startswith("broken-grammar got HTTP 500")
 
 
@@ -135,7 +144,7 @@ def test_a_broken_grammar_of_the_engine_is_caught(
     log, before = servers[MTP].log, servers[MTP].log.stat().st_size
     servers[MTP].call("conformance_break", 30, exhibit=defect)
     try:
-        found = outcome(id, servers, tmp_path)
+        found = outcome(id, servers, recording(tmp_path / "evidence"), profile=FEW)
     finally:
         servers[MTP].call("conformance_mend", 30)
     display([id], {id: found}, log.read_bytes()[before:].decode())
@@ -145,7 +154,7 @@ def test_a_broken_grammar_of_the_engine_is_caught(
 
 @mark("chat/flags_left_out")
 def test_a_server_without_the_flags_is_diagnosed(servers: dict[str, Server], tmp_path: Path, display: Display) -> None:
-    found = outcome("TOOL-03", servers, tmp_path, mtp=BARE)
+    found = outcome("TOOL-03", servers, recording(tmp_path / "evidence"), mtp=BARE, profile=FEW)
     display(["TOOL-03"], {"TOOL-03": found})
     assert found.verdict is Verdict.FAIL
     assert "HTTP 400" in found.sentence
