@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from negative_controls.judge_documents import FUNCTIONS, judged
 from negative_controls.museum import surplus_ids
 from negative_controls.museum.exhibits import Display, mark, marked
 from negative_controls.museum.features import FEATURE_EXHIBITS
-from negative_controls.museum.show import Shown, on_show
+from negative_controls.museum.show import Shown, broken, on_show, shown_launch
 
 pytestmark = pytest.mark.server
 
@@ -86,15 +86,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory, surplus: Path) -> Iterator
         yield up
 
 
-@contextmanager
-def broken(server: Server, exhibit: str) -> Iterator[None]:
-    server.call("conformance_break", 30, exhibit=exhibit)
-    try:
-        yield
-    finally:
-        server.call("conformance_mend", 30)
-
-
 def outcomes(servers: dict[str, Server], folder: Path, name: str) -> dict[str, Outcome]:
     """The checks of one observation of the servers as they are now."""
     evidence, sampled = recording(folder), name == SAMPLED
@@ -153,7 +144,7 @@ def test_surplus_ids_behind_a_stop_string_are_caught(
 
 
 def test_seeds_are_not_asked_of_a_cpu(servers: dict[str, Server], tmp_path: Path) -> None:
-    """This vLLM has vllm#55005 on CPUs; test_museum_load.py says when it is fixed."""
+    """This vLLM has vllm#55005 on CPUs; test_sampler_server.py says when it is fixed."""
     evidence = recording(tmp_path / "evidence")
     with pytest.raises(Unsupported, match="vllm#55005"):
         observer(SAMPLED)(PROFILE, Shown(PROFILE, evidence, servers), evidence)
@@ -164,7 +155,7 @@ def test_a_combination_is_asked_of_two_servers_of_its_own(tmp_path: Path) -> Non
     served = replace(PROFILE.hardware.as_served(), combinations=("v1_runner",))
     profile = replace(PROFILE, hardware=replace(PROFILE.hardware, served=served))
     evidence = recording(tmp_path / "evidence")
-    pool = ServerPool(profile, evidence)
+    pool = ServerPool(profile, evidence, launcher=shown_launch)
     try:
         name = "combination-v1_runner"
         found = evidence.observe(name, lambda: observer(name)(profile, pool, evidence))

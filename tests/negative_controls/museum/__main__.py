@@ -24,15 +24,15 @@ from negative_controls.museum.page import PAGE, RECORD, page, recorded
 
 TESTS = ROOT / "tests" / "negative_controls"
 ROOMS = {
-    "build": "test_museum.py",
-    "kernels": "test_moe_oracle.py",
-    "graphs": "test_cuda_graphs.py",
-    "parser": "test_parsing.py",
-    "draft": "test_museum_server.py",
-    "load": "test_museum_load.py",
-    "features": "test_feature_server.py",
-    "chat": "test_chat_server.py",
-    "calibration": "test_calibration_server.py",
+    "build": ("test_museum.py",),
+    "kernels": ("test_moe_oracle.py",),
+    "graphs": ("test_cuda_graphs.py",),
+    "parser": ("test_parsing.py",),
+    "draft": ("test_museum_server.py",),
+    "load": ("test_museum_load.py", "test_sampler_server.py"),
+    "features": ("test_feature_server.py",),
+    "chat": ("test_chat_server.py",),
+    "calibration": ("test_sampler_server.py",),
 }
 
 
@@ -96,10 +96,10 @@ def tour(names: Collection[str]) -> int:
             )
             worst = 1
     living = [name for name in names if not any(map(dead_anchor, every[name].anchors))]
-    for room, file in ROOMS.items():
+    for room, files in ROOMS.items():
         if chosen := [name for name in living if name.startswith(f"{room}/")]:
             print(f"museum: {room}, {len(chosen)} exhibits", flush=True)
-            options = ["-q", "-p", "no:cacheprovider", "--no-header", str(TESTS / file)]
+            options = ["-q", "-p", "no:cacheprovider", "--no-header", *(str(TESTS / file) for file in files)]
             worst = max(worst, int(pytest.main(options, plugins=[Guide(chosen)])))
     return worst
 

@@ -17,6 +17,10 @@ from conformance.serving.command import PROBE, Launch, vllm_launch
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server, Start, start_together
 from conformance.serving.watchdog import watch
+from negative_controls.museum import forking_server
+
+# a word of a command -> what stands there instead
+OURS = {PROBE: "negative_controls.museum.worker.Museum", forking_server.VLLM: forking_server.__name__}
 
 
 class Shown(ServerPool):
@@ -28,6 +32,13 @@ class Shown(ServerPool):
 
     def _running(self, arm: str) -> Server:
         return self._up[arm]
+
+
+def shown_launch(profile: Profile, arm: str, snapshots: Path, inherited: Mapping[str, str]) -> Launch:
+    """The launch of an arm that can show exhibits."""
+    launch = vllm_launch(profile, arm, snapshots, inherited)
+    command = tuple(OURS.get(word, word) for word in launch.command)
+    return replace(launch, command=command, environment={**launch.environment, "PYTHONPATH": PYTHONPATH})
 
 
 @contextmanager
@@ -43,10 +54,7 @@ def on_show(
         (records / f"{server.name}.json").write_text(json.dumps({"server": server.record()}))
 
     for arm in arms:
-        launch = vllm_launch(profile, arm, folder / "snapshots" / arm, os.environ)
-        command = tuple("negative_controls.museum.worker.Museum" if word == PROBE else word for word in launch.command)
-        here = {**launch.environment, "PYTHONPATH": PYTHONPATH}
-        launch = change(arm, replace(launch, command=command, environment=here))
+        launch = change(arm, shown_launch(profile, arm, folder / "snapshots" / arm, os.environ))
         starts.append(Start(launch, arm, folder / f"{arm}.log", bounds, keep))
     started = start_together(starts, bounds.stop_seconds, lambda _: None)
     up = {arm: server for arm, server in started.items() if isinstance(server, Server)}
@@ -57,3 +65,13 @@ def on_show(
         for server in up.values():
             server.stop(bounds.stop_seconds)
         guard.communicate()
+
+
+@contextmanager
+def broken(server: Server, exhibit: str) -> Iterator[None]:
+    """Show an exhibit in a running server, and take it back."""
+    server.call("conformance_break", 30, exhibit=exhibit)
+    try:
+        yield
+    finally:
+        server.call("conformance_mend", 30)
