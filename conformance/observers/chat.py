@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
-
-import openai
+from typing import TYPE_CHECKING, Any
 
 from conformance.errors import Unsupported
 from conformance.evidence.folder import Evidence
@@ -26,6 +24,9 @@ from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
 from conformance.workload.chat_cases import CHAT, Case, load_cases
 from conformance.workload.client import official
+
+if TYPE_CHECKING:
+    import openai
 
 WHOLE, NOT_FOUND = 0, 404
 # The least number of tokens in a streamed delivery; a step with MTP yields up to k + 1. Cases take turns.
@@ -151,6 +152,8 @@ def _answer_or_error(server: Server, ask: Callable[[], Said]) -> dict[str, Any]:
     Raises:
         ObservationError: the server has died.
     """
+    import openai
+
     try:
         messages, finish = ask()
     except (openai.APIStatusError, Refused) as error:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 
 from conformance.formats import json_lines
 from conformance.formats.json_files import parse_json
 from conformance.serving.server import Server
 from conformance.workload.chat_cases import Case
 
+if TYPE_CHECKING:
+    import openai
+
 Said = tuple[list[dict[str, Any]], str | None]
-Dialect = Callable[[Server, openai.OpenAI, Case, bool, float], Said]
+Dialect = Callable[[Server, "openai.OpenAI", Case, bool, float], Said]
 
 REASONS = {"tool_use": "tool_calls", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 

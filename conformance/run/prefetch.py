@@ -45,8 +45,8 @@ SHARED_AT_ONCE = 16
 AS_SERVED = "FEATURE-"  # these checks need two more servers
 _ABANDON_SECONDS = 1.0
 UNTIMED = "texts"  # this fixture waits for the first observation after the load, which is not timed
-# Modules that the reference of PARITY imports. A second import of the same module waits for the first.
-SLOW_IMPORTS = ("conformance.reference.draft_steps", "transformers.models.gemma4.modeling_gemma4")
+# Modules that the reference of PARITY and the client import. A second import of the same module waits for the first.
+SLOW_IMPORTS = ("openai", "conformance.reference.draft_steps", "transformers.models.gemma4.modeling_gemma4")
 
 
 class Prefetch:
