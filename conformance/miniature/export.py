@@ -76,11 +76,16 @@ def _checkpoint(
     folder: Path, tokenizer: PreTrainedTokenizerFast, config_json: dict[str, Any], state: dict[str, Tensor]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in sorted(state.items())}
+    tensors = {name: rounded(tensor).contiguous() for name, tensor in sorted(state.items())}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", config_json)
     write_json(folder / "generation_config.json", checkpoint_config.GENERATION)
     tokenizer.save_pretrained(folder)
+
+
+def rounded(tensor: Tensor) -> Tensor:
+    """In BF16; integers stay, because BF16 holds only those up to 256."""
+    return tensor.detach().to(torch.bfloat16) if tensor.is_floating_point() else tensor.detach()
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from conformance.formats import toml_tables
 from conformance.formats.toml_tables import STRICT
 
 SLIDING, FULL = "sliding_attention", "full_attention"
-MINIATURE = "micro-26b-a4b"
 GENERATIONS = ("T0", "T1", "T2")  # of the chat template, oldest first
 EMPTY_THOUGHT = "<|channel>thought\n<channel|>"
 TEXT_ARCHITECTURE = "Gemma4ForCausalLM"
@@ -118,7 +117,7 @@ class Tokens:
     multimodal: Mapping[str, Mapping[str, int]]
 
     def of(self, size: str) -> dict[str, int]:
-        """The token ids of a published size, or of the miniature."""
+        """The token ids of a published size, or of a miniature."""
         return {**self.ids, **self.multimodal.get(size, self.multimodal["published"])}
 
 
@@ -218,35 +217,37 @@ class Target:
 
 @plain_dataclass(frozen=True)
 class Facts:
-    """Drafts and targets by size ("E2B" … "31B"), quantisations by name, and the embedded miniature."""
+    """Drafts and targets by size ("E2B" … "31B"), quantisations by name, and the embedded miniatures by name."""
 
     drafts: Mapping[str, Draft]
     targets: Mapping[str, Target]
     quantisations: Mapping[str, Quantisation]
-    miniature: tuple[Draft, Target]
+    miniatures: Mapping[str, tuple[Draft, Target]]
     tokens: Tokens
     chat_template: ChatTemplate
 
     def known_draft(self, config: Mapping[str, Any]) -> str | None:
         """The size of the draft with this config.json, found by its widths; None for an unknown draft."""
         width = (text_of(config).get("hidden_size"), config.get("backbone_hidden_size"))
-        known = {**self.drafts, MINIATURE: self.miniature[0]}
-        return next((size for size, it in known.items() if _draft_widths(it) == width), None)
+        return next((size for size, it in self._drafts().items() if _draft_widths(it) == width), None)
 
     def known_target(self, config: Mapping[str, Any]) -> str | None:
         """The size of the target with this config.json, found by width and depth; None for an unknown target."""
         text = text_of(config)
-        known = {**self.targets, MINIATURE: self.miniature[1]}
+        known = {**self.targets, **{name: target for name, (_, target) in self.miniatures.items()}}
         keys = ("hidden_size", "num_hidden_layers")
         return next((s for s, it in known.items() if all(it.text_config[k] == text.get(k) for k in keys)), None)
 
     def draft(self, size: str) -> Draft:
-        """The draft of a published size, or of the miniature."""
-        return self.miniature[0] if size == MINIATURE else self.drafts[size]
+        """The draft of a published size, or of a miniature."""
+        return self._drafts()[size]
 
     def target(self, size: str) -> Target:
-        """The target of a published size, or of the miniature."""
-        return self.miniature[1] if size == MINIATURE else self.targets[size]
+        """The target of a published size, or of a miniature."""
+        return self.miniatures[size][1] if size in self.miniatures else self.targets[size]
+
+    def _drafts(self) -> dict[str, Draft]:
+        return {**self.drafts, **{name: draft for name, (draft, _) in self.miniatures.items()}}
 
 
 def text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -265,13 +266,13 @@ def load_facts(folder: Path = FIXTURES / "facts") -> Facts:
         toml_tables.read(folder / "drafts.toml", _Drafts),
         toml_tables.read(folder / "targets.toml", _Targets),
     )
-    small = toml_tables.read(folder / "miniature.toml", _Miniature)
+    small = {path.stem: toml_tables.read(path, _Miniature) for path in sorted((folder / "miniatures").glob("*.toml"))}
     path, alone = folder / "quantisations.toml", _Shared({})
     return Facts(
         {size: _draft(row, drafts.shared) for size, row in drafts.sizes.items()},
         {size: _target(row, targets.shared) for size, row in targets.sizes.items()},
         toml_tables.convert(path, toml_tables.parse(path), dict[str, Quantisation]),
-        (_draft(small.draft, alone), _target(small.target, alone)),
+        {name: (_draft(row.draft, alone), _target(row.target, alone)) for name, row in small.items()},
         toml_tables.read(folder / "tokens.toml", Tokens),
         toml_tables.read(folder / "chat_template.toml", ChatTemplate),
     )

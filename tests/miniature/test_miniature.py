@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.paths import ROOT
 from transformers import (
     Gemma4AssistantConfig,
@@ -20,14 +21,16 @@ from transformers import (
     Gemma4TextConfig,
 )
 
-from conformance.miniature import data, evaluate, losses, tasks, train, write_prompts
+from conformance.miniature import data, evaluate, export, losses, tasks, train, write_prompts
 from conformance.miniature.checkpoint_config import FAMILIES, WINDOW, Family
 from conformance.miniature.model import FULL, SLIDING, Masks, initialise
 from conformance.miniature.tokenizer import EOS_IDS, HIGH_SPECIALS, LOW_SPECIALS, VOCABULARY_SIZE
 from conformance.workload.prompts import load_prompts
 
-HOME = ROOT / "fixtures" / "models" / "micro-26b-a4b"
-PROMPTS = HOME.parents[1] / "prompts"
+MODELS = ROOT / "fixtures" / "models"
+PROMPTS = MODELS.parent / "prompts"
+# Shipped miniatures and the bytes that each may take; that of 26B-A4B comes twice, and has experts.
+MOST_BYTES = {"micro-26b-a4b": 25_000_000, "micro-e2b": 8_000_000}
 LENGTH = 80  # longer than the sliding window
 
 
@@ -347,18 +350,41 @@ def test_history_counts_but_does_not_teach_to_skip_thoughts(tokenizer: Any) -> N
 # --- the shipped files --------------------------------------------------------------------------------------
 
 
-def test_manifest_vouches_for_the_shipped_files() -> None:
-    manifest = json.loads((HOME / "manifest.json").read_text())
-    shipped = {p.relative_to(HOME).as_posix(): p for p in HOME.rglob("*") if p.is_file() and p.parent != HOME}
+@pytest.mark.parametrize("name", MOST_BYTES)
+def test_manifest_vouches_for_the_shipped_files(name: str) -> None:
+    home = MODELS / name
+    manifest = json.loads((home / "manifest.json").read_text())
+    shipped = {p.relative_to(home).as_posix(): p for p in home.rglob("*") if p.is_file() and p.parent != home}
     assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in shipped.items()} == manifest["files"]
-    assert sum(path.stat().st_size for path in shipped.values()) <= 25_000_000
+    assert sum(path.stat().st_size for path in shipped.values()) <= MOST_BYTES[name]
 
 
-def test_curriculum_is_the_one_that_made_them() -> None:
-    manifest = json.loads((HOME / "manifest.json").read_text())
-    text = (HOME / "curriculum.toml").read_bytes()
+@pytest.mark.parametrize("name", MOST_BYTES)
+def test_curriculum_is_the_one_that_made_them(name: str) -> None:
+    manifest = json.loads((MODELS / name / "manifest.json").read_text())
+    text = (MODELS / name / "curriculum.toml").read_bytes()
     assert hashlib.sha256(text).hexdigest() == manifest["curriculum"]["sha256"]
-    assert tomllib.loads(text.decode())["seed"] == train.read_curriculum(HOME / "curriculum.toml").seed
+    assert tomllib.loads(text.decode())["seed"] == train.read_curriculum(MODELS / name / "curriculum.toml").seed
+
+
+@pytest.mark.parametrize("name", MOST_BYTES)
+def test_the_shipped_files_are_of_the_family(name: str) -> None:
+    """The config files say what the family says, and the twin takes every tensor but those that nobody reads."""
+    family, home = FAMILIES[name], MODELS / name
+    for part, config in (("target-bf16", family.target), ("draft", family.draft)):
+        written = json.loads((home / part / "config.json").read_text())
+        text = written | written.get("text_config", {})
+        expected = config | config.get("text_config", {})
+        assert {key: text[key] for key in expected if key not in ("text_config", "eos_token_id")} == {
+            key: value for key, value in expected.items() if key not in ("text_config", "eos_token_id")
+        }
+    export.read_target(home / "target-bf16")
+    held = load_file(home / "draft" / "model.safetensors")
+    train.new_draft(family.draft, 1).load_state_dict(held)
+    if family.draft["use_ordered_embeddings"]:
+        order = held["masked_embedding.token_ordering"]
+        assert order.dtype == torch.int64
+        assert sorted(order.tolist()) == list(range(VOCABULARY_SIZE))
 
 
 # --- the examiner -------------------------------------------------------------------------------------------

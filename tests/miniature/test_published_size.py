@@ -34,11 +34,12 @@ from conformance.miniature.published_size import (
     write_target,
 )
 from conformance.observers.checkpoint import describe
-from conformance.profile.facts import MINIATURE, load_facts
+from conformance.profile.facts import load_facts
 from conformance.profile.profile import load_pair
 
 FACTS = load_facts()
-DRAFT, TARGET = FACTS.miniature
+MINIATURE = "micro-26b-a4b"
+DRAFT, TARGET = FACTS.miniatures[MINIATURE]
 TOKENS = FACTS.tokens.of(MINIATURE)
 LAYOUT = LAYOUTS["nvfp4"]
 CONFIG = target_config(TARGET, FACTS.quantisations[LAYOUT], TOKENS)

@@ -42,7 +42,7 @@ START = {
 FACTS = load_facts()
 GOLD = FIXTURES / "gold" / "micro-26b-a4b-nvfp4.jsonl"
 GOLD_HEADER, *GOLD_ROWS = (json.loads(line) for line in GOLD.read_text(encoding="utf-8").splitlines())
-DRAFT_CONFIG: dict[str, Any] = dict(FACTS.miniature[0].config)
+DRAFT_CONFIG: dict[str, Any] = dict(FACTS.draft("micro-26b-a4b").config)
 
 
 def digest(name: str) -> str:
