@@ -87,11 +87,15 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in runs:
         for id, verdict in run["verdicts"].items():
             counts.setdefault(id, Counter())[verdict] += 1
-    days, load = sorted({run["date"] for run in runs}), max(run["load"] for run in runs)
+    days, machines = sorted({run["date"] for run in runs}), Counter(run["machine"] for run in runs)
+    where = "; ".join(
+        f"{count} on {machine}, load up to {max(run['load'] for run in runs if run['machine'] == machine):g}"
+        for machine, count in machines.items()
+    )
     quiet = [id for id, count in counts.items() if count["PASS"] == len(runs)]
     most = most_often(0, len(runs))
     text = head + (
-        f"Healthy runs of the main job: {len(runs)} of {RUNS} (last on {days[-1]}, load up to {load:g}). {len(quiet)} "
+        f"Healthy runs of the main job: {len(runs)} of {RUNS} (last on {days[-1]}: {where}). {len(quiet)} "
         f"checks passed each time: each has a false alarm in at most {most:.1%} of runs, with 95 % confidence.\n"
     )
     if rest := [id for id, count in counts.items() if any(count[word] for word in SHOWN[1:])]:

@@ -21,8 +21,7 @@ def write(path: Path, rows: Any) -> None:
 
 
 def here() -> dict[str, str]:
-    """The day and the machine."""
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
+    """The day and the machine, with the cores that this process may use."""
+    every, ours = os.cpu_count(), len(os.sched_getaffinity(0))
+    cores = f"{ours} cores" if ours == every else f"{ours} of {every} cores"
+    return {"date": datetime.now(UTC).date().isoformat(), "machine": f"{platform.machine()}, {cores}"}
