@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -67,6 +68,11 @@ class Recorder:
         pytest renders a traceback first, and ends the session with the exit status 0 if that is interrupted.
         """
         self._interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | pytest.exit.Exception)
+
+    @staticmethod
+    def pytest_keyboard_interrupt() -> None:
+        """Hide what a second interrupt breaks in objects that are being deleted: pytest would print its traceback."""
+        warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
 
     def _begin_evidence(self) -> None:
         evidence = self.session.evidence

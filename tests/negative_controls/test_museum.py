@@ -87,6 +87,7 @@ def test_every_exhibit_is_shown() -> None:
         "api",
         "exhibits",
         "features",
+        "forking_server",
         "load",
         "page",
         "parsers",

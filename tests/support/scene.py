@@ -10,12 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 from negative_controls.faux_servers import launch
 from negative_controls.faux_servers.mischief import shared_name
 
@@ -147,4 +148,9 @@ class Scene:
             path.unlink(missing_ok=True)
 
     def processes(self) -> list[str]:
-        return [f"the process {found.pid}: {' '.join(found.cmdline())}" for found in self.runner.left(0.0)]
+        """What the run has left running; a process that ends meanwhile is not left."""
+        found = []
+        for process in self.runner.left(0.0):
+            with suppress(psutil.NoSuchProcess):  # a zombie too
+                found.append(f"the process {process.pid}: {' '.join(process.cmdline())}")
+        return found
