@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from conformance import FIXTURES
 from conformance.miniature import (
     data,
     evaluate,
@@ -28,10 +29,9 @@ from conformance.workload.parser_cases import STREAMS
 from conformance.workload.prompts import load_prompts
 from conformance.workload.questions import QUESTIONS
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
 PROMPTS = FIXTURES / "prompts"
 GOLD = FIXTURES / "gold"
-CACHE = FIXTURES.parent / ".cache"
+CACHE = Path(__file__).parents[2] / ".cache"
 PROMPTER = "micro-26b-a4b"  # the family whose target chooses the prompts that all are asked
 EXAMINED = 200  # held-out examples of each skill
 
@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--questions", action="store_true", help="write the questions again, train nothing")
     parser.add_argument("--chats", action="store_true", help="choose the chats with known answers again, train nothing")
     options = parser.parse_args(arguments)
+    if (options.questions or options.chats) and options.family != PROMPTER:
+        parser.error(f"all miniatures are asked the prompts of {PROMPTER}; leave --family out")
     home = FIXTURES / "models" / options.family
     plan = train.read_curriculum(home / "curriculum.toml")
     torch.set_num_threads(2)

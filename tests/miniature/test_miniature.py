@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from conformance.miniature import data, evaluate, export, losses, tasks, train, write_prompts
+from conformance.miniature.__main__ import main
 from conformance.miniature.checkpoint_config import FAMILIES, WINDOW, Family
 from conformance.miniature.model import FULL, SLIDING, Masks, initialise
 from conformance.miniature.tokenizer import EOS_IDS, HIGH_SPECIALS, LOW_SPECIALS, VOCABULARY_SIZE
@@ -373,11 +374,9 @@ def test_the_shipped_files_are_of_the_family(name: str) -> None:
     family, home = FAMILIES[name], MODELS / name
     for part, config in (("target-bf16", family.target), ("draft", family.draft)):
         written = json.loads((home / part / "config.json").read_text())
-        text = written | written.get("text_config", {})
-        expected = config | config.get("text_config", {})
-        assert {key: text[key] for key in expected if key not in ("text_config", "eos_token_id")} == {
-            key: value for key, value in expected.items() if key not in ("text_config", "eos_token_id")
-        }
+        told, expected = (each | each.pop("text_config", {}) for each in (written, dict(config)))
+        del expected["eos_token_id"]  # generation ends at more tokens than the family's one
+        assert {key: told[key] for key in expected} == expected
     export.read_target(home / "target-bf16")
     held = load_file(home / "draft" / "model.safetensors")
     train.new_draft(family.draft, 1).load_state_dict(held)
@@ -385,6 +384,13 @@ def test_the_shipped_files_are_of_the_family(name: str) -> None:
         order = held["masked_embedding.token_ordering"]
         assert order.dtype == torch.int64
         assert sorted(order.tolist()) == list(range(VOCABULARY_SIZE))
+
+
+@pytest.mark.parametrize("option", ["--chats", "--questions"])
+def test_only_one_miniature_chooses_the_prompts(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([option, "--family", "micro-e2b"])
+    assert "all miniatures are asked the prompts of micro-26b-a4b" in capsys.readouterr().err
 
 
 # --- the examiner -------------------------------------------------------------------------------------------
