@@ -95,8 +95,9 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
     quiet = [id for id, count in counts.items() if count["PASS"] == len(runs)]
     most = most_often(0, len(runs))
     text = head + (
-        f"Healthy runs of the main job: {len(runs)} of {RUNS} (last on {days[-1]}: {where}). {len(quiet)} "
-        f"checks passed each time: each has a false alarm in at most {most:.1%} of runs, with 95 % confidence.\n"
+        f"Healthy runs of the main job: {len(runs)} of {RUNS}, the last on {days[-1]}. By machine: {where}. "
+        f"{len(quiet)} checks passed each time: each has a false alarm in at most {most:.1%} of runs, with 95 % "
+        "confidence.\n"
     )
     if rest := [id for id, count in counts.items() if any(count[word] for word in SHOWN[1:])]:
         text += "\n| check | PASS | INCONCLUSIVE | FAIL | ERROR | false alarms at most | last red sentence |\n"
