@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from negative_controls.museum import forking_server
 from safetensors.torch import load_file
 from support.micro_pair import HIDDEN, LAYERS, MicroPair
+from support.paths import PYTHONPATH
 from torch import Tensor
 
 from conformance.checkpoints import nvfp4
@@ -56,7 +58,7 @@ def seen(micro_pair: MicroPair, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def launch(pair: MicroPair, snapshots: Path) -> Launch:
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(pair.target_nvfp4)]
+    command = [sys.executable, "-m", forking_server.__name__, "--model", str(pair.target_nvfp4)]
     command += ["--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "4", "--worker-extension-cls", PROBE]
     command += ["--return-tokens-as-token-ids", "--speculative-config"]
     command += [f'{{"method": "mtp", "model": "{pair.draft}", "num_speculative_tokens": 4}}']
@@ -67,6 +69,7 @@ def launch(pair: MicroPair, snapshots: Path) -> Launch:
         "HF_HUB_OFFLINE": "1",
         "SPT_NOENV": "1",
         "CONFORMANCE_SNAPSHOT_DIR": str(snapshots),
+        "PYTHONPATH": PYTHONPATH,
     }
     return Launch(tuple(command), os.environ | environment)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from negative_controls.faux_servers import recording
+from negative_controls.museum.show import shown_launch
 
 from conformance.profile.profile import load_profile
 from conformance.serving.pool import ServerPool
@@ -20,7 +21,8 @@ def test_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    servers = ServerPool(load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke"), recording(tmp_path / "evidence"))
+    profile = load_profile("cpu", "micro-26b-a4b-nvfp4", "smoke")
+    servers = ServerPool(profile, recording(tmp_path / "evidence"), launcher=shown_launch)
     try:
         server = servers.plain()
         assert server.alive
