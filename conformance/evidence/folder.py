@@ -330,7 +330,7 @@ def _make_observation(name: str, make: Callable[[], Mapping[str, Any]]) -> dict[
     token = _making.set(name)
     try:
         # The round trip through JSON gives exactly what a later reader gets: string keys, lists, no NaN.
-        facts = json.loads(_json(redact_document(dict(make()))))
+        facts = json.loads(json.dumps(redact_document(dict(make())), allow_nan=False))
         _validate(name, facts)
     except ObservationError as error:
         return _failure("ObservationError", error.sentence, error.log_tail)
