@@ -11,8 +11,9 @@ import pytest
 
 from conformance.errors import Unsupported
 from conformance.judging.verdict import Outcome, Verdict
-from conformance.observers import observer
+from conformance.observers import combination_support, observer
 from conformance.profile.arms import SERVED, SERVED_PLAIN
+from conformance.profile.combined_features import FEATURES
 from conformance.profile.profile import load_profile
 from conformance.serving.command import Launch
 from conformance.serving.pool import ServerPool
@@ -150,8 +151,13 @@ def test_seeds_are_not_asked_of_a_cpu(servers: dict[str, Server], tmp_path: Path
         observer(SAMPLED)(PROFILE, Shown(PROFILE, evidence, servers), evidence)
 
 
-def test_a_combination_is_asked_of_two_servers_of_its_own(tmp_path: Path) -> None:
-    """A CPU refuses every other feature, so the model runner that it has is switched on by name."""
+def test_a_combination_is_asked_of_two_servers_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU refuses every other feature, so the model runner that it has is switched on by name.
+
+    test_combination_support.py asks vLLM itself what it refuses.
+    """
+    accepted = {"vllm_version": "0.32.0", "refusals": dict.fromkeys(FEATURES, "")}
+    monkeypatch.setattr(combination_support, "observe", lambda *_: accepted)
     served = replace(PROFILE.hardware.as_served(), combinations=("v1_runner",))
     profile = replace(PROFILE, hardware=replace(PROFILE.hardware, served=served))
     evidence = recording(tmp_path / "evidence")
