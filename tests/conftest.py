@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from support.micro_pair import MicroPair
 
+    from conformance.serving.server import Server
+
 
 def pytest_configure(config: pytest.Config) -> None:
     from support.budgets import Budgets
@@ -43,6 +45,19 @@ def micro_pair(tmp_path_factory: pytest.TempPathFactory) -> MicroPair:
     from support.micro_pair import make_micro_pair
 
     return make_micro_pair(tmp_path_factory.mktemp("micro-pair"))
+
+
+@pytest.fixture(scope="session")
+def timed_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """Both servers of the tests that measure time, which run one after another, with the museum's probe."""
+    from negative_controls.museum.show import on_show
+
+    from conformance.profile.arms import MTP, PLAIN
+    from conformance.profile.profile import load_profile
+
+    profile = load_profile("cpu", "micro-26b-a4b-nvfp4", "qualify")
+    with on_show(profile, tmp_path_factory.mktemp("timed"), MTP, PLAIN) as up:
+        yield up
 
 
 @pytest.fixture

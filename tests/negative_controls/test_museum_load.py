@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +16,14 @@ from conformance.evidence.folder import Evidence
 from conformance.judging.check import outcome_of
 from conformance.judging.verdict import Outcome, Verdict
 from conformance.observers import load, observer
-from conformance.profile.arms import MTP, PLAIN
+from conformance.profile.arms import MTP
 from conformance.profile.profile import load_profile
 from conformance.serving.server import Server
 from conformance.workload.client import Client
 from conformance.workload.prompts import Prompt
 from negative_controls.judge_documents import judged
 from negative_controls.museum.exhibits import Display, mark, marked
-from negative_controls.museum.show import Shown, broken, on_show
+from negative_controls.museum.show import Shown, broken
 
 pytestmark = [pytest.mark.server, pytest.mark.alone]
 
@@ -85,10 +85,9 @@ class Remembering(load.Arm):
         return self.known[key]
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
-    with on_show(PROFILE, tmp_path_factory.mktemp("museum"), MTP, PLAIN) as up:
-        yield up
+@pytest.fixture
+def servers(timed_servers: dict[str, Server]) -> dict[str, Server]:
+    return timed_servers
 
 
 def observed(servers: dict[str, Server], directory: Path, *names: str) -> dict[str, Any]:

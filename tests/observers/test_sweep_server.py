@@ -25,10 +25,10 @@ PROFILE = replace(QUALIFY, sizes=replace(QUALIFY.sizes, bench_rounds=6, bench_mo
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(tmp_path_factory: pytest.TempPathFactory, timed_servers: dict[str, Server]) -> Iterator[dict[str, Server]]:
     """All three, with the museum's probe."""
-    with on_show(PROFILE, tmp_path_factory.mktemp("sweep"), MTP, PLAIN, SWEEP) as up:
-        yield up
+    with on_show(PROFILE, tmp_path_factory.mktemp("sweep"), SWEEP) as up:
+        yield timed_servers | up
 
 
 def seen(name: str, servers: dict[str, Server], folder: Path) -> dict[str, Any]:
