@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from scipy import optimize, stats
+import scipy
 
 from conformance.errors import ObservationError
 from conformance.judging.stats import CONFIDENCE, Estimate
@@ -57,7 +57,7 @@ class PairedTable:
         """
         if self.n == 0:
             raise ObservationError("no questions, so there is nothing to compare")
-        z = float(stats.norm.ppf((1 + confidence) / 2))
+        z = float(scipy.special.ndtri((1 + confidence) / 2))
         value = (self.only_first - self.only_second) / self.n
         low = -1.0 if value == -1 else _root(lambda delta: self._score(delta) - z, value)
         high = 1.0 if value == 1 else _root(lambda delta: self._score(delta) + z, value)
@@ -80,4 +80,4 @@ def _root(excess: Callable[[float], float], value: float) -> float:
     """The ``delta`` at which a falling function is zero, to the left of the observed difference or to its right."""
     edge = 1 - ACCURACY
     begin, end = (-edge, value) if excess(value) < 0 else (value, edge)
-    return float(optimize.brentq(excess, begin, end, xtol=ACCURACY))
+    return float(scipy.optimize.brentq(excess, begin, end, xtol=ACCURACY))

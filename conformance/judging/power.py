@@ -11,14 +11,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from conformance.judging.stats import CONFIDENCE, EXACT, POWER, SEED, Estimate
 from conformance.judging.verdict import Finding, Verdict
 
 SURELY = f"with probability {POWER:g}"
 _DRAWS = 20_000
-_REACH = float(stats.norm.ppf(POWER))
 
 
 def enough(finding: Finding, seen: str, lacking: str = "") -> Finding:
@@ -46,15 +45,21 @@ def fails_above(estimate: Estimate, bound: float, confidence: float = CONFIDENCE
 
 def _distance(estimate: Estimate, confidence: float) -> float:
     reach = max(estimate.value - estimate.low, estimate.high - estimate.value)
-    return reach * (1 + _REACH / float(stats.norm.ppf((1 + confidence) / 2)))
+    return reach * (1 + _reach() / float(scipy.special.ndtri((1 + confidence) / 2)))
+
+
+def _reach() -> float:
+    """The distance that a normal estimate exceeds with probability ``1 - POWER``, in standard errors."""
+    return float(scipy.special.ndtri(POWER))
 
 
 def _share_that_fails(n: int, bound: float, confidence: float) -> float:
     successes = np.arange(n + 1)
-    failing = successes[stats.beta.ppf((1 + confidence) / 2, successes + 1, np.maximum(n - successes, 1e-12)) < bound]
+    misses = np.maximum(n - successes, 1e-12)
+    failing = successes[scipy.special.betaincinv(successes + 1, misses, (1 + confidence) / 2) < bound]
     if not failing.size:
         return -math.inf
-    return float(stats.beta.ppf(1 - POWER, failing.max() + 1, n - failing.max()))
+    return float(scipy.special.betaincinv(failing.max() + 1, n - failing.max(), 1 - POWER))
 
 
 def falls(value: float, measured: float) -> str:
@@ -86,8 +91,8 @@ def shows_share(trials: int) -> str:
 
 def agreement_seen(ratio: Estimate, tolerance: float) -> float:
     """How far from 1 a ratio must be so that its estimate leaves the tolerance with probability ``POWER``."""
-    deviation = (ratio.high - ratio.low) / 2 / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    return tolerance + _REACH * deviation
+    deviation = (ratio.high - ratio.low) / 2 / float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
+    return tolerance + _reach() * deviation
 
 
 def drop_seen(spread: float, passes: int, share: float) -> float:
@@ -103,13 +108,13 @@ def drop_seen(spread: float, passes: int, share: float) -> float:
 
 def rate_bias_seen(rate: float, n: int, chance: float) -> float:
     """By how much a rate of n independent draws must be wrong so that a two-sided test at ``chance`` fails it."""
-    return (float(stats.norm.isf(chance / 2)) + _REACH) * math.sqrt(rate * (1 - rate) / n)
+    return (float(-scipy.special.ndtri(chance / 2)) + _reach()) * math.sqrt(rate * (1 - rate) / n)
 
 
 def coverage_seen(trials: int, chance: float) -> float:
     """The largest coverage of 95 % intervals that a one-sided binomial test at ``chance`` fails; 0 if none."""
     covered = np.arange(trials + 1)
-    failing = covered[stats.binom.cdf(covered, trials, CONFIDENCE) < chance]
+    failing = covered[scipy.stats.binom.cdf(covered, trials, CONFIDENCE) < chance]
     if not failing.size:
         return 0.0
-    return float(stats.beta.ppf(1 - POWER, failing.max() + 1, trials - failing.max()))
+    return float(scipy.special.betaincinv(failing.max() + 1, trials - failing.max(), 1 - POWER))

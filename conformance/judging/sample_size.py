@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy
 
 from conformance.judging.stats import MINIMUM_CLUSTERS, POWER, look_confidence
 from conformance.profile.floors import Floor, Floors
@@ -117,7 +117,7 @@ def _power(n: int, margin: float, spread: float, confidence: float) -> float:
     away = margin / spread * math.sqrt(n)
     if away > 37:  # beyond it, rounding makes the noncentral t useless
         return 1.0
-    return float(stats.nct.sf(stats.t.isf((1 - confidence) / 2, n - 1), n - 1, away))
+    return float(scipy.stats.nct.sf(scipy.stats.t.isf((1 - confidence) / 2, n - 1), n - 1, away))
 
 
 def first_look(plans: list[Plan]) -> float:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # loads its modules on first use: scipy.stats alone takes a second
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from conformance.errors import ObservationError
 
@@ -101,9 +101,12 @@ def _effective_binomial(over: Floats, under: Floats, strata: Codes, confidence: 
     trials = under.sum()
     if variance > 0:
         freedom = min(residuals.size - sizes.size, max(2.0, 3 * squares.sum() ** 2 / (squares**2).sum() - 1))
-        trials = value * (1 - value) / variance * (stats.norm.ppf(tail) / stats.t.ppf(tail, freedom)) ** 2
+        narrower = scipy.special.ndtri(tail) / scipy.special.stdtrit(freedom, tail)
+        trials = value * (1 - value) / variance * narrower**2
     hits, misses = value * trials, (1 - value) * trials
-    return float(stats.beta.ppf(tail, hits, misses + 1)), float(stats.beta.isf(tail, hits + 1, misses))
+    low = scipy.special.betaincinv(hits, misses + 1, tail)
+    high = scipy.special.betainccinv(hits + 1, misses, tail)
+    return float(low), float(high)
 
 
 def _strata(labels: Sequence[str]) -> Codes:
@@ -163,7 +166,7 @@ def share(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate
     """
     if n == 0:
         raise ObservationError("no prompts, so there is nothing to estimate")
-    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
+    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
     return Estimate(successes / n, float(interval.low), float(interval.high), n, EXACT)
 
 
@@ -197,7 +200,8 @@ def speedup(
     elif strata is not None:
         (below, above), method = _stratified_bootstrap(logs, codes, confidence), "stratified bootstrap of log ratios"
     else:
-        reach = float(logs.std(ddof=1) / math.sqrt(logs.size) * stats.t.ppf((1 + confidence) / 2, logs.size - 1))
+        error = logs.std(ddof=1) / math.sqrt(logs.size)
+        reach = float(error * scipy.special.stdtrit(logs.size - 1, (1 + confidence) / 2))
         (below, above), method = (-reach, reach), "t interval of log ratios"
     mean = float(logs.mean())
     return Estimate(math.exp(mean), math.exp(mean + below), math.exp(mean + above), logs.size, method)
@@ -215,7 +219,7 @@ def _stratified_bootstrap(logs: Floats, strata: Codes, confidence: float) -> tup
         drawn = rng.integers(0, members.size, (RESAMPLES, members.size - 1))
         sums += members.size * members[drawn].mean(axis=1)
     tail, freedom = (1 - confidence) / 2, logs.size - np.unique(strata).size
-    wider = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+    wider = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
     low, high = np.quantile(sums / logs.size - logs.mean(), [tail, 1 - tail]) * wider
     return float(low), float(high)
 
@@ -238,7 +242,7 @@ def _by_round(
     residuals = logs - (np.bincount(strata, logs) / np.bincount(strata))[strata]
     deviations = np.bincount(rounds, residuals) / logs.size
     error = math.sqrt(count / (count - 1) * float((deviations**2).sum()))
-    reach = error * float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    reach = error * float(scipy.special.stdtrit(count - 1, (1 + confidence) / 2))
     return (-reach, reach), f"t interval of log ratios, {count} rounds"
 
 
@@ -275,7 +279,7 @@ def change(before: Sample, after: Sample, *, paired: bool, confidence: float = C
     value = float(np.subtract(*(side[:, 0].sum() / side[:, 1].sum() for side in reversed(sides))))
     freedom = min(code.size - np.unique(code).size for code in codes)
     tail = (1 - confidence) / 2
-    wider = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+    wider = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
     low, high = np.quantile(drawn - value, [tail, 1 - tail]) * wider
     n = min(code.size for code in codes)
     method = f"{'paired' if paired else 'independent'} stratified bootstrap"
@@ -345,7 +349,7 @@ def kept(earlier: Sequence[float], later: Sequence[float], *, confidence: float 
     sizes = [side.size * (1 - rho) / (1 + rho) for side in sides]
     variance = sum(float((each**2).sum()) for each in residuals) / (len(earlier) + len(later) - 2)
     reach = math.sqrt(variance * sum(1 / size for size in sizes))
-    reach *= float(stats.t.ppf((1 + confidence) / 2, max(2.0, sum(sizes) - 2)))
+    reach *= float(scipy.special.stdtrit(max(2.0, sum(sizes) - 2), (1 + confidence) / 2))
     found, n = after / before, len(earlier) + len(later)
     method = "t interval of the log ratio of means, for a series"
     return Estimate(found, found * math.exp(-reach), found * math.exp(reach), n, method)
@@ -362,7 +366,7 @@ def trend(times: Sequence[float], values: Sequence[float], *, confidence: float 
     x, y = np.asarray(times, dtype=float), np.asarray(values, dtype=float)
     if x.size != y.size or x.size < 2 * MINIMUM_SERIES:
         raise ObservationError(f"{y.size} measurements over time: a trend needs {2 * MINIMUM_SERIES}")
-    slope, intercept, low, high = (float(each) for each in stats.theilslopes(y, x, confidence))
+    slope, intercept, low, high = (float(each) for each in scipy.stats.theilslopes(y, x, confidence))
     rho = _correlation([y - intercept - slope * x], 2)
     wider = math.sqrt((1 + rho) / (1 - rho))
     method = "Theil-Sen, for a series"
@@ -410,9 +414,9 @@ def _needed_for_share(estimate: Estimate, floor: float, confidence: float) -> in
     successes = np.round(estimate.value * n)
     tail = (1 - confidence) / 2
     if estimate.value > floor:
-        settled = stats.beta.ppf(tail, successes, n - successes + 1) >= floor
+        settled = scipy.special.betaincinv(successes, n - successes + 1, tail) >= floor
     else:
-        settled = stats.beta.ppf(1 - tail, successes + 1, n - successes) < floor
+        settled = scipy.special.betaincinv(successes + 1, n - successes, 1 - tail) < floor
     return int(n[settled.argmax()]) if settled.any() else None
 
 
@@ -457,7 +461,7 @@ def homogeneity(
         statistic, degrees = statistic + g, degrees + df
         equivalent += 2 * sizes.prod() / sizes.sum()
         smaller += int(sizes.min())
-    p = float(stats.chi2.sf(statistic, degrees)) if degrees else 1.0
+    p = float(scipy.special.chdtrc(degrees, statistic)) if degrees else 1.0
     return Homogeneity(p, statistic, degrees, smaller, shift_seen(equivalent, degrees, confidence=confidence))
 
 
@@ -478,7 +482,7 @@ def _g_test(counts: Floats) -> tuple[float, int]:
     """G over Williams' factor, and its degrees of freedom; (0, 0) if there is only one token."""
     if counts.shape[1] < 2:
         return 0.0, 0
-    found = stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood")
+    found = scipy.stats.chi2_contingency(counts, correction=False, lambda_="log-likelihood")
     n, degrees = counts.sum(), int(found.dof)
     rows, columns = (n * (1 / counts.sum(axis=axis)).sum() - 1 for axis in (1, 0))
     return float(found.statistic / (1 + rows * columns / (6 * n * degrees))), degrees
@@ -494,6 +498,6 @@ def shift_seen(n: float, degrees: int, *, confidence: float = CONFIDENCE, power:
     """
     if degrees == 0:
         return math.inf
-    critical = stats.chi2.isf(1 - confidence, degrees)
-    noncentrality = float(special.chndtrinc(critical, degrees, 1 - power))
+    critical = scipy.special.chdtri(degrees, 1 - confidence)
+    noncentrality = float(scipy.special.chndtrinc(critical, degrees, 1 - power))
     return math.sqrt(noncentrality / (2 * n))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats as distributions
+import scipy
 
 from conformance.errors import ObservationError
 from conformance.judging import power, stats
@@ -103,7 +103,7 @@ class Calibration:
         found = []
         for name in self.names:
             covered, trials = self.coverage(name)
-            chance = float(distributions.binom.cdf(covered, trials, CONFIDENCE))
+            chance = float(scipy.stats.binom.cdf(covered, trials, CONFIDENCE))
             if chance < limit:
                 found.append(
                     f"the {CONFIDENCE:.0%} intervals of {name} contain the true value in only {covered} of {trials} "

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from scipy.stats import linregress
+import scipy
 
 from conformance.errors import ObservationError
 from conformance.judging import stats
@@ -202,7 +202,7 @@ def _check_counts(facts: Mapping[str, Any]) -> None:
 
 
 def _costs(plain: Rows, swept: Mapping[int, Rows]) -> Costs:
-    line = linregress(list(swept), [_per_step(rows) for rows in swept.values()])
+    line = scipy.stats.linregress(list(swept), [_per_step(rows) for rows in swept.values()])
     return Costs(_per_token(plain), float(line.slope), float(line.intercept))
 
 
