@@ -166,8 +166,10 @@ def share(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate
     """
     if n == 0:
         raise ObservationError("no prompts, so there is nothing to estimate")
-    interval = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, EXACT)
+    tail = (1 - confidence) / 2
+    low = float(scipy.special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(scipy.special.betainccinv(successes + 1, n - successes, tail)) if successes < n else 1.0
+    return Estimate(successes / n, low, high, n, EXACT)
 
 
 def speedup(
