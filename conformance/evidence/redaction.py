@@ -42,12 +42,26 @@ _BEHIND = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+# A chunk without these has no match of _SHAPES, and one without a name that looks secret has none of _BEHIND. Both
+# patterns are far slower than a search for some words.
+_SHAPE_WORDS = (
+    *("hf_", "sk-", "nvapi-", "glpat-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    *("AKIA", "ASIA", "xox", "Bearer "),
+)
+_NAME_WORDS = ("secret", "passw", "passphrase", "authorization")
+_NAME_ENDS = (re.compile(r"token[\s\"'=,]"), re.compile(r"key[\s\"'=,]"))
+_ALSO_LETTERS = "\u0130\u0131\u017f"  # which equal i and s where case is ignored, but not in lower case
+_CHUNK = 1 << 16  # characters
+_CHUNK_END = re.compile(r"[0-9.)\]}%]\n")  # where no match goes on: after a secret name, or between it and its value
+
 _clean: dict[Path, tuple[tuple[int, int, int], re.Pattern[str] | None]] = {}  # files without secrets, as they were then
 
 
 def redact_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """A log or a sentence without secrets."""
-    return _BEHIND.sub(rf"\1{MARK}", _without_tokens(text, _values(environment)))
+    values = _values(environment)
+    chunks = _chunks(values.sub(MARK, text) if values else text)
+    return "".join(_without_named(_without_shapes(chunk)) for chunk in chunks)
 
 
 def redact_document(document: Any, environment: Mapping[str, str] = os.environ) -> Any:
@@ -129,7 +143,34 @@ def both_ends(file: BinaryIO, largest: int) -> bytes:
 
 
 def _without_tokens(text: str, values: re.Pattern[str] | None) -> str:
-    return _SHAPES.sub(MARK, values.sub(MARK, text) if values else text)
+    return _without_shapes(values.sub(MARK, text) if values else text)
+
+
+def _without_shapes(text: str) -> str:
+    possible = ("://" in text and "@" in text) or any(word in text for word in _SHAPE_WORDS)
+    return _SHAPES.sub(MARK, text) if possible else text
+
+
+def _without_named(text: str) -> str:
+    return _BEHIND.sub(rf"\1{MARK}", text) if _may_name_secret(text) else text
+
+
+def _may_name_secret(text: str) -> bool:
+    lower = text.lower()
+    return (
+        any(word in lower for word in _NAME_WORDS)
+        or any(end.search(lower) for end in _NAME_ENDS)
+        or any(letter in text for letter in _ALSO_LETTERS)
+    )
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """The text in parts that no secret crosses, so that a word in one line costs no slow search of the whole log."""
+    begin = 0
+    while len(text) - begin > _CHUNK and (end := _CHUNK_END.search(text, begin + _CHUNK)):
+        yield text[begin : end.end()]
+        begin = end.end()
+    yield text[begin:]
 
 
 def _values(environment: Mapping[str, str]) -> re.Pattern[str] | None:

@@ -16,6 +16,7 @@ _MOST_LINES = 100_000  # that are remembered
 # (EngineCore pid=71) ERROR 11-23 14:25:33 [core.py:133] message
 _PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)*([A-Z]{4,8}\s+[\d-]+\s+[\d:.]+\s+)?(\[[^\]]+:\d+\]\s*)?")
 _ERROR = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception|Interrupt|Exit)): (\S.*)$|^\S*: error: (\S.*)$")
+_ERROR_MARKS = ("Error: ", "Exception: ", "Interrupt: ", "Exit: ", ": error: ")  # of which _ERROR needs one
 _CLOCK = re.compile(r"\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d(?:[.,]\d+)?")
 # vLLM's front processes repeat that an inner process failed; the cause is further up in the log.
 _ECHO = re.compile(r"see (root cause|stack trace)|for (the )?root cause", re.IGNORECASE)
@@ -84,20 +85,28 @@ def last_line(text: str) -> str:
 
 def telling_line(text: str) -> str | None:
     """The error that ended the server, such as "ValueError: …": the last error that does not only repeat another."""
-    lines = [bare(line) for line in text.splitlines()]
-    errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    causes = [number for number in errors if not _ECHO.search(lines[number])]
-    return _sentence(lines, (causes or errors)[-1]) if errors else None
+    if not any(mark in text for mark in _ERROR_MARKS):
+        return None
+    lines, echo = text.splitlines(), None
+    for number in reversed(range(len(lines))):
+        if (found := _error(lines[number])) and not _ECHO.search(found.string):
+            return _sentence(found, lines[number + 1 :])
+        if found and not echo:
+            echo = _sentence(found, lines[number + 1 :])
+    return echo
 
 
-def _sentence(lines: list[str], number: int) -> str:
-    found = _ERROR.match(lines[number])
-    assert found
+def _error(line: str) -> re.Match[str] | None:
+    """The match of a line that says an error."""
+    return _ERROR.match(bare(line)) if any(mark in line for mark in _ERROR_MARKS) else None
+
+
+def _sentence(found: re.Match[str], below: list[str]) -> str:
     kind, message, usage = found.groups()
     if usage:
         return f"error: {usage}"
     if _VALIDATION.match(message):  # pydantic puts the reason on the lines below
-        message = next((line for line in lines[number + 1 :] if line), message).split(" [type=")[0]
+        message = next((line for line in map(bare, below) if line), message).split(" [type=")[0]
     return f"{kind}: {message}"
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from support.paths import ROOT
 
 from conformance.errors import UsageError
@@ -79,6 +81,41 @@ def test_names_say_what_is_secret(name: str, secret: bool) -> None:
 def test_text_loses_its_secrets(text: str, clean: str) -> None:
     assert redact_text(text, ENVIRONMENT) == clean
     assert redact_text(clean, ENVIRONMENT) == clean
+
+
+SECRET_NAMES = (
+    "--api-key",
+    "--token",
+    "--hf_token",
+    "'api_key'",
+    "'client-secret'",
+    "HF_TOKEN",
+    "Authorization",
+    "passw\u0131d",
+)
+SPACES = (" ", "\n", "=", ": ", ":\n[", '"', ",\n", "\n\n")
+PLAIN_WORDS = (
+    "12 tokens/s",
+    "key",
+    "basic",
+    "bearer",
+    "<redacted>",
+    "(x)",
+    "50%.",
+    "task-abcdefghijklmnopqrst",
+    "\u017fecret",
+)
+TOKENS = ("hf_abcdefghijklmnopqrst", "AKIAIOSFODNN7EXAMPLE", "Bearer abcdefgh.ijk", "http://u:p@h", "http://h", "me@h")
+
+
+@given(st.lists(st.sampled_from([*SECRET_NAMES, *SPACES * 2, *PLAIN_WORDS, *TOKENS]), max_size=30).map("".join))
+@example("\u017fecret: 'x'\n'api-\u212aey': 'value'")
+def test_secrets_are_found_in_chunks_as_in_the_whole_text(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "_CHUNK", 3)
+        assert redact_text(text, {}) == redaction._BEHIND.sub(
+            r"\1<redacted>", redaction._SHAPES.sub("<redacted>", text)
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conformance.evidence import redaction
 from conformance.evidence.redaction import redact_file
@@ -69,3 +71,27 @@ def test_the_ends_of_a_large_log_are_read_and_kept(tmp_path: Path, monkeypatch: 
 
 def test_what_is_no_log_has_no_end(tmp_path: Path) -> None:
     assert logs.read_end(tmp_path / "no.log") == logs.read(tmp_path / "no.log") == ""
+
+
+LINES = (
+    *("ValueError: too long", "ERROR 11-23 14:25:33 [core.py:133] a.b.KeyError: 'x'", "serve: error: no such model"),
+    *("RuntimeError: failed, see root cause above", "pydantic.ValidationError: 2 validation errors for Config"),
+    *(
+        "  text below [type=value_error]",
+        "(EngineCore pid=7) SystemExit: ",
+        "an Error: in text",
+        "Error:",
+        "",
+        "INFO ready",
+    ),
+)
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=8))
+def test_the_telling_line_is_the_last_error_that_repeats_no_other(lines: list[str]) -> None:
+    said = [logs.bare(line) for line in lines]
+    errors = [number for number, line in enumerate(said) if logs._ERROR.match(line)]
+    causes = [number for number in errors if not logs._ECHO.search(said[number])]
+    found = logs._ERROR.match(said[(causes or errors)[-1]]) if errors else None
+    told = logs._sentence(found, said[(causes or errors)[-1] + 1 :]) if found else None
+    assert logs.telling_line("\n".join(lines)) == told
