@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub  # loads its parts on first use
 import numpy as np
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from conformance.errors import NotHere, UsageError
@@ -103,7 +103,7 @@ def _locate(pair: Pair, role: str, source: str, revision: str | None) -> Path:
             raise NotHere(f"{said}, but there is no folder {folder}; put the checkpoint there or change the key.")
         return folder
     try:
-        return Path(snapshot_download(source, revision=revision, local_files_only=True))
+        return Path(huggingface_hub.snapshot_download(source, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         command = f"hf download {source}" + (f" --revision {revision}" if revision else "")
         raise NotHere(f"{said}, which is not in the local Hugging Face cache; run: {command}") from None

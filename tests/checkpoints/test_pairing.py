@@ -6,11 +6,11 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from negative_controls.faux_servers import PAIR
 from negative_controls.faux_servers.checkpoints import BYTES, FULL, PUBLISHED, SLIDING, Checkpoints, configs, write_file
 
-from conformance.checkpoints import headers
 from conformance.checkpoints.headers import Damaged, draft_folder, read_headers
 from conformance.checkpoints.pairing import implied_tensors, refusals, unused_tensors
 from conformance.errors import UsageError
@@ -223,7 +223,7 @@ def test_where_checkpoints_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert draft_folder(pair) == tmp_path / "here"
     with pytest.raises(UsageError, match=r'key "draft" is "./gone", but there is no folder .*/gone'):
         draft_folder(replace(pair, draft="./gone"))
-    monkeypatch.setattr(headers, "snapshot_download", lambda source, **_: str(tmp_path / source))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, **_: str(tmp_path / source))
     assert draft_folder(replace(pair, draft="google/gemma")) == tmp_path / "google/gemma"
 
 
