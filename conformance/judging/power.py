@@ -114,7 +114,7 @@ def rate_bias_seen(rate: float, n: int, chance: float) -> float:
 def coverage_seen(trials: int, chance: float) -> float:
     """The largest coverage of 95 % intervals that a one-sided binomial test at ``chance`` fails; 0 if none."""
     covered = np.arange(trials + 1)
-    failing = covered[scipy.stats.binom.cdf(covered, trials, CONFIDENCE) < chance]
+    failing = covered[scipy.special.bdtr(covered, trials, CONFIDENCE) < chance]
     if not failing.size:
         return 0.0
     return float(scipy.special.betaincinv(failing.max() + 1, trials - failing.max(), 1 - POWER))

@@ -103,7 +103,7 @@ class Calibration:
         found = []
         for name in self.names:
             covered, trials = self.coverage(name)
-            chance = float(scipy.stats.binom.cdf(covered, trials, CONFIDENCE))
+            chance = float(scipy.special.bdtr(covered, trials, CONFIDENCE))
             if chance < limit:
                 found.append(
                     f"the {CONFIDENCE:.0%} intervals of {name} contain the true value in only {covered} of {trials} "
