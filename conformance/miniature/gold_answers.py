@@ -1,7 +1,8 @@
 """Makes gold continuations: what transformers generates greedily and in float32 from the shipped checkpoints.
 
 One JSON Lines file for a target: a header that names the weights' SHA-256, then a row for each mixed prompt with the
-token ids of prompt and answer, the second most likely token at every position, and its gap in nats.
+token ids of prompt and answer, the second most likely token at every position, and its gap in nats. Where further
+tokens are nearly as likely, ``others`` lists place, token and gap.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from conformance.miniature.generate import in_batches
 from conformance.miniature.model import Target
 from conformance.reference.draft_steps import suppressed, target_model
 from conformance.workload.prompts import Prompt
+
+RANKS = 5  # the most likely tokens that are looked at
+NEAR = 1.0  # nats; a token of a later rank is listed if its gap is no wider
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: Prompt) -> list[int]:
@@ -47,11 +51,11 @@ def _with_mapping(call: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _top_two(model: Any, ids: Sequence[int], start: int, never: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log probabilities and ids [positions, 2] of the two most likely tokens at every position from ``start`` on."""
+def _most_likely(model: Any, ids: Sequence[int], start: int, never: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Log probabilities and ids [positions, RANKS] of the most likely tokens at every position from ``start`` on."""
     logits = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
     logits[:, list(never)] = -torch.inf
-    top = logits.log_softmax(-1).topk(2, -1)
+    top = logits.log_softmax(-1).topk(RANKS, -1)
     return top.values, top.indices
 
 
@@ -68,12 +72,20 @@ def rows(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Pro
     proposed = in_batches(twin, asked, WINDOW, max(prompt.max_tokens for prompt in prompts))
     for prompt, before, answer in zip(prompts, asked, proposed, strict=True):
         values, indices = _confirm(model, before, answer, never)
-        gaps = [round(float(gap), 4) for gap in values[:, 0] - values[:, 1]]
-        yield {"id": prompt.id, "prompt": before, "answer": answer, "runner_up": indices[:, 1].tolist(), "gap": gaps}
+        gaps = values[:, :1] - values
+        row = {"id": prompt.id, "prompt": before, "answer": answer, "runner_up": indices[:, 1].tolist()}
+        yield row | {"gap": [round(gap, 4) for gap in gaps[:, 1].tolist()]} | _others(gaps, indices)
+
+
+def _others(gaps: Tensor, indices: Tensor) -> dict[str, list[list[float]]]:
+    """Place, token and gap of tokens that are nearly as likely, from the third on."""
+    near = (gaps[:, 2:] <= NEAR).nonzero().tolist()
+    found = [[place, int(indices[place, 2 + rank]), round(float(gaps[place, 2 + rank]), 4)] for place, rank in near]
+    return {"others": found} if found else {}
 
 
 def _confirm(model: Any, before: list[int], answer: list[int], never: Sequence[int]) -> tuple[Tensor, Tensor]:
-    values, indices = _top_two(model, [*before, *answer], len(before), never)
+    values, indices = _most_likely(model, [*before, *answer], len(before), never)
     if indices[:, 0].tolist() != answer:
         raise RuntimeError(f"transformers does not generate {answer}, but {indices[:, 0].tolist()}")
     return values, indices

@@ -21,12 +21,23 @@ ARMS = {"mtp": "with MTP", "plain": "without MTP"}
 
 @dataclass(frozen=True)
 class GoldRow:
-    """One gold answer: token ids, and at each place the second most likely token and its distance in nats."""
+    """One gold answer: token ids, and at each place the second most likely token and its distance in nats.
+
+    ``others`` has the distances of further tokens that are nearly as likely, by place and token.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     runner_up: tuple[int, ...]
     gap: tuple[float, ...]
+    others: Mapping[tuple[int, int], float]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """A row of a gold file. Older files list no further tokens."""
+        prompt, answer, runner_up, gap = (tuple(row[key]) for key in ("prompt", "answer", "runner_up", "gap"))
+        others = {(place, token): gap for place, token, gap in row.get("others", ())}
+        return cls(prompt, answer, runner_up, gap, others)
 
 
 @dataclass(frozen=True)
@@ -35,14 +46,14 @@ class Divergence:
 
     id: str
     place: int
+    token: str
     gap: float
-    is_runner_up: bool
+    is_likely: bool
 
     def sentence(self, arm: str) -> str:
         """What the answer of this arm has instead of the gold token."""
-        token = "the second most likely one" if self.is_runner_up else "not even the second most likely one"
         return (
-            f"{self.id} {ARMS[arm]} differs from the gold answer at token {self.place}: its token is {token}, "
+            f"{self.id} {ARMS[arm]} differs from the gold answer at token {self.place}: its token is {self.token}, "
             f"which is {self.gap:.2f} nats behind"
         )
 
@@ -84,7 +95,7 @@ class Gold:
             Unsupported: this arm has no server.
         """
         found = (self._divergence(arm, name) for name in self._answers(arm))
-        return [each.sentence(arm) for each in found if each and not (each.is_runner_up and each.gap <= near_tie)]
+        return [each.sentence(arm) for each in found if each and not (each.is_likely and each.gap <= near_tie)]
 
     def share_compared(self, arm: str) -> Estimate:
         """The share of gold tokens before the first divergence, which is the share that the comparison covers.
@@ -111,8 +122,12 @@ class Gold:
         gold, found = self.rows[name], self.answers[arm][name].token_ids
         for place, token in enumerate(self._expected(arm, name)):
             if place >= len(found) or found[place] != token:
-                runner_up = place < len(found) and found[place] == gold.runner_up[place]
-                return Divergence(name, place, gold.gap[place], runner_up)
+                other = found[place] if place < len(found) else None
+                if other == gold.runner_up[place]:
+                    return Divergence(name, place, "the second most likely one", gold.gap[place], True)
+                if other is not None and (place, other) in gold.others:
+                    return Divergence(name, place, "a likely one", gold.others[place, other], True)
+                return Divergence(name, place, "not even the second most likely one", gold.gap[place], False)
         return None
 
     def _expected(self, arm: str, name: str) -> tuple[int, ...]:
@@ -123,7 +138,7 @@ class Gold:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=toml_tables.STRICT)
 class NearTie:
-    """The widest gap between the two most likely tokens, in nats, at which an answer may have either."""
+    """The widest gap between two tokens, in nats, at which an answer may have either."""
 
     nats: float
     source: str
@@ -150,4 +165,4 @@ def load_gold(file: Path, weights_sha256: str) -> dict[str, GoldRow]:
         raise ObservationError(
             f"{file} was computed from other weights: its header has SHA-256 {header['sha256'][:12]}…"
         )
-    return {row["id"]: GoldRow(*(tuple(row[key]) for key in ("prompt", "answer", "runner_up", "gap"))) for row in rows}
+    return {row["id"]: GoldRow.of(row) for row in rows}
