@@ -100,8 +100,8 @@ FAMILIES = {
     ),
     "micro-31b": Family(
         _FIVE_TO_ONE,
-        _TARGET | _layers(_FIVE_TO_ONE, 3) | {"hidden_size": 96, "intermediate_size": 320},
-        _draft(96, {}),
+        _TARGET | _layers(_FIVE_TO_ONE, 3) | {"hidden_size": 112, "intermediate_size": 352},
+        _draft(112, {}),
     ),
     "micro-e2b": Family(
         _FOUR_TO_ONE,

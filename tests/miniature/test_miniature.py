@@ -31,7 +31,7 @@ from conformance.workload.prompts import load_prompts
 MODELS = ROOT / "fixtures" / "models"
 PROMPTS = MODELS.parent / "prompts"
 # Shipped miniatures and the bytes that each may take; that of 26B-A4B comes twice, and has experts.
-MOST_BYTES = {"micro-26b-a4b": 25_000_000, "micro-e2b": 8_000_000}
+MOST_BYTES = {"micro-26b-a4b": 25_000_000, "micro-31b": 8_000_000, "micro-e2b": 8_000_000}
 LENGTH = 80  # longer than the sliding window
 
 
