@@ -42,6 +42,7 @@ _LOOK_SECONDS = 0.1  # between two checks of a loading server
 _LOOKS_A_REPORT = 10
 _ANSWER_SECONDS = 5.0  # for /health and /v1/models
 _DEATH_SECONDS = 5.0  # until the API server ends after its engine has died
+_EXIT_SECONDS = 0.5  # the kernel closes the connections of a process before anybody sees that it has ended
 
 Progress = Callable[[str], None]
 
@@ -114,7 +115,8 @@ class Server:
 
     def failure(self, what: str) -> ObservationError:
         """The error for a request that failed. If the server is dead, its death is the cause that the error names."""
-        deadline = time.monotonic() + _DEATH_SECONDS * (logs.ENGINE_DIED in self.log_tail())
+        allowed = _DEATH_SECONDS if logs.ENGINE_DIED in self.log_tail() else _EXIT_SECONDS
+        deadline = time.monotonic() + allowed
         while self.alive and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
         if self.alive:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -219,6 +220,15 @@ def test_a_dead_server_is_the_cause_of_a_failed_request(starter: Starter) -> Non
     assert server.process is not None
     server.process.wait()
     assert server.failure("prompt x failed").sentence.startswith("mtp server died: ")
+
+
+def test_a_server_that_is_about_to_end_is_waited_for(starter: Starter) -> None:
+    """The kernel closes the connections of a process first, so a request can fail before its server has ended."""
+    server = starter.start(launch("good"))
+    later = threading.Timer(0.2, os.kill, [server.pid or 0, 9])
+    later.start()
+    assert server.failure("prompt x failed").sentence.startswith("mtp server died: ")
+    later.join()
 
 
 def test_asking_the_workers(starter: Starter) -> None:
