@@ -34,7 +34,7 @@ SMALL = replace(
 PROFILE = replace(QUALIFY, sizes=SMALL)
 WATCHING = ("ACC-01", "ACC-02", "ACC-03", "ACC-04", "LOSS-01", "LOSS-02", "LOSS-03", "SPEED-01", "SPEED-02")
 REFUSAL = "output tokens do not fit|/metrics does not fit the output"  # of a check, or of the observer
-SLOW = ("slow_draft_step",)  # it is slower than any CPU can explain
+SLOW = ("draft_never_right", "slow_draft_step")  # they are slower than any CPU can explain
 SPEED = {"SPEED-01", "SPEED-02"}
 
 # exhibit -> the checks that must fail, and those that may fail with so few prompts; no others may fail
