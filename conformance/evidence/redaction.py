@@ -59,8 +59,7 @@ _clean: dict[Path, tuple[tuple[int, int, int], re.Pattern[str] | None]] = {}  # 
 
 def redact_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """A log or a sentence without secrets."""
-    values = _values(environment)
-    chunks = _chunks(values.sub(MARK, text) if values else text)
+    chunks = _chunks(_without_values(text, _values(environment)))
     return "".join(_without_named(_without_shapes(chunk)) for chunk in chunks)
 
 
@@ -143,7 +142,11 @@ def both_ends(file: BinaryIO, largest: int) -> bytes:
 
 
 def _without_tokens(text: str, values: re.Pattern[str] | None) -> str:
-    return _without_shapes(values.sub(MARK, text) if values else text)
+    return _without_shapes(_without_values(text, values))
+
+
+def _without_values(text: str, values: re.Pattern[str] | None) -> str:
+    return values.sub(MARK, text) if values else text
 
 
 def _without_shapes(text: str) -> str:

@@ -103,10 +103,13 @@ def _effective_binomial(over: Floats, under: Floats, strata: Codes, confidence: 
         freedom = min(residuals.size - sizes.size, max(2.0, 3 * squares.sum() ** 2 / (squares**2).sum() - 1))
         narrower = scipy.special.ndtri(tail) / scipy.special.stdtrit(freedom, tail)
         trials = value * (1 - value) / variance * narrower**2
-    hits, misses = value * trials, (1 - value) * trials
-    low = scipy.special.betaincinv(hits, misses + 1, tail)
-    high = scipy.special.betainccinv(hits + 1, misses, tail)
-    return float(low), float(high)
+    return _clopper_pearson(value * trials, (1 - value) * trials, tail)
+
+
+def _clopper_pearson(hits: float, misses: float, tail: float) -> tuple[float, float]:
+    low = float(scipy.special.betaincinv(hits, misses + 1, tail)) if hits else 0.0
+    high = float(scipy.special.betainccinv(hits + 1, misses, tail)) if misses else 1.0
+    return low, high
 
 
 def _strata(labels: Sequence[str]) -> Codes:
@@ -166,9 +169,7 @@ def share(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate
     """
     if n == 0:
         raise ObservationError("no prompts, so there is nothing to estimate")
-    tail = (1 - confidence) / 2
-    low = float(scipy.special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
-    high = float(scipy.special.betainccinv(successes + 1, n - successes, tail)) if successes < n else 1.0
+    low, high = _clopper_pearson(successes, n - successes, (1 - confidence) / 2)
     return Estimate(successes / n, low, high, n, EXACT)
 
 
