@@ -101,9 +101,13 @@ def _effective_binomial(over: Floats, under: Floats, strata: Codes, confidence: 
     trials = under.sum()
     if variance > 0:
         freedom = min(residuals.size - sizes.size, max(2.0, 3 * squares.sum() ** 2 / (squares**2).sum() - 1))
-        narrower = scipy.special.ndtri(tail) / scipy.special.stdtrit(freedom, tail)
-        trials = value * (1 - value) / variance * narrower**2
+        trials = value * (1 - value) / variance / _t_over_normal(freedom, tail) ** 2
     return _clopper_pearson(value * trials, (1 - value) * trials, tail)
+
+
+def _t_over_normal(freedom: float, tail: float) -> float:
+    """The t quantile over the normal quantile: what few degrees of freedom add to the width of an interval."""
+    return float(scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail))
 
 
 def _clopper_pearson(hits: float, misses: float, tail: float) -> tuple[float, float]:
@@ -222,8 +226,7 @@ def _stratified_bootstrap(logs: Floats, strata: Codes, confidence: float) -> tup
         drawn = rng.integers(0, members.size, (RESAMPLES, members.size - 1))
         sums += members.size * members[drawn].mean(axis=1)
     tail, freedom = (1 - confidence) / 2, logs.size - np.unique(strata).size
-    wider = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
-    low, high = np.quantile(sums / logs.size - logs.mean(), [tail, 1 - tail]) * wider
+    low, high = np.quantile(sums / logs.size - logs.mean(), [tail, 1 - tail]) * _t_over_normal(freedom, tail)
     return float(low), float(high)
 
 
@@ -282,8 +285,7 @@ def change(before: Sample, after: Sample, *, paired: bool, confidence: float = C
     value = float(np.subtract(*(side[:, 0].sum() / side[:, 1].sum() for side in reversed(sides))))
     freedom = min(code.size - np.unique(code).size for code in codes)
     tail = (1 - confidence) / 2
-    wider = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
-    low, high = np.quantile(drawn - value, [tail, 1 - tail]) * wider
+    low, high = np.quantile(drawn - value, [tail, 1 - tail]) * _t_over_normal(freedom, tail)
     n = min(code.size for code in codes)
     method = f"{'paired' if paired else 'independent'} stratified bootstrap"
     return Estimate(value, value + float(low), value + float(high), n, method)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerFast
 
+from conformance.judging import stats
 from conformance.miniature import data, tasks
 from conformance.miniature.checkpoint_config import WINDOW
 from conformance.miniature.generate import in_batches
@@ -74,8 +74,8 @@ CONTENT = {"prose": tasks.prose, "code": tasks.code, "records": tasks.records}
 
 def share(right: int, n: int) -> dict[str, Any]:
     """A share with its exact 95 % interval (Clopper-Pearson)."""
-    interval = binomtest(right, n).proportion_ci(0.95, "exact")
-    return {"right": right, "n": n, "share": right / n, "low": float(interval.low), "high": float(interval.high)}
+    found = stats.share(right, n)
+    return {"right": right, "n": n, "share": found.value, "low": found.low, "high": found.high}
 
 
 def answers(target: Target, tokenizer: PreTrainedTokenizerFast, chosen: Sequence[Example], limit: int) -> list[str]:
