@@ -58,7 +58,7 @@ def test_a_check_that_is_red_has_a_row_and_waived_ones_have_none() -> None:
         [run_of(ACC_01="PASS", SPEED_01="PASS", ENV_01="WAIVED")] * 2 + [run_of(ACC_01="PASS", SPEED_01="FAIL")]
     )
     assert "| SPEED-01 | 2 | 0 | 1 | 0 | 86.5% | SPEED-01 is red |" in text
-    assert "3 of 30, the last on 2026-11-30. By machine: 3 on x86_64, 2 cores, load up to 1.5." in text
-    assert "1 checks passed each time" in text  # a waived check never passed
+    assert "Healthy runs of the main job: 3 of 30, the last on 2026-11-30. 1 checks passed each time." in text
+    assert "\n- 3 on x86_64, 2 cores, load up to 1.5\n" in text
     assert "| ACC-01 |" not in text
     assert "No healthy run is recorded yet" in table([])

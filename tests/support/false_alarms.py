@@ -88,16 +88,14 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         for id, verdict in run["verdicts"].items():
             counts.setdefault(id, Counter())[verdict] += 1
     days, machines = sorted({run["date"] for run in runs}), Counter(run["machine"] for run in runs)
-    where = "; ".join(
-        f"{count} on {machine}, load up to {max(run['load'] for run in runs if run['machine'] == machine):g}"
-        for machine, count in machines.items()
-    )
+    loads = {name: max(run["load"] for run in runs if run["machine"] == name) for name in machines}
+    where = "".join(f"- {machines[name]} on {name}, load up to {load:g}\n" for name, load in loads.items())
     quiet = [id for id, count in counts.items() if count["PASS"] == len(runs)]
     most = most_often(0, len(runs))
     text = head + (
-        f"Healthy runs of the main job: {len(runs)} of {RUNS}, the last on {days[-1]}. By machine: {where}. "
-        f"{len(quiet)} checks passed each time: each has a false alarm in at most {most:.1%} of runs, with 95 % "
-        "confidence.\n"
+        f"Healthy runs of the main job: {len(runs)} of {RUNS}, the last on {days[-1]}. {len(quiet)} checks passed each "
+        f"time. Each of them has a false alarm in at most {most:.1%} of runs, with 95 % confidence. The runs by "
+        f"machine:\n\n{where}"
     )
     if rest := [id for id, count in counts.items() if any(count[word] for word in SHOWN[1:])]:
         text += "\n| check | PASS | INCONCLUSIVE | FAIL | ERROR | false alarms at most | last red sentence |\n"
