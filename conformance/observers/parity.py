@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from conformance.workload.client import Answer, client
 from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 
 TOGETHER = 3  # requests in a batch
+WARM_UP_TOKENS = 16  # a prefill and a few drafts
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
@@ -42,8 +44,8 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
     with _eager_server(profile, servers) as server:
         seconds = profile.hardware.bounds.request_seconds
         with client(server, seconds) as asking:
-            for prompt in (*alone, *together):
-                asking.ask(prompt)  # warm up first, because a first request may compile code
+            for prompt in (*alone, *together):  # warm up first, because a first request may compile code
+                asking.ask(replace(prompt, max_tokens=WARM_UP_TOKENS))
 
             def capture(ask_for: Any) -> tuple[Path, list[Answer]]:
                 file, answers = _capture(server, seconds, ask_for)
