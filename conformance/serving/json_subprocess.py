@@ -83,6 +83,7 @@ class Together:
         self._done: dict[str, Future[Done]] = {module: Future() for module in questions}
         self._launch, self._seconds = _launch((sys.executable, "-m", TOGETHER), executor), seconds
         self._process: subprocess.Popen[str] | None = None
+        self._late = False
         asked = json.dumps({module: json.dumps(question) for module, question in questions.items()})
         Thread(target=self._run, args=(asked,), daemon=True, name="together").start()
 
@@ -99,6 +100,10 @@ class Together:
             os.killpg(self._process.pid, signal.SIGKILL)
             if self._launch.end:  # only the client was killed
                 processes.run_end(self._launch.end)
+
+    def _stop_late(self) -> None:
+        self._late = True
+        self.stop()
 
     def _run(self, asked: str) -> None:
         """Keep what each module prints; a module that printed nothing gets the code and the errors of the process."""
@@ -126,7 +131,7 @@ class Together:
             assert process.stdin
             assert process.stdout
             self._process = process
-            timer = Timer(self._seconds, self.stop)
+            timer = Timer(self._seconds, self._stop_late)
             timer.start()
             with suppress(BrokenPipeError):
                 print(asked, file=process.stdin, flush=True)  # it stays open: the modules end when it closes
@@ -135,7 +140,8 @@ class Together:
             timer.cancel()
             code = process.wait()
             errors.seek(0)
-            return code, errors.read()
+            late = f"\nTimeoutError: it took more than {self._seconds:g} s" if self._late else ""
+            return code, errors.read() + late
 
     def _keep(self, line: str) -> None:
         try:

@@ -78,7 +78,8 @@ def together(request: pytest.FixtureRequest) -> Iterator[Together]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PYTHONPATH)
         broken = {f"{BROKEN} {defect}": FEW for defect in EXPECTED if defect in asked}
-        running = Together(broken | ({INSTALLED: MANY} if installed else {}) | {MODULE: FEW})
+        questions = broken | ({INSTALLED: MANY} if installed else {}) | {MODULE: FEW}
+        running = Together(questions, seconds=1800)
     yield running
     running.stop()
 

@@ -34,6 +34,13 @@ def test_each_module_has_its_own_question_and_answer() -> None:
         read_answer(together.wait("no_such_module"), "it failed")
 
 
+def test_a_module_that_takes_too_long_says_so() -> None:
+    together = Together({"sleeper": None, "echo": 1}, seconds=3)
+    assert read_answer(together.wait("echo"), "it failed") == {"asked": 1, "words": []}
+    with pytest.raises(ObservationError, match=r"it failed: TimeoutError: it took more than 3 s"):
+        read_answer(together.wait("sleeper"), "it failed")
+
+
 def test_modules_end_with_the_process_that_asked() -> None:
     """However that process ends, the pipe closes."""
     command = [sys.executable, "-m", TOGETHER]
