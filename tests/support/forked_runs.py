@@ -75,6 +75,7 @@ def _run(folder: Path, output: Path, environment: dict[str, str], words: list[st
     os.environ.update(environment)
     tempfile.tempdir = None  # TMPDIR is another one
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     written = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(written, stream)

@@ -24,9 +24,10 @@ SECONDS = 60
 LATE = {"TMPDIR", "XDG_CACHE_HOME"}  # variables that nothing reads before the run; others need a Python of their own
 
 
-def heed_interrupts() -> None:
-    """Let a run heed Ctrl-C also if the tests run in the background of a shell, which ignores it for them."""
+def heed_signals() -> None:
+    """Let a run heed Ctrl-C and a closed terminal also where the tests ignore them: in the background, under nohup."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Runner:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=heed_interrupts,
+            preexec_fn=heed_signals,
         )
 
     def run(self, phase: str, *words: str) -> tuple[int, str]:
