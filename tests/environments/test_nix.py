@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from environments.nix.host import ROOT, SYSTEM, Nix, install
+from platformdirs import user_cache_path
 
 SHELLS = ("default", "cuda", "cuda-0.32", "first-mtp", "pr-41745")
 PACKAGES = ("cpu-env", *SHELLS[1:], "pr-41745-empty")
+CACHE = user_cache_path("gemma4-mtp-conformance") / "nix-inputs"
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +132,28 @@ def fetch(folder: Path, *words: str, **variables: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every file of the CPU environment's lock, as pip finds them."""
-    folder = tmp_path_factory.mktemp("wheels")
-    fetch(folder, "--only-binary", ":all:", "-r", "envs/cpu/lock.txt")
+def fetched_once(name: str, contents: str, fetch_into: Callable[[Path], None]) -> Path:
+    """A folder of the user's cache with what was fetched for these contents; pip takes a minute to find 214 files.
+
+    Nix checks the hash of each file when it builds with it.
+    """
+    digest = hashlib.sha256((sys.version + contents).encode()).hexdigest()[:16]
+    folder = CACHE / f"{name}-{digest}"
+    if not folder.is_dir():
+        for older in CACHE.glob(f"{name}-*"):
+            shutil.rmtree(older)
+        part = CACHE / f"{name}-part-{os.getpid()}"
+        fetch_into(part)
+        part.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheels() -> Path:
+    """Every file of the CPU environment's lock, as pip finds them."""
+    lock = "envs/cpu/lock.txt"
+    words = ("--only-binary", ":all:", "-r", lock)
+    return fetched_once("cpu", (ROOT / lock).read_text(), lambda folder: fetch(folder, *words))
 
 
 @pytest.mark.builds
@@ -207,21 +227,27 @@ def test_a_wrong_hash_cannot_be_built(stocked: Nix, checkout: Path) -> None:
 @pytest.fixture(scope="session")
 def stocked_with_sdists(stocked: Nix, tmp_path_factory: pytest.TempPathFactory) -> Nix:
     """With both sdists of the first release too, and the packages that its build needs beside the CPU environment's."""
-    folder = tmp_path_factory.mktemp("sources")
-    files, tools = folder / "files", folder / "tools"
+    sdists = "envs/pr-41745/sdists/0.21.0.txt"
     lock = (ROOT / "envs/pr-41745/lock.txt").read_text()
     texts = [(ROOT / f"envs/pr-41745/{name}.txt").read_text() for name in ("build-tools", "of-its-time")]
     names = [line for text in texts for line in text.splitlines() if not line.startswith("#")]
-    pins = [re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.MULTILINE) for name in names]
-    (folder / "tools.txt").write_text("".join(pin.group() for pin in pins if pin))
-    fetch(files, "--only-binary", ":all:", "-r", str(folder / "tools.txt"))
-    unpack = ("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", tools)
-    subprocess.run([sys.executable, *unpack, *files.glob("*.whl")], check=True)
-    # pip asks each sdist for its version.
-    asked = {"PYTHONPATH": str(tools), "VLLM_TARGET_DEVICE": "empty", "VLLM_VERSION_OVERRIDE": "0.21.0"}
-    options = ("--no-build-isolation", "--no-binary", ":all:", "-r", "envs/pr-41745/sdists/0.21.0.txt")
-    fetch(files, *options, **asked)
-    return stock(stocked, files)
+    pins = "".join(pin.group() for name in names if (pin := re.search(rf"^{name}==(.*\\\n)*.*\n", lock, re.MULTILINE)))
+
+    def fetch_into(files: Path) -> None:
+        folder = tmp_path_factory.mktemp("sources")
+        (folder / "tools.txt").write_text(pins)
+        fetch(files, "--only-binary", ":all:", "-r", str(folder / "tools.txt"))
+        unpack = ("-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", folder / "tools")
+        subprocess.run([sys.executable, *unpack, *files.glob("*.whl")], check=True)
+        # pip asks each sdist for its version.
+        asked = {
+            "PYTHONPATH": str(folder / "tools"),
+            "VLLM_TARGET_DEVICE": "empty",
+            "VLLM_VERSION_OVERRIDE": "0.21.0",
+        }
+        fetch(files, "--no-build-isolation", "--no-binary", ":all:", "-r", sdists, **asked)
+
+    return stock(stocked, fetched_once("sdists", pins + (ROOT / sdists).read_text(), fetch_into))
 
 
 @pytest.mark.builds
