@@ -35,9 +35,8 @@ def test_each_module_has_its_own_question_and_answer() -> None:
 
 
 def test_a_module_that_takes_too_long_says_so() -> None:
-    together = Together({"sleeper": None, "echo": 1}, seconds=3)
-    assert read_answer(together.wait("echo"), "it failed") == {"asked": 1, "words": []}
-    with pytest.raises(ObservationError, match=r"it failed: TimeoutError: it took more than 3 s"):
+    together = Together({"sleeper": None}, seconds=1)
+    with pytest.raises(ObservationError, match=r"it failed: TimeoutError: it took more than 1 s"):
         read_answer(together.wait("sleeper"), "it failed")
 
 
