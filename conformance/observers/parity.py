@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from conformance.checkpoints.headers import draft_folder, read_headers, target_f
 from conformance.errors import ObservationError, Unsupported
 from conformance.evidence.folder import Evidence
 from conformance.observers.draft_load import ask
+from conformance.observers.load import WARM_UP_TOKENS, cut
 from conformance.observers.refusals import require_sound_pair
 from conformance.profile.arms import EAGER
 from conformance.profile.profile import Profile
@@ -27,7 +27,6 @@ from conformance.workload.client import Answer, client
 from conformance.workload.prompts import MIXED, Prompt, load_prompts, spread
 
 TOGETHER = 3  # requests in a batch
-WARM_UP_TOKENS = 16  # a prefill and a few drafts
 
 
 def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mapping[str, Any]:
@@ -45,7 +44,7 @@ def observe(profile: Profile, servers: ServerPool, evidence: Evidence) -> Mappin
         seconds = profile.hardware.bounds.request_seconds
         with client(server, seconds) as asking:
             for prompt in (*alone, *together):  # warm up first, because a first request may compile code
-                asking.ask(replace(prompt, max_tokens=WARM_UP_TOKENS))
+                asking.ask(cut(prompt, WARM_UP_TOKENS))
 
             def capture(ask_for: Any) -> tuple[Path, list[Answer]]:
                 file, answers = _capture(server, seconds, ask_for)
