@@ -373,6 +373,20 @@ def mlps(model: Any) -> Iterator[tuple[str, Any, int]]:
             yield name, module, int(follow(module, "gate_up_proj.input_size"))
 
 
+def draft_head(draft: Any) -> tuple[Any, int]:
+    """The nn.Module that gives the draft's logits [rows, vocabulary], and the place of the hidden states in its call.
+
+    A draft with ordered embeddings, such as that of E2B, computes the logits of the likeliest clusters of tokens only.
+    """
+    masked = getattr(draft, "masked_embedding", None)
+    return (follow(draft, "logits_processor"), 1) if masked is None else (masked, 0)
+
+
+def draft_head_has_graphs(worker: Any) -> bool:
+    """Whether tokens come from CUDA graphs of the head alone (vllm/v1/spec_decode/gemma4.py, the old model runner)."""
+    return bool(getattr(drafter(worker), "_centroids_sizes", ()))
+
+
 def draft_logits(worker: Any, hidden: Any) -> Any:
     """Logits [rows, vocabulary] of the draft's own head, before any token is suppressed."""
     draft = draft_model(worker)

@@ -27,15 +27,20 @@ class Capture:
         """Begin to record.
 
         Raises:
-            Unsupported: the draft does not run eagerly.
+            Unsupported: the draft, or its head, does not run eagerly.
         """
         if not adapters.follow(worker, "vllm_config.model_config.enforce_eager"):
             raise Unsupported(f"vLLM {adapters.vllm_version()} runs no hooks in its graphs: use --enforce-eager.")
+        if adapters.draft_head_has_graphs(worker):
+            raise Unsupported(
+                f"vLLM {adapters.vllm_version()} has CUDA graphs for the draft's head even with --enforce-eager, "
+                "and graphs run no hooks: use VLLM_USE_V2_MODEL_RUNNER=1."
+            )
         draft = adapters.draft_model(worker)
         self.calls: list[dict[str, Tensor]] = []
         self.logits: list[dict[str, Tensor]] = []
         predictor: nn.Module = adapters.follow(draft, "model")
-        head: nn.Module = adapters.follow(draft, "logits_processor")
+        head, self._hidden = adapters.draft_head(draft)
         self._hooks = [
             predictor.register_forward_hook(self._draft_step, with_kwargs=True),
             head.register_forward_hook(self._logits),
@@ -52,7 +57,7 @@ class Capture:
         if made is None:  # with several workers, perhaps only the first one has logits
             return
         top = made.float().topk(TOP, -1)
-        self._keep(self.logits, {"hidden": given[1], "values": top.values, "ids": top.indices})
+        self._keep(self.logits, {"hidden": given[self._hidden], "values": top.values, "ids": top.indices})
 
     @staticmethod
     def _keep(where: list[dict[str, Tensor]], tensors: dict[str, Tensor]) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import conformance.inside_vllm
 from conformance.errors import Unsupported
 from conformance.inside_vllm import adapters, geometry, plugin, probe, snapshot
+from conformance.inside_vllm.capture import TOP, Capture
 
 
 class Fused(nn.Module):
@@ -250,6 +252,70 @@ def test_a_snapshot_that_was_not_asked_for_is_unsupported(monkeypatch: pytest.Mo
 def test_a_snapshot_that_was_not_taken_is_unsupported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(plugin.SNAPSHOT_DIRECTORY, str(tmp_path))
     assert str(tmp_path) in probe.Probe().conformance_snapshot()["unsupported"]
+
+
+# The capture of draft steps
+
+
+class Predictor(nn.Module):
+    """The draft's layers; they return the draft's hidden states and those of the target's width."""
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return input_ids[:, None] * torch.ones(4), torch.zeros(len(input_ids), 8)
+
+
+class DenseHead(nn.Module):
+    """``LogitsProcessor``: called with the head and the hidden states."""
+
+    def forward(self, head: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+        return head(hidden)  # type: ignore[no-any-return]
+
+
+class MaskedHead(nn.Module):
+    """``Gemma4MTPMaskedEmbedder``: called with the hidden states and the head's weight."""
+
+    def forward(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        logits = hidden @ weight.T
+        return logits.masked_fill(torch.arange(len(weight)) < TOP, torch.finfo(logits.dtype).min)
+
+
+class Draft(nn.Module):
+    """A draft that computes its logits as ``Gemma4MTP.compute_logits`` does."""
+
+    def __init__(self, masked: MaskedHead | None) -> None:
+        super().__init__()
+        self.model, self.logits_processor, self.masked_embedding = Predictor(), DenseHead(), masked
+        self.lm_head = nn.Linear(4, 64, bias=False)
+
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.masked_embedding is None:
+            return self.logits_processor(self.lm_head, hidden)  # type: ignore[no-any-return]
+        return self.masked_embedding(hidden, self.lm_head.weight)  # type: ignore[no-any-return]
+
+
+def worker_of(draft: Draft, **drafter: Any) -> SimpleNamespace:
+    config = SimpleNamespace(model_config=SimpleNamespace(enforce_eager=True))
+    runner = SimpleNamespace(speculator=SimpleNamespace(model=draft, **drafter))
+    return SimpleNamespace(vllm_config=config, model_runner=runner)
+
+
+@pytest.mark.parametrize("masked", [None, MaskedHead()], ids=["all tokens", "the likeliest clusters"])
+def test_the_logits_of_both_kinds_of_draft_are_captured(masked: MaskedHead | None, tmp_path: Path) -> None:
+    draft = Draft(masked)
+    capture = Capture(worker_of(draft))
+    hidden, _ = draft.model(torch.tensor([1, 2]), positions=torch.tensor([0, 1]), hidden_states=torch.zeros(2, 8))
+    logits = draft.compute_logits(hidden)
+    assert capture.end(tmp_path / "capture.safetensors") == 1
+    draft.compute_logits(hidden)  # nothing is recorded after the end
+    found = load_file(tmp_path / "capture.safetensors")
+    assert {name.split(".")[0] for name in found} == {"call", "logits"}
+    assert torch.equal(found["logits.00000.hidden"], hidden)
+    assert torch.equal(found["logits.00000.values"], logits.topk(TOP).values)
+
+
+def test_a_head_with_graphs_of_its_own_is_unsupported() -> None:
+    with pytest.raises(Unsupported, match="has CUDA graphs for the draft's head even with --enforce-eager"):
+        Capture(worker_of(Draft(MaskedHead()), _centroids_sizes=[1, 2, 4]))
 
 
 # The plugin
