@@ -246,7 +246,15 @@ class MoeRefusal:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Self:
-        """Read the observation."""
+        """Read the observation.
+
+        Raises:
+            ObservationError: the server wrote nothing before it was stopped, so it was not asked for the backend yet.
+        """
+        if not facts["came_up"] and facts["exit_code"] is None and not facts["log_tail"]:
+            raise ObservationError(
+                f"the server with --moe-backend {facts['backend']} wrote nothing for {facts['seconds']:.0f} s"
+            )
         return cls(facts["backend"], facts["came_up"], facts["reason"], facts["seconds"])
 
     def ending(self) -> str:

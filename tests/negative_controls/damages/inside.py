@@ -205,7 +205,11 @@ def died_otherwise(d: Documents) -> None:
 
 
 def hung(d: Documents) -> None:
-    d["moe_refusal"].update(exit_code=None, reason=None)
+    d["moe_refusal"].update(exit_code=None, reason=None, log_tail="INFO Starting to load model")
+
+
+def wrote_nothing(d: Documents) -> None:
+    d["moe_refusal"].update(exit_code=None, reason=None, log_tail="")
 
 
 def on(d: Documents, device: str) -> Any:
@@ -417,6 +421,7 @@ NOTHING: list[Row] = [
     ("NUM-02", other_shape, "cannot be compared with a reference"),
     ("MOE-01", no_layers, "nothing to compare"),
     ("MOE-06", no_layers, "nothing to compare"),
+    ("MOE-02", wrote_nothing, "the server with --moe-backend cutlass wrote nothing for 20 s"),
     ("MOE-01", no_log_lines, "the server's log names no MoE backend"),
     ("MOE-03", no_devices, "no device was examined"),
     ("MOE-04", no_devices, "nothing was looked at"),
