@@ -48,13 +48,13 @@ def ask_subprocess(
             sentence begins with ``failed`` and ends with the command's own error).
     """
     module = " ".join(command[2:]) if tuple(command[:2]) == (sys.executable, "-m") else ""
-    if together is not None and module in together:
-        return read_answer(together.wait(module), failed)
-    launch = _launch(command, executor)
     try:
-        done = _run(launch, "" if question is None else json.dumps(question), seconds)
-    except subprocess.TimeoutExpired:
-        raise ObservationError(f"{doing} took more than {seconds:.0f} s") from None
+        if together is not None and module in together:
+            done = together.wait(module)
+        else:
+            done = _run(_launch(command, executor), "" if question is None else json.dumps(question), seconds)
+    except subprocess.TimeoutExpired as late:
+        raise ObservationError(f"{doing} took more than {late.timeout:.0f} s") from None
     return read_answer(done, failed)
 
 
@@ -91,7 +91,11 @@ class Together:
         return module in self._done
 
     def wait(self, module: str) -> Done:
-        """What a module printed, as soon as it has ended; if the process has ended too early, what that printed."""
+        """What a module printed, as soon as it has ended; if the process has ended too early, what that printed.
+
+        Raises:
+            subprocess.TimeoutExpired: the module was stopped, because it had run for too long.
+        """
         return self._done[module].result()
 
     def stop(self) -> None:
@@ -112,7 +116,9 @@ class Together:
         except OSError as error:
             code, errors = 127, str(error)
         for module, future in self._done.items():
-            if not future.done():
+            if not future.done() and self._late:
+                future.set_exception(subprocess.TimeoutExpired(module, self._seconds))
+            elif not future.done():
                 future.set_result(subprocess.CompletedProcess(module, code, "", errors))
 
     def _print(self, asked: str) -> tuple[int, str]:
@@ -140,8 +146,7 @@ class Together:
             timer.cancel()
             code = process.wait()
             errors.seek(0)
-            late = f"\nTimeoutError: it took more than {self._seconds:g} s" if self._late else ""
-            return code, errors.read() + late
+            return code, errors.read()
 
     def _keep(self, line: str) -> None:
         try:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from conformance.errors import ObservationError
-from conformance.serving.json_subprocess import TOGETHER, Together, read_answer
+from conformance.serving.json_subprocess import TOGETHER, Together, ask_subprocess, read_answer
 
 ECHO = "import json, sys\nprint('noise')\nprint(json.dumps({'asked': json.load(sys.stdin), 'words': sys.argv[1:]}))\n"
 
@@ -36,8 +36,9 @@ def test_each_module_has_its_own_question_and_answer() -> None:
 
 def test_a_module_that_takes_too_long_says_so() -> None:
     together = Together({"sleeper": None}, seconds=1)
-    with pytest.raises(ObservationError, match=r"it failed: TimeoutError: it took more than 1 s"):
-        read_answer(together.wait("sleeper"), "it failed")
+    asked = [sys.executable, "-m", "sleeper"]
+    with pytest.raises(ObservationError, match=r"^sleeping took more than 1 s$"):
+        ask_subprocess(asked, doing="sleeping", failed="it failed", together=together)
 
 
 def test_modules_end_with_the_process_that_asked() -> None:
