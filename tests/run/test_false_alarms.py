@@ -47,6 +47,31 @@ def test_a_run_without_a_report_ends_the_loop_and_keeps_the_others(tmp_path: Pat
         once((sys.executable, "-c", "import sys; sys.stderr.write('wrong option'); sys.exit(2)"), [], tmp_path)
 
 
+def test_a_run_that_was_set_aside_is_listed_and_does_not_count(tmp_path: Path) -> None:
+    aside = run_of(ACC_01="ERROR") | {"set_aside": "The machine slept."}
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps([aside]))
+    record(1, [], path, (sys.executable, "-c", HEALTHY))
+    assert len(recorded(path)) == 2
+    text = table([run_of(ACC_01="PASS"), aside, aside])
+    assert "Healthy runs of the main job: 1 of 30" in text
+    assert "\nRuns that do not count, and why:\n\n- 2: The machine slept.\n" in text
+    assert "| ACC-01 |" not in text
+
+
+def test_an_explained_run_counts() -> None:
+    text = table([run_of(ACC_01="PASS"), run_of(ACC_01="ERROR") | {"explained": "The disk was cold."}])
+    assert "\nRuns with red verdicts, and why:\n\n- 1: The disk was cold.\n" in text
+    assert "| ACC-01 | 1 | 0 | 0 | 1 | 97.5% | ACC-01 is red |" in text
+
+
+def test_checks_of_equal_numbers_and_sentences_share_a_row() -> None:
+    said = {"ACC-01": "no server", "ACC-02": "no server", "SPEED-01": "too slow"}
+    text = table([run_of(ACC_01="ERROR", ACC_02="ERROR", SPEED_01="ERROR") | {"sentences": said}])
+    assert "| ACC-01, ACC-02 | 0 | 0 | 0 | 1 | 100.0% | no server |" in text
+    assert "| SPEED-01 | 0 | 0 | 0 | 1 | 100.0% | too slow |" in text
+
+
 def test_thirty_quiet_runs_allow_one_in_ten() -> None:
     assert most_often(0, 30) == pytest.approx(1 - 0.05 ** (1 / 30))
     assert most_often(1, 30) > most_often(0, 30)

@@ -1,7 +1,9 @@
 """``scripts/false_alarms [RUNS] [-- OPTION ...]``: runs the healthy main job in a loop and records every verdict.
 
-A FAIL or an ERROR of a healthy run is a false alarm, until somebody explains it. Each run is recorded when it ends, so
-the loop goes on where it stopped.
+A FAIL or an ERROR of a healthy run is a false alarm. Each run is recorded when it ends, so the loop goes on where it
+stopped. Two keys of a recorded run are written by hand. ``explained`` says where its red verdicts come from; the run
+counts. ``set_aside`` says what happened to the machine, so that the run says nothing about the suite; the run is listed
+and does not count.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ def recorded(path: Path = RECORD) -> list[dict[str, Any]]:
     return list(records.read(path) or [])
 
 
+def counted(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The runs that were not set aside."""
+    return [run for run in runs if "set_aside" not in run]
+
+
 def once(command: Sequence[str], options: Sequence[str], folder: Path) -> dict[str, Any]:
     """One run: its verdicts, and the sentences of the red ones.
 
@@ -65,7 +72,7 @@ def once(command: Sequence[str], options: Sequence[str], folder: Path) -> dict[s
 
 def record(runs: int, options: Sequence[str], path: Path = RECORD, command: Sequence[str] = COMMAND) -> None:
     """Run until so many runs with these options are recorded."""
-    while len([run for run in recorded(path) if run["options"] == list(options)]) < runs:
+    while len([run for run in counted(recorded(path)) if run["options"] == list(options)]) < runs:
         with tempfile.TemporaryDirectory(prefix="false-alarms-") as folder:
             rows = [*recorded(path), once(command, options, Path(folder))]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +85,9 @@ def most_often(alarms: int, runs: int) -> float:
     return 1.0 if alarms == runs else float(stats.beta.ppf(CONFIDENCE, alarms + 1, runs - alarms))
 
 
-def table(runs: Sequence[Mapping[str, Any]]) -> str:
+def table(every: Sequence[Mapping[str, Any]]) -> str:
     """A section of docs/detection.md."""
-    head = "## False alarms\n\n"
+    head, runs = "## False alarms\n\n", counted(every)
     if not runs:
         return head + "No healthy run is recorded yet. `scripts/false_alarms` records 30.\n"
     counts: dict[str, Counter[str]] = {}
@@ -97,17 +104,28 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         f"time. Each of them has a false alarm in at most {most:.1%} of runs, with 95 % confidence. The runs by "
         f"machine:\n\n{where}"
     )
+    text += _reasons("Runs with red verdicts, and why", "explained", runs)
+    text += _reasons("Runs that do not count, and why", "set_aside", every)
     if rest := [id for id, count in counts.items() if any(count[word] for word in SHOWN[1:])]:
-        text += "\n| check | PASS | INCONCLUSIVE | FAIL | ERROR | false alarms at most | last red sentence |\n"
-        text += "|---|---|---|---|---|---|---|\n" + "".join(_row(id, counts[id], runs) for id in rest)
+        text += "\n| checks | PASS | INCONCLUSIVE | FAIL | ERROR | false alarms at most | last red sentence |\n"
+        text += "|---|---|---|---|---|---|---|\n" + _rows({id: counts[id] for id in rest}, runs)
     return text
 
 
-def _row(id: str, count: Counter[str], runs: Sequence[Mapping[str, Any]]) -> str:
-    alarms = sum(count[word] for word in RED)
-    said = next((run["sentences"][id] for run in reversed(runs) if id in run["sentences"]), "").replace("|", "\\|")
-    numbers = " | ".join(str(count[word]) for word in SHOWN)
-    return f"| {id} | {numbers} | {most_often(alarms, count.total()):.1%} | {said[:160]} |\n"
+def _reasons(title: str, key: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    found = Counter(run[key] for run in runs if key in run)
+    return f"\n{title}:\n\n" + "".join(f"- {n}: {why}\n" for why, n in found.items()) if found else ""
+
+
+def _rows(counts: Mapping[str, Counter[str]], runs: Sequence[Mapping[str, Any]]) -> str:
+    """A row for all checks of equal numbers and the same last red sentence."""
+    rows: dict[str, list[str]] = {}
+    for id, count in counts.items():
+        alarms = sum(count[word] for word in RED)
+        said = next((run["sentences"][id] for run in reversed(runs) if id in run["sentences"]), "").replace("|", "\\|")
+        numbers = " | ".join(str(count[word]) for word in SHOWN)
+        rows.setdefault(f"{numbers} | {most_often(alarms, count.total()):.1%} | {said[:160]} |", []).append(id)
+    return "".join(f"| {', '.join(ids)} | {row}\n" for row, ids in rows.items())
 
 
 def main(arguments: list[str]) -> int:
