@@ -49,8 +49,8 @@ pkgs.runCommand "conformance-vllm-${release}-empty"
     # Scripts name their Python by the folder in which they were made.
     moved="s,$PWD/.venv,$out,g; s,$(basename ${cpuEnv}),$(basename $out),g"
     find $out/bin $out/pyvenv.cfg -type f -exec grep -qI . {} ';' -exec sed -i "$moved" {} +
+    cd .. && rm -r suite
+    $out/bin/python ${./finds-the-draft.py}
     # The store changes the times of files, so bytecode is of no use; it names folders too.
     find $out -name __pycache__ -prune -exec rm -r {} +
-    cd .. && rm -r suite
-    $out/bin/python -B ${./finds-the-draft.py}
   ''
