@@ -373,11 +373,12 @@ def mlps(model: Any) -> Iterator[tuple[str, Any, int]]:
             yield name, module, int(follow(module, "gate_up_proj.input_size"))
 
 
-def draft_head(draft: Any) -> tuple[Any, int]:
+def draft_head(worker: Any) -> tuple[Any, int]:
     """The nn.Module that gives the draft's logits [rows, vocabulary], and the place of the hidden states in its call.
 
     A draft with ordered embeddings, such as that of E2B, computes the logits of the likeliest clusters of tokens only.
     """
+    draft = draft_model(worker)
     masked = getattr(draft, "masked_embedding", None)
     return (follow(draft, "logits_processor"), 1) if masked is None else (masked, 0)
 

@@ -36,11 +36,10 @@ class Capture:
                 f"vLLM {adapters.vllm_version()} has CUDA graphs for the draft's head even with --enforce-eager, "
                 "and graphs run no hooks: use VLLM_USE_V2_MODEL_RUNNER=1."
             )
-        draft = adapters.draft_model(worker)
         self.calls: list[dict[str, Tensor]] = []
         self.logits: list[dict[str, Tensor]] = []
-        predictor: nn.Module = adapters.follow(draft, "model")
-        head, self._hidden = adapters.draft_head(draft)
+        predictor: nn.Module = adapters.follow(adapters.draft_model(worker), "model")
+        head, self._hidden = adapters.draft_head(worker)
         self._hooks = [
             predictor.register_forward_hook(self._draft_step, with_kwargs=True),
             head.register_forward_hook(self._logits),

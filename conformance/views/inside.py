@@ -249,7 +249,7 @@ class MoeRefusal:
         """Read the observation.
 
         Raises:
-            ObservationError: the server wrote nothing before it was stopped, so it was not asked for the backend yet.
+            ObservationError: the server wrote nothing before it was stopped, so it may not have read the backend.
         """
         if not facts["came_up"] and facts["exit_code"] is None and not facts["log_tail"]:
             raise ObservationError(

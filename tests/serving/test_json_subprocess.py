@@ -41,6 +41,15 @@ def test_a_module_that_takes_too_long_says_so() -> None:
         ask_subprocess(asked, doing="sleeping", failed="it failed", together=together)
 
 
+def test_what_came_in_time_is_kept_when_another_module_is_late() -> None:
+    together = Together({"sleeper": None, "echo": 1}, seconds=60)
+    assert read_answer(together.wait("echo"), "it failed") == {"asked": 1, "words": []}
+    together._stop_late()  # as the timer does; here at any speed of the machine
+    with pytest.raises(subprocess.TimeoutExpired):
+        together.wait("sleeper")
+    assert read_answer(together.wait("echo"), "it failed") == {"asked": 1, "words": []}
+
+
 def test_modules_end_with_the_process_that_asked() -> None:
     """However that process ends, the pipe closes."""
     command = [sys.executable, "-m", TOGETHER]
