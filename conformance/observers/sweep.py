@@ -75,8 +75,9 @@ class _Asked:
 
     def __init__(self, server: Server, asking: Client, drafts: bool, warm_up: Prompt) -> None:
         self.server, self._client = server, asking
-        self._client.ask(warm_up, stream=True, ignore_eos=True)
-        self._first = self._before = read_when_still(server) if drafts else None
+        before = read_when_still(server) if drafts else None
+        tokens = asking.ask(warm_up, stream=True, ignore_eos=True).output_tokens
+        self._first = self._before = read_after(server, before, tokens) if before else None
         self._tokens = 0
 
     def row(self, arm: Arm, prompt: Prompt) -> dict[str, Any]:

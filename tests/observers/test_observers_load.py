@@ -256,7 +256,7 @@ def test_a_sweep_by_restart_begins_with_few_lengths_and_ends_when_time_is_up(
     assert sweep.lengths(4, 8) == [4, 1, 8, 6, 2, 3, 5, 7]
     assert sweep.lengths(1, 2) == [1, 2]
     short = replace(profile, sizes=replace(profile.sizes, sweep_seconds=0.001, sweep_longest_draft=4))
-    drafting = launch("good", "--k", "4", "--speculative-config", "{}")
+    drafting = launch("good", "--k", "4", "--speculative-config", "{}", "--late", "0.35")
     seen = observe("sweep", swept_by(short, "restart"), mtp=drafting)
     assert list(dict.fromkeys(row["k"] for row in seen["rows"])) == [0, 4, 1, 2]
     assert Sweep.of(seen).swept.keys() == {1, 2, 4}

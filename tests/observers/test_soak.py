@@ -84,7 +84,10 @@ def test_a_good_server_is_seen_window_by_window(observe: Observe) -> None:
         ("dies", 0.1, "SOAK-01", "the load broke off after"),
     ],
 )
-def test_a_server_that_tires_fails(observe: Observe, fault: str, minutes: float, id: str, sentence: str) -> None:
+def test_a_server_that_tires_fails(
+    observe: Observe, monkeypatch: pytest.MonkeyPatch, fault: str, minutes: float, id: str, sentence: str
+) -> None:
+    monkeypatch.setattr(soak, "_others", lambda *_: 0.0)  # tests beside this one may not excuse the server
     verdict, said = verdict_of(id, observe(fault, soak_minutes=minutes, soak_window_seconds=2.5 * minutes))
     assert verdict is Verdict.FAIL, said
     assert sentence in said

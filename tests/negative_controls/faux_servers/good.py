@@ -52,6 +52,7 @@ class State:
         self.k: int = options.k
         self.fault: str = options.fault
         self.seconds: float = options.seconds
+        self.late: float = options.late
         self.key: str = options.key
         self.models: list[str] = [self.name, *options.also]
         self.looks = 0
@@ -77,7 +78,7 @@ class State:
         self.loaded = self.loaded or (time.monotonic() if self.asked > 5 else 0.0)
         held = time.monotonic() - self.loaded if self.loaded else 0.0
         if held > SLOW_SECONDS and self.fault == "slows down":
-            time.sleep(0.4)
+            time.sleep(0.2)
         if held > TIRED_SECONDS and self.fault == "dies":
             os._exit(3)
 
@@ -217,7 +218,10 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.whole(question, tokens)
         if state.fault != "never counts":
-            threading.Timer(LATE_SECONDS, state.count, [min(TOKENS, question["max_tokens"]), length]).start()
+            asked, late = min(TOKENS, question["max_tokens"]), LATE_SECONDS
+            if asked == TOKENS:
+                late, state.late = state.late, late
+            threading.Timer(late, state.count, [asked, length]).start()
 
     def samples(self, question: dict[str, Any]) -> None:
         """Token t of the answer to seed s is s + t, modulo 3."""
@@ -317,6 +321,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=0)
     parser.add_argument("--fault", default="")
     parser.add_argument("--seconds", type=float, default=0.01, help="for one answer")
+    parser.add_argument("--late", type=float, default=LATE_SECONDS, help="seconds until a whole answer counts, once")
     parser.add_argument("--key", default="", help="that clients must bear")
     parser.add_argument("--also", nargs="*", default=[], help="more models that it serves")
     parser.add_argument("--probe", default="null", help="JSON to answer every question to the workers with")
