@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conformance.errors import Unsupported
 from conformance.judging.verdict import Outcome, Verdict
-from conformance.observers import combination_support, observer
-from conformance.profile.arms import SERVED, SERVED_PLAIN
+from conformance.observers import combination_support, observer, served_answers
+from conformance.profile.arms import MTP, PLAIN, SERVED, SERVED_PLAIN
 from conformance.profile.combined_features import FEATURES
-from conformance.profile.profile import load_profile
+from conformance.profile.profile import Profile, load_profile
 from conformance.serving.command import Launch
 from conformance.serving.pool import ServerPool
 from conformance.serving.server import Server
@@ -67,6 +69,7 @@ EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
 REFUSED = "FEATURE-05"  # vLLM 0.32.0 refuses min_p and logit_bias with MTP
 TIMED = "FEATURE-19"  # a speedup, whose negative controls are damaged observations
 WAIVED = "FEATURE-08"  # vLLM 0.32.0 reports cut calls as whole ones, with MTP and without
+Judge = Callable[[str], dict[str, Outcome]]
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +90,35 @@ def servers(tmp_path_factory: pytest.TempPathFactory, surplus: Path) -> Iterator
         yield up
 
 
-def outcomes(servers: dict[str, Server], folder: Path, name: str) -> dict[str, Outcome]:
+@pytest.fixture(scope="module")
+def without_mtp() -> dict[str, Any]:
+    """What the server without MTP gave for each observation: it shows no exhibit, so it is asked once."""
+    return {}
+
+
+@pytest.fixture
+def outcomes(
+    servers: dict[str, Server], tmp_path: Path, without_mtp: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Judge:
     """The checks of one observation of the servers as they are now."""
-    evidence, sampled = recording(folder), name == SAMPLED
-    profile = AS_ON_A_GPU if sampled else PROFILE
-    both = Shown(profile, evidence, servers)
-    with broken(servers[SERVED], MENDED) if sampled else nullcontext():
-        found = evidence.observe(name, lambda: observer(name)(profile, both, evidence))
-    return {id: judged(id, {name: found}, {}) for id in OBSERVED[name]}
+
+    def ask_both(name: str, profile: Profile, servers: ServerPool, work: Callable[[Server], Any]) -> dict[str, Any]:
+        if name in without_mtp:
+            return {PLAIN: without_mtp[name], MTP: work(servers.served())}
+        found = served_answers.ask_both(profile, servers, work)
+        without_mtp[name] = found[PLAIN]
+        return found
+
+    def judge(name: str) -> dict[str, Outcome]:
+        evidence, sampled = recording(tmp_path / "evidence"), name == SAMPLED
+        profile = AS_ON_A_GPU if sampled else PROFILE
+        both = Shown(profile, evidence, servers)
+        monkeypatch.setattr(f"conformance.observers.{name}.ask_both", partial(ask_both, name))
+        with broken(servers[SERVED], MENDED) if sampled else nullcontext():
+            found = evidence.observe(name, lambda: observer(name)(profile, both, evidence))
+        return {id: judged(id, {name: found}, {}) for id in OBSERVED[name]}
+
+    return judge
 
 
 def failures(found: dict[str, Outcome], expected: dict[str, str]) -> None:
@@ -111,8 +135,8 @@ def test_every_check_is_shown() -> None:
 
 
 @pytest.mark.parametrize("name", OBSERVED)
-def test_healthy_servers_pass(servers: dict[str, Server], tmp_path: Path, name: str) -> None:
-    for id, found in outcomes(servers, tmp_path / "evidence", name).items():
+def test_healthy_servers_pass(outcomes: Judge, name: str) -> None:
+    for id, found in outcomes(name).items():
         known = {REFUSED: Verdict.UNSUPPORTED, WAIVED: Verdict.FAIL}
         assert found.verdict is known.get(id, Verdict.PASS), (id, found.sentence)
         if id == REFUSED:
@@ -122,21 +146,19 @@ def test_healthy_servers_pass(servers: dict[str, Server], tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("exhibit", marked("features", FEATURE_EXHIBITS))
-def test_an_exhibit_is_caught(servers: dict[str, Server], tmp_path: Path, exhibit: str, display: Display) -> None:
+def test_an_exhibit_is_caught(servers: dict[str, Server], outcomes: Judge, exhibit: str, display: Display) -> None:
     name, expected = EXPECTED[exhibit]
     with broken(servers[SERVED], exhibit):
-        found = outcomes(servers, tmp_path / "evidence", name)
+        found = outcomes(name)
     display(expected, found)
     failures(found, expected)
 
 
 @mark("features/surplus_ids")
-def test_surplus_ids_behind_a_stop_string_are_caught(
-    servers: dict[str, Server], surplus: Path, tmp_path: Path, display: Display
-) -> None:
+def test_surplus_ids_behind_a_stop_string_are_caught(outcomes: Judge, surplus: Path, display: Display) -> None:
     surplus.touch()
     try:
-        found = outcomes(servers, tmp_path / "evidence", "sampling_options")
+        found = outcomes("sampling_options")
     finally:
         surplus.unlink()
     expected = {"FEATURE-04": '"stop string, streamed" has token_ids'}

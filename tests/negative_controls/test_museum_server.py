@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from conformance.observers import OBSERVERS
 from conformance.observers import load as loading
 from conformance.profile.arms import MTP
 from conformance.profile.profile import load_profile
-from conformance.reference import draft_steps
+from conformance.reference import draft_steps, modules
 from conformance.serving.server import Server
 from conformance.workload.client import client
 from conformance.workload.prompts import MIXED, load_prompts
@@ -58,11 +58,26 @@ EXPECTED: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_target() -> Iterator[None]:
-    """One target in transformers for all exhibits: it does not depend on the server."""
+def one_reference() -> Iterator[None]:
+    """Compute the float32 reference once for all exhibits: it depends on the checkpoint and the texts alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draft_steps, "target_model", functools.cache(draft_steps.target_model))
+        for name in ("target_model", "run_target"):
+            patch.setattr(draft_steps, name, functools.cache(getattr(draft_steps, name)))
+        for name in ("draft_linear", "draft_mlp", "router", "experts"):
+            patch.setattr(modules, name, once(getattr(modules, name)))
         yield
+
+
+def once(compute: Callable[..., modules.Shown]) -> Callable[..., modules.Shown]:
+    """The same function of a checkpoint and the name of a module, with a memory of names."""
+    known = dict[tuple[object, ...], modules.Shown]()
+
+    def remembered(weights: modules.Weights, *module: object) -> modules.Shown:
+        if module not in known:
+            known[module] = compute(weights, *module)
+        return known[module]
+
+    return remembered
 
 
 @pytest.fixture(scope="module")
